@@ -1,0 +1,197 @@
+//! The bitfield of BEP 3: bit 0 is the highest bit of the first byte.
+
+use std::fmt;
+
+/// One bit a piece; spare bits of the last byte are always zero.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bitfield {
+    bytes: Box<[u8]>,
+    len: u32,
+    ones: u32,
+}
+
+impl Bitfield {
+    /// `len` bits, all zero.
+    pub fn new(len: u32) -> Self {
+        Self {
+            bytes: vec![0; byte_len(len)].into(),
+            len,
+            ones: 0,
+        }
+    }
+
+    /// `len` bits, all one.
+    pub fn full(len: u32) -> Self {
+        let mut bytes = vec![0xff; byte_len(len)];
+        if let Some(last) = bytes.last_mut() {
+            *last <<= spare_bits(len);
+        }
+        Self {
+            bytes: bytes.into(),
+            len,
+            ones: len,
+        }
+    }
+
+    /// Reads the body of a `bitfield` message.
+    ///
+    /// # Errors
+    /// `None` if the number of bytes is not that of `len` bits, or a spare bit is set (BEP 3).
+    pub fn from_bytes(bytes: &[u8], len: u32) -> Option<Self> {
+        if bytes.len() != byte_len(len) {
+            return None;
+        }
+        if let Some(last) = bytes.last()
+            && u32::from(*last) & ((1 << spare_bits(len)) - 1) != 0
+        {
+            return None;
+        }
+        let ones = bytes.iter().map(|b| b.count_ones()).sum();
+        Some(Self {
+            bytes: bytes.into(),
+            len,
+            ones,
+        })
+    }
+
+    /// The body of a `bitfield` message.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Number of bits.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether there are no bits at all.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Number of ones.
+    pub fn count_ones(&self) -> u32 {
+        self.ones
+    }
+
+    /// Whether every bit is one.
+    pub fn is_full(&self) -> bool {
+        self.ones == self.len
+    }
+
+    /// Whether bit `index` is one.
+    ///
+    /// # Panics
+    /// If there is no such bit.
+    pub fn has(&self, index: u32) -> bool {
+        assert!(index < self.len, "bit {index} of {}", self.len);
+        self.bytes[(index / 8) as usize] & (0x80 >> (index % 8)) != 0
+    }
+
+    /// Makes bit `index` one; says whether it was zero.
+    ///
+    /// # Panics
+    /// If there is no such bit.
+    pub fn set(&mut self, index: u32) -> bool {
+        if self.has(index) {
+            return false;
+        }
+        self.bytes[(index / 8) as usize] |= 0x80 >> (index % 8);
+        self.ones += 1;
+        true
+    }
+
+    /// Makes bit `index` zero; says whether it was one.
+    ///
+    /// # Panics
+    /// If there is no such bit.
+    pub fn clear(&mut self, index: u32) -> bool {
+        if !self.has(index) {
+            return false;
+        }
+        self.bytes[(index / 8) as usize] &= !(0x80 >> (index % 8));
+        self.ones -= 1;
+        true
+    }
+
+    /// The indices of all ones, ascending.
+    pub fn ones(&self) -> impl Iterator<Item = u32> + '_ {
+        self.bytes.iter().enumerate().flat_map(|(i, &byte)| {
+            (0..8)
+                .filter(move |bit| byte & (0x80 >> bit) != 0)
+                .map(move |bit| i as u32 * 8 + bit)
+        })
+    }
+
+    /// Whether `self` has a one where `other` has none: would `other`'s owner want something?
+    ///
+    /// # Panics
+    /// If the two differ in length.
+    pub fn has_more_than(&self, other: &Self) -> bool {
+        assert_eq!(self.len, other.len, "bitfields of one torrent");
+        self.bytes
+            .iter()
+            .zip(&other.bytes)
+            .any(|(a, b)| a & !b != 0)
+    }
+}
+
+impl fmt::Debug for Bitfield {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bitfield({}/{})", self.ones, self.len)
+    }
+}
+
+fn byte_len(bits: u32) -> usize {
+    bits.div_ceil(8) as usize
+}
+
+fn spare_bits(bits: u32) -> u32 {
+    (8 - bits % 8) % 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bit_zero_is_the_highest_of_the_first_byte() {
+        let mut bits = Bitfield::new(10);
+        assert!(bits.set(0) && bits.set(9) && !bits.set(9));
+        assert_eq!(bits.as_bytes(), [0x80, 0x40]);
+        assert_eq!(bits.ones().collect::<Vec<_>>(), [0, 9]);
+        assert!(bits.clear(0) && !bits.clear(0));
+        assert_eq!(bits.count_ones(), 1);
+    }
+
+    #[test]
+    fn only_exact_lengths_with_zero_spare_bits_are_read() {
+        let cases = [
+            // what it shows      bytes               bits  accepted
+            ("exact", &[0xff, 0xc0][..], 10, true),
+            ("spare bit set", &[0xff, 0xe0], 10, false),
+            ("short", &[0xff], 10, false),
+            ("long", &[0xff, 0xc0, 0], 10, false),
+            ("no spare bits", &[0xff], 8, true),
+            ("no bits", &[], 0, true),
+        ];
+        for (name, bytes, len, accepted) in cases {
+            assert_eq!(
+                Bitfield::from_bytes(bytes, len).is_some(),
+                accepted,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn full_equals_all_set() {
+        for len in 0..70 {
+            let mut bits = Bitfield::new(len);
+            (0..len).for_each(|i| assert!(bits.set(i)));
+            assert_eq!(bits, Bitfield::full(len), "{len} bits");
+            assert!(bits.is_full());
+            assert!(!bits.has_more_than(&Bitfield::full(len)));
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Types that every layer shares: ids, time, bits, timers, limits. Pure, no I/O.
+
+pub mod bits;
+pub mod digest;
+pub mod id;
+pub mod limits;
+pub mod plan;
+pub mod rate;
+pub mod rng;
+pub mod slot;
+pub mod status;
+pub mod time;
+pub mod timers;
+pub mod verdict;

@@ -1,0 +1,99 @@
+//! What a connection wants to write: bytes at hand and places in mapped files, in order.
+
+use super::slot::Slot;
+
+/// One part of what shall leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// `scratch[start..end]` of the plan.
+    Bytes {
+        /// First byte in the scratch buffer.
+        start: usize,
+        /// One past the last byte.
+        end: usize,
+    },
+    /// Payload that storage lends.
+    Data(Slot),
+}
+
+/// The next bytes of one stream. The shell keeps one and fills it for every connection in turn.
+#[derive(Debug, Default)]
+pub struct WritePlan {
+    /// Encoded control messages and block headers.
+    pub scratch: Vec<u8>,
+    /// What leaves, in order.
+    pub segments: Vec<Segment>,
+    /// Bytes of all segments.
+    pub len: usize,
+}
+
+impl WritePlan {
+    /// Empties the plan, keeping its buffers.
+    pub fn clear(&mut self) {
+        self.scratch.clear();
+        self.segments.clear();
+        self.len = 0;
+    }
+
+    /// Whether nothing is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends `bytes`, joined to the segment before where that is of bytes too.
+    pub fn push_bytes(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let start = self.scratch.len();
+        self.scratch.extend_from_slice(bytes);
+        self.len += bytes.len();
+        match self.segments.last_mut() {
+            Some(Segment::Bytes { end, .. }) => *end = self.scratch.len(),
+            _ => self.segments.push(Segment::Bytes {
+                start,
+                end: self.scratch.len(),
+            }),
+        }
+    }
+
+    /// Appends payload from storage.
+    pub fn push_data(&mut self, slot: Slot) {
+        if slot.len > 0 {
+            self.len += slot.len as usize;
+            self.segments.push(Segment::Data(slot));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{PieceIndex, TorrentId};
+
+    #[test]
+    fn neighbouring_bytes_are_one_segment() {
+        let slot = Slot {
+            torrent: TorrentId(0),
+            piece: PieceIndex(3),
+            begin: 0,
+            len: 9,
+        };
+        let mut plan = WritePlan::default();
+        plan.push_bytes(b"ab");
+        plan.push_bytes(b"c");
+        plan.push_data(slot);
+        plan.push_bytes(b"d");
+        assert_eq!(
+            plan.segments,
+            [
+                Segment::Bytes { start: 0, end: 3 },
+                Segment::Data(slot),
+                Segment::Bytes { start: 3, end: 4 },
+            ]
+        );
+        assert_eq!(plan.len, 13);
+        plan.clear();
+        assert!(plan.is_empty());
+    }
+}

@@ -1,0 +1,47 @@
+//! What a user may set, as plain data.
+
+use std::net::IpAddr;
+
+use crate::base::limits;
+
+/// Everything that the core and its shell are configured by.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The one port of this peer, TCP and UDP; 0 lets the system choose.
+    pub port: u16,
+    /// Listen and connect from this address; all of them, IPv4 and IPv6, if not given.
+    pub bind: Option<IpAddr>,
+    /// Connections over all torrents.
+    pub conns_max: u32,
+    /// Whether trackers are asked at all.
+    pub trackers: bool,
+    /// Whether the fast extension (BEP 6) is offered.
+    pub fast: bool,
+    /// How pieces are written.
+    pub storage: StorageKind,
+}
+
+/// How pieces reach their files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageKind {
+    /// Mapped files; buffers and `pwrite` where mapping does not work.
+    #[default]
+    Auto,
+    /// Mapped files.
+    Map,
+    /// Buffers, written by `pwrite` on the disk lane.
+    Pwrite,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            port: 6881,
+            bind: None,
+            conns_max: limits::CONNS_MAX_DEFAULT,
+            trackers: true,
+            fast: true,
+            storage: StorageKind::Auto,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The `evpeer` binary: arguments to command to exit code.
+
+fn main() {}
