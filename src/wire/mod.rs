@@ -1,4 +1,5 @@
 //! Formats: bytes from the network to values and back. No policy, no clock, no I/O.
 
 pub mod decoder;
+pub mod handshake;
 pub mod message;
