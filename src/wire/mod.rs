@@ -1,3 +1,5 @@
-//! Bytes to values and back, no policy: what peers and trackers say on the wire.
+//! Formats: bytes from the network to values and back. No policy, no clock, no I/O.
 
 pub mod bencode;
+pub mod decoder;
+pub mod message;
