@@ -215,7 +215,7 @@ impl Engine {
                 told = Some(ExtHandshake::decode(body));
                 Ok(())
             }
-            Step::Message(Message::Extended { id: UPLOAD_ONLY_ID, body }) if extended => {
+            Step::Message(Message::Extended { id: extended::UPLOAD_ONLY_ID, body }) if extended => {
                 if let Some(&flag) = body.first() {
                     running.swarm.upload_only_told(key, flag != 0);
                 }

@@ -364,7 +364,7 @@ impl Swarm {
         }
         match self.alone.get(&block.piece) {
             Some(alone) => alone.done.has(self.geometry().block_at(block.begin)),
-            None => self.picker.is_block_done(block),
+            None => self.picker.block_state(block) == BlockState::Done,
         }
     }
 

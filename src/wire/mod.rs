@@ -1,5 +1,7 @@
 //! Formats: bytes from the network to values and back. No policy, no clock, no I/O.
 
 pub mod bencode;
+pub mod compact;
 pub mod decoder;
+pub mod handshake;
 pub mod message;
