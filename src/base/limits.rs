@@ -58,6 +58,8 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(90);
 /// Silence after which a peer is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 
+/// Time for a tracker to answer an HTTP request, from the moment of dialling.
+pub const TRACKER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes that may wait for a tracker's reply at most: body.
 pub const TRACKER_BODY_LEN_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of an HTTP head at most.
