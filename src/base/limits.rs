@@ -34,8 +34,14 @@ pub const TORRENT_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
 pub const FILES_MAX: usize = 1_000_000;
 /// Folders inside one another in a file's path at most.
 pub const PATH_DEPTH_MAX: usize = 100;
+/// Longest name of a file or folder, bytes (ext4, XFS, btrfs, NTFS: 255 units of theirs).
+pub const NAME_LEN_MAX: usize = 255;
+/// Longest path of a file below the output folder, bytes; leaves a quarter of Linux' 4096 to that.
+pub const PATH_LEN_MAX: usize = 3072;
 /// Tracker addresses of a torrent at most; further ones are dropped.
 pub const TRACKERS_MAX: usize = 100;
+/// Peer addresses taken from one magnet link at most.
+pub const MAGNET_PEERS_MAX: usize = 50;
 /// Containers inside one another in a .torrent file at most.
 pub const BENCODE_DEPTH_FILE_MAX: usize = 32;
 /// Containers inside one another in what a peer or tracker sends at most.
