@@ -296,6 +296,18 @@ impl Client {
         self.phase = Phase::Stopping { since: now };
     }
 
+    /// A farewell is on its way: its answer is of no interest, and the next one may go beside it.
+    pub fn farewell_sent(&mut self) {
+        assert_ne!(self.phase, Phase::Running, "farewells are said at the end");
+        self.asking = None;
+    }
+
+    /// Whether an announce is under way, of which [`Self::answered`] or [`Self::failed`] shall
+    /// hear.
+    pub fn is_asking(&self) -> bool {
+        self.asking.is_some()
+    }
+
     /// Whether [`Self::stopped`] has been called and every farewell was said.
     pub fn is_finished(&self) -> bool {
         self.phase != Phase::Running && self.asking.is_none() && self.next_farewell().is_none()
@@ -744,6 +756,9 @@ mod tests {
         client.stopped(START);
         let (name, event, _) = ask(&mut client).expect("a farewell");
         assert_eq!((&*name, event), ("a", Some(Event::Stopped)));
+        assert!(client.is_asking() && !client.is_finished());
+        client.farewell_sent();
+        assert!(!client.is_asking() && client.is_finished());
         let mut unheard = self::client(&["a"], 1);
         unheard.stopped(START);
         assert!(unheard.is_finished());
