@@ -35,6 +35,9 @@ pub mod picker;
 mod pieces;
 mod upload;
 
+#[cfg(test)]
+mod tests;
+
 pub use effect::{Departure, Effect, Fault};
 pub use peer::{Caps, Origin, Peer, PeerKey};
 
