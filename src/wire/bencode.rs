@@ -383,10 +383,15 @@ impl<'a> Checker<'a> {
         let at = self.at;
         self.at += 1;
         match self.open.pop() {
-            Some(Open::Dict { awaits, .. }) if awaits == Awaits::Value => {
-                Err(BencodeError::KeyWithoutValue { at })
-            }
-            Some(Open::Dict { start, order, .. }) if order == Order::Mixed => {
+            Some(Open::Dict {
+                awaits: Awaits::Value,
+                ..
+            }) => Err(BencodeError::KeyWithoutValue { at }),
+            Some(Open::Dict {
+                start,
+                order: Order::Mixed,
+                ..
+            }) => {
                 let inside = &self.input[start + 1..at];
                 if has_duplicate_key(Entries { rest: inside }) {
                     return Err(BencodeError::DuplicateKey { at: start });

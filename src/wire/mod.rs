@@ -3,5 +3,6 @@
 pub mod bencode;
 pub mod compact;
 pub mod decoder;
+pub mod extended;
 pub mod handshake;
 pub mod message;
