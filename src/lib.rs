@@ -1,3 +1,4 @@
 //! skeleton
 pub mod base;
 pub mod config;
+pub mod cli;
