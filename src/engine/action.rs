@@ -1,0 +1,252 @@
+//! What the engine asks of its shell, and what it tells the user.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::id::{ConnId, InfoHash, PeerId, PieceIndex, TorrentId};
+use crate::base::slot::Slot;
+use crate::meta::metainfo::Metainfo;
+
+/// Something that the shell shall do. After each input the shell drains all of them.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Open a TCP stream to `remote`; answer with `connected` or `closed`.
+    Connect {
+        /// The id that the new stream has from now on.
+        conn: ConnId,
+        /// Where to.
+        remote: SocketAddr,
+    },
+    /// Drop the socket of `conn`; the engine has forgotten it already.
+    Close {
+        /// The stream.
+        conn: ConnId,
+    },
+    /// `conn` has something to write.
+    Flush {
+        /// The stream.
+        conn: ConnId,
+    },
+    /// Look up a name; answer with `resolved`.
+    Resolve {
+        /// Goes back with the answer.
+        lookup: LookupId,
+        /// A name or an address.
+        host: String,
+        /// Port of the addresses in the answer.
+        port: u16,
+    },
+    /// Something for storage.
+    Storage(StorageAction),
+    /// Something that the user may want to know.
+    Report(Report),
+}
+
+/// What storage shall do.
+#[derive(Clone, Debug)]
+pub enum StorageAction {
+    /// Take up a torrent and look at its files; answered by `scanned`.
+    Open {
+        /// The torrent's id from now on.
+        torrent: TorrentId,
+        /// What its files are.
+        meta: Arc<Metainfo>,
+    },
+    /// Create the files that have no bytes: a download begins.
+    Begin {
+        /// The torrent.
+        torrent: TorrentId,
+    },
+    /// `piece` will be written soon.
+    Prepare {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece.
+        piece: PieceIndex,
+    },
+    /// Store a block that was collected aside.
+    Store {
+        /// Where the block belongs.
+        slot: Slot,
+        /// The whole block.
+        bytes: Bytes,
+    },
+    /// Hash `piece`; answered by `piece_checked`.
+    Check {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece.
+        piece: PieceIndex,
+    },
+    /// Say when every stored byte is with the kernel; answered by `settled`.
+    Settle {
+        /// The torrent.
+        torrent: TorrentId,
+    },
+    /// Make everything stored durable; answered by `durable`.
+    Sync {
+        /// The torrent.
+        torrent: TorrentId,
+    },
+    /// Let go of the torrent's files.
+    Close {
+        /// The torrent.
+        torrent: TorrentId,
+    },
+}
+
+/// Names one question to the resolver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LookupId(pub u64);
+
+/// News for the user: the terminal, the log, `--json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// A torrent is in another state now.
+    State {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The new state.
+        state: State,
+        /// Why, where that is not plain: the message of an error.
+        reason: Option<String>,
+    },
+    /// A download ended: every byte is verified and with the kernel.
+    Complete {
+        /// The torrent.
+        torrent: TorrentId,
+    },
+    /// Every byte of a torrent that has them all is synced to disk.
+    Durable {
+        /// The torrent.
+        torrent: TorrentId,
+    },
+    /// A tracker did not answer, or refused.
+    TrackerFailed {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The tracker's address, without credentials.
+        url: String,
+        /// What went wrong, and when it is tried again.
+        message: String,
+    },
+    /// A tracker answered.
+    TrackerAnswered {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The tracker's address, without credentials.
+        url: String,
+        /// Addresses that it named.
+        peers: u32,
+        /// Its warning, if it sent one.
+        warning: Option<String>,
+    },
+    /// A name given by the user cannot be looked up.
+    NameFailed {
+        /// The name.
+        host: String,
+        /// The resolver's answer.
+        message: String,
+    },
+    /// A peer finished its handshake.
+    PeerJoined {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Its address.
+        remote: SocketAddr,
+        /// Its id, which names the client.
+        peer_id: PeerId,
+    },
+    /// A peer is gone.
+    PeerLeft {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Its address.
+        remote: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// A peer sent data that is not what the metainfo says; it is refused from now on.
+    PeerBanned {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Its address.
+        remote: SocketAddr,
+        /// The piece that was wrong.
+        piece: PieceIndex,
+    },
+}
+
+/// What a torrent does at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Data that is already there is hashed.
+    Checking,
+    /// Pieces are missing.
+    Downloading,
+    /// Everything is there.
+    Seeding,
+    /// Stopped by the user.
+    Paused,
+    /// Stopped by a fault; the report carries the reason.
+    Error,
+}
+
+impl State {
+    /// The word for it in every output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Checking => "checking",
+            Self::Downloading => "downloading",
+            Self::Seeding => "seeding",
+            Self::Paused => "paused",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// A torrent's figures at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its name.
+    pub name: String,
+    /// Its info hash.
+    pub info_hash: InfoHash,
+    /// What it does.
+    pub state: State,
+    /// Why, in state `error`.
+    pub reason: Option<String>,
+    /// Bytes of all files.
+    pub length: u64,
+    /// Bytes that are verified.
+    pub done_bytes: u64,
+    /// While checking: bytes looked at so far.
+    pub checked_bytes: u64,
+    /// Payload sent since the start.
+    pub up_bytes: u64,
+    /// Payload received since the start.
+    pub down_bytes: u64,
+    /// Payload sent per second at present.
+    pub up_bytes_s: u64,
+    /// Payload received per second at present.
+    pub down_bytes_s: u64,
+    /// Payload received that was of no use, since the start.
+    pub wasted_bytes: u64,
+    /// Connected peers, seeds among them.
+    pub peers: u32,
+    /// Connected peers that have everything.
+    pub seeds: u32,
+}
+
+impl Snapshot {
+    /// Seconds until the download ends at the present rate; `None` if that is not foreseeable.
+    pub fn eta_s(&self) -> Option<u64> {
+        let left = self.length.saturating_sub(self.done_bytes);
+        match self.state {
+            State::Downloading if left > 0 => left.checked_div(self.down_bytes_s),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The protocol core: connections, timers, torrents; carries values between its siblings.
+
+pub mod action;
