@@ -1,4 +1,5 @@
 //! skeleton
 pub mod base;
-pub mod config;
 pub mod cli;
+pub mod config;
+pub mod wire;

@@ -1,0 +1,4 @@
+//! Formats: bytes from the network to values and back. No policy, no clock, no I/O.
+
+pub mod decoder;
+pub mod message;
