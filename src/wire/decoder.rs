@@ -20,6 +20,7 @@
 use crate::base::id::PieceIndex;
 use crate::base::limits::{BLOCK_LEN, EXTENDED_LEN_MAX, MESSAGE_LEN_MAX};
 
+use super::bencode::BencodeError;
 use super::message::{BlockRef, Message, PIECE_HEAD_LEN, id};
 
 /// Turns one peer's bytes into [`Step`]s. Knows no torrent: indices are for the caller to check.
@@ -70,6 +71,12 @@ pub enum WireError {
         /// Bytes after the id.
         len: u32,
     },
+    /// The body of an extended message is no bencoded dictionary.
+    #[error("extended message: {0}")]
+    Bencode(#[from] BencodeError),
+    /// The body of an extended message is bencode, but no dictionary.
+    #[error("extended message without a dictionary")]
+    NotADictionary,
 }
 
 impl Decoder {
