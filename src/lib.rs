@@ -60,6 +60,7 @@
 //! 4. The torrent's timer takes those that are due and dials them.
 
 pub mod base;
+pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod engine;
