@@ -110,7 +110,7 @@ impl Disk {
         self.handles.push(path);
         Opened::Open {
             file: Handle::Sim(self.handles.len() as u64 - 1),
-            created: len_before.is_none(),
+            is_writable: mode == OpenMode::Write,
             len_before: len_before.unwrap_or(0),
             allocated: true,
             dirs: Vec::new(),

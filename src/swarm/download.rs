@@ -93,7 +93,10 @@ impl Swarm {
             let peer = &self.peers[key.0 as usize];
             self.picker.pick(&peer.have, free - picked.len(), &mut picked);
             if picked.len() < free && self.picker.is_endgame() {
-                let asked = |block: BlockRef| peer.requests.iter().any(|r| r.block == block);
+                let asked = |block: BlockRef| {
+                    peer.incoming.as_ref().is_some_and(|i| i.block == block)
+                        || peer.requests.iter().any(|r| r.block == block)
+                };
                 let room = (free - picked.len()).min(ENDGAME_MAX);
                 self.picker.pick_endgame(&peer.have, asked, room, COPIES_MAX, &mut picked);
             }
