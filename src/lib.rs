@@ -1,3 +1,6 @@
 //! skeleton
 pub mod base;
 pub mod config;
+pub mod meta;
+pub mod storage;
+pub mod wire;

@@ -116,11 +116,38 @@ impl Bitfield {
 
     /// The indices of all ones, ascending.
     pub fn ones(&self) -> impl Iterator<Item = u32> + '_ {
-        self.bytes.iter().enumerate().flat_map(|(i, &byte)| {
-            (0..8)
-                .filter(move |bit| byte & (0x80 >> bit) != 0)
-                .map(move |bit| i as u32 * 8 + bit)
-        })
+        words(&self.bytes)
+            .zip((0..).step_by(64))
+            .flat_map(|(word, first)| WordOnes(word).map(move |bit| first + bit))
+    }
+
+    /// The indices from `first` on where both have a one, ascending.
+    ///
+    /// # Panics
+    /// If the two differ in length.
+    pub fn ones_of_both<'a>(&'a self, other: &'a Self, first: u32) -> impl Iterator<Item = u32> {
+        assert_eq!(self.len, other.len, "bitfields of one torrent");
+        let start = (first / 64 * 8) as usize;
+        let (a, b) = (
+            self.bytes.get(start..).unwrap_or_default(),
+            other.bytes.get(start..).unwrap_or_default(),
+        );
+        words(a)
+            .zip(words(b))
+            .zip((first / 64 * 64..).step_by(64))
+            .flat_map(|((a, b), at)| WordOnes(a & b).map(move |bit| at + bit))
+            .skip_while(move |&bit| bit < first)
+    }
+
+    /// Whether there is an index at which both have a one.
+    ///
+    /// # Panics
+    /// If the two differ in length.
+    pub fn intersects(&self, other: &Self) -> bool {
+        assert_eq!(self.len, other.len, "bitfields of one torrent");
+        words(&self.bytes)
+            .zip(words(&other.bytes))
+            .any(|(a, b)| a & b != 0)
     }
 
     /// Whether `self` has a one where `other` has none: would `other`'s owner want something?
@@ -139,6 +166,31 @@ impl Bitfield {
 impl fmt::Debug for Bitfield {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Bitfield({}/{})", self.ones, self.len)
+    }
+}
+
+/// The bytes as big-endian words of 64 bits, the last one filled up with zeros.
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    bytes.chunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_be_bytes(word)
+    })
+}
+
+/// The places of the ones of a word, the highest bit being 0.
+struct WordOnes(u64);
+
+impl Iterator for WordOnes {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let place = self.0.leading_zeros();
+        if place == 64 {
+            return None;
+        }
+        self.0 &= !(1 << (63 - place));
+        Some(place)
     }
 }
 
@@ -192,6 +244,26 @@ mod tests {
             assert_eq!(bits, Bitfield::full(len), "{len} bits");
             assert!(bits.is_full());
             assert!(!bits.has_more_than(&Bitfield::full(len)));
+        }
+    }
+    #[test]
+    fn ones_of_both_are_those_that_each_has() {
+        let mut rng = crate::base::rng::Rng::new(3);
+        for len in [0, 1, 7, 8, 63, 64, 65, 200] {
+            let (mut a, mut b) = (Bitfield::new(len), Bitfield::new(len));
+            for _ in 0..len {
+                a.set(rng.below(len));
+                b.set(rng.below(len));
+            }
+            for first in 0..len + 70 {
+                let slow: Vec<u32> = (first..len).filter(|&i| a.has(i) && b.has(i)).collect();
+                let fast: Vec<u32> = a.ones_of_both(&b, first).collect();
+                assert_eq!(fast, slow, "{len} bits from {first}");
+            }
+            let both = (0..len).any(|i| a.has(i) && b.has(i));
+            assert_eq!(a.intersects(&b), both, "{len} bits");
+            let slow: Vec<u32> = (0..len).filter(|&i| a.has(i)).collect();
+            assert_eq!(a.ones().collect::<Vec<_>>(), slow, "{len} bits");
         }
     }
 }

@@ -11,6 +11,10 @@ pub const REQUEST_LEN_MAX: u32 = BLOCK_LEN;
 pub const MESSAGE_LEN_MAX: u32 = PIECES_MAX / 8 + 1;
 /// Longest extended message (BEP 10) that we accept, bytes.
 pub const EXTENDED_LEN_MAX: u32 = 64 * 1024;
+/// Longest info dictionary that we believe a peer to have (BEP 9 `metadata_size`), bytes.
+pub const METADATA_LEN_MAX: u32 = 32 * 1024 * 1024;
+/// Bytes of a peer's client name (BEP 10 `v`) that are kept and shown.
+pub const CLIENT_NAME_LEN_MAX: usize = 64;
 /// Requests that a peer may have queued with us (BEP 10 `reqq`).
 pub const REQUESTS_IN_MAX: u32 = 2000;
 /// Requests beyond which a peer that ignores our `reqq` is closed.
@@ -30,8 +34,14 @@ pub const TORRENT_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
 pub const FILES_MAX: usize = 1_000_000;
 /// Folders inside one another in a file's path at most.
 pub const PATH_DEPTH_MAX: usize = 100;
+/// Longest name of a file or folder, bytes (ext4, XFS, btrfs, NTFS: 255 units of theirs).
+pub const NAME_LEN_MAX: usize = 255;
+/// Longest path of a file below the output folder, bytes; leaves a quarter of Linux' 4096 to that.
+pub const PATH_LEN_MAX: usize = 3072;
 /// Tracker addresses of a torrent at most; further ones are dropped.
 pub const TRACKERS_MAX: usize = 100;
+/// Peer addresses taken from one magnet link at most.
+pub const MAGNET_PEERS_MAX: usize = 50;
 /// Containers inside one another in a .torrent file at most.
 pub const BENCODE_DEPTH_FILE_MAX: usize = 32;
 /// Containers inside one another in what a peer or tracker sends at most.
@@ -54,10 +64,22 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(90);
 /// Silence after which a peer is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 
+/// Time for a tracker to answer an HTTP request, from the moment of dialling.
+pub const TRACKER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes that may wait for a tracker's reply at most: body.
 pub const TRACKER_BODY_LEN_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of an HTTP head at most.
 pub const HTTP_HEAD_LEN_MAX: usize = 16 * 1024;
+/// Fields of an HTTP head at most.
+pub const HTTP_FIELDS_MAX: usize = 64;
+/// Interim answers (100 to 199) before an HTTP response at most.
+pub const HTTP_INTERIM_MAX: u32 = 8;
+/// Longest tracker address, bytes.
+pub const TRACKER_URL_LEN_MAX: usize = 2048;
+/// Bytes of a tracker's failure reason or warning that are kept and shown.
+pub const TRACKER_TEXT_LEN_MAX: usize = 256;
+/// Longest `trackerid` that is sent back to its tracker, bytes.
+pub const TRACKER_ID_LEN_MAX: usize = 256;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
 

@@ -9,6 +9,7 @@ pub mod rate;
 pub mod rng;
 pub mod slot;
 pub mod status;
+pub mod text;
 pub mod time;
 pub mod timers;
 pub mod verdict;

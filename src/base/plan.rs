@@ -47,9 +47,21 @@ impl WritePlan {
         }
         let start = self.scratch.len();
         self.scratch.extend_from_slice(bytes);
-        self.len += bytes.len();
+        self.claim(start);
+    }
+
+    /// Makes `scratch[start..]`, which was written from outside, part of the plan.
+    ///
+    /// # Panics
+    /// If `start` is past the end of the scratch buffer.
+    pub fn claim(&mut self, start: usize) {
+        let bytes = self.scratch.len() - start;
+        if bytes == 0 {
+            return;
+        }
+        self.len += bytes;
         match self.segments.last_mut() {
-            Some(Segment::Bytes { end, .. }) => *end = self.scratch.len(),
+            Some(Segment::Bytes { end, .. }) if *end == start => *end = self.scratch.len(),
             _ => self.segments.push(Segment::Bytes {
                 start,
                 end: self.scratch.len(),

@@ -1,3 +1,388 @@
 //! The protocol core: connections, timers, torrents; carries values between its siblings.
+//!
+//! The engine is told the time, the bytes and the answers of disk and resolver; it answers with
+//! [`Action`]s. It opens no socket, reads no clock and touches no file, so the same code runs
+//! under the reactor and under the simulator. After each input the caller drains
+//! [`Engine::poll_action`] to `None`; payload that an input hands out is stored before that.
+//!
+//! | file | what is done there |
+//! |---|---|
+//! | `mod` | the inputs, and who gets them |
+//! | `peers` | handshakes, messages of peers, the end of a connection |
+//! | `torrents` | checking, states, what storage answers |
+//! | `announce` | HTTP exchanges with trackers |
+//! | `timers` | deadlines, dialling |
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use slab::Slab;
+
+use crate::base::id::{ConnId, InfoHash, PeerId, TorrentId};
+use crate::base::limits;
+use crate::base::plan::WritePlan;
+use crate::base::rng::Rng;
+use crate::base::slot::Slot;
+use crate::base::time::Instant;
+use crate::base::timers::TimerQueue;
+use crate::config::Config;
 
 pub mod action;
+pub mod announce;
+pub mod conn;
+pub mod outbox;
+mod peers;
+mod timers;
+mod torrents;
+pub mod torrent;
+
+pub use action::{Action, LookupId, Report, Snapshot, State, StorageAction};
+pub use torrent::{AddError, HostPort, TorrentSpec};
+
+use conn::{Conn, Head, Purpose, Stage};
+use timers::TimerId;
+use torrent::Torrent;
+
+/// What has to be random, from the system's source.
+#[derive(Clone, Copy, Debug)]
+pub struct Secrets {
+    /// Seed of the core's own generator.
+    pub rng_seed: u64,
+    /// Our peer id (BEP 20), new for every process.
+    pub peer_id: PeerId,
+    /// Tells trackers that it is still us after a change of address (BEP 7 `key`).
+    pub key: u32,
+}
+
+/// What one call of [`Engine::received`] did with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes used from the front; the caller comes again with the rest.
+    pub used: usize,
+    /// Where the tail of the used bytes has to be stored: its last `len`.
+    pub store: Option<Slot>,
+}
+
+/// The core of a peer.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    secrets: Secrets,
+    rng: Rng,
+    /// The port that others reach us at.
+    port: u16,
+    conns: Slab<(u32, Conn)>,
+    generation: u32,
+    dialling: u32,
+    undecided: u32,
+    torrents: BTreeMap<TorrentId, Torrent>,
+    by_hash: BTreeMap<InfoHash, TorrentId>,
+    torrents_added: u32,
+    timers: TimerQueue<TimerId>,
+    lookups: BTreeMap<LookupId, Lookup>,
+    lookups_made: u64,
+    banned: BTreeSet<Banned>,
+    actions: VecDeque<Action>,
+    /// Set once the process is to end: when it gives up waiting for trackers.
+    ending: Option<Instant>,
+}
+
+/// Why a name is being looked up.
+#[derive(Debug)]
+enum Lookup {
+    Peer(TorrentId, HostPort),
+    Tracker(TorrentId, Box<announce::Announce>),
+}
+
+/// Who is refused. Peers of one machine share its loopback address, so there it is the id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Banned {
+    Ip(IpAddr),
+    Id(PeerId),
+}
+
+impl Engine {
+    /// A core without torrents.
+    pub fn new(config: Config, secrets: Secrets, now: Instant) -> Self {
+        debug_assert!(now < Instant::NEVER);
+        Self {
+            port: config.port,
+            rng: Rng::new(secrets.rng_seed),
+            config,
+            secrets,
+            conns: Slab::new(),
+            generation: 0,
+            dialling: 0,
+            undecided: 0,
+            torrents: BTreeMap::new(),
+            by_hash: BTreeMap::new(),
+            torrents_added: 0,
+            timers: TimerQueue::default(),
+            lookups: BTreeMap::new(),
+            lookups_made: 0,
+            banned: BTreeSet::new(),
+            actions: VecDeque::new(),
+            ending: None,
+        }
+    }
+
+    /// The shell listens on `port`.
+    pub fn listening(&mut self, port: u16) {
+        self.port = port;
+    }
+
+    /// What has to be done next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// A stream came in. `None`: there is no room for it, drop it.
+    pub fn accepted(&mut self, remote: SocketAddr, _local: SocketAddr, now: Instant) -> Option<ConnId> {
+        let full = self.conns.len() >= self.config.conns_max as usize;
+        if full || self.undecided >= limits::UNDECIDED_MAX || self.ending.is_some() {
+            return None;
+        }
+        if self.banned.contains(&Banned::Ip(remote.ip())) {
+            return None;
+        }
+        self.undecided += 1;
+        let conn = Conn::new(remote, Stage::Undecided(Box::<Head>::default()), now);
+        Some(self.insert_conn(conn, limits::HANDSHAKE_TIMEOUT))
+    }
+
+    /// A stream that was dialled is established.
+    pub fn connected(&mut self, conn: ConnId, _local: SocketAddr, now: Instant) {
+        let Some(state) = self.conn_mut(conn) else { return };
+        state.last_in = now;
+        let head = Stage::Undecided(Box::<Head>::default());
+        let Stage::Dialling(purpose) = std::mem::replace(&mut state.stage, head) else {
+            debug_assert!(false, "only a dialled stream gets connected");
+            return;
+        };
+        self.dialling -= 1;
+        match purpose {
+            Purpose::Peer(torrent) => self.greet(conn, torrent),
+            Purpose::Announce(announce) => self.ask_tracker(conn, announce),
+        }
+        self.timers.arm(TimerId::Conn(conn), now + limits::HANDSHAKE_TIMEOUT);
+    }
+
+    /// Bytes came in. One step: the caller stores what `store` says, then comes again with what
+    /// was not used.
+    pub fn received(&mut self, conn: ConnId, bytes: &[u8], now: Instant) -> Taken {
+        let Some(state) = self.conn_mut(conn) else {
+            return Taken { used: bytes.len(), store: None };
+        };
+        state.last_in = now;
+        match &mut state.stage {
+            Stage::Exchange(_) => self.exchange_step(conn, bytes, now),
+            Stage::Undecided(_) => self.decide(conn, bytes, now),
+            Stage::Greeting(..) => self.greeted(conn, bytes, now),
+            Stage::Announce(_) => self.tracker_said(conn, bytes, now),
+            Stage::Dialling(_) => Taken { used: bytes.len(), store: None },
+        }
+    }
+
+    /// The other side will send no more.
+    pub fn end_of_stream(&mut self, conn: ConnId, now: Instant) {
+        if let Some(Stage::Announce(_)) = self.conn(conn).map(|c| &c.stage) {
+            self.tracker_finished(conn, now);
+        } else {
+            self.close(conn, Ending::Remote("closed by the peer"), now);
+        }
+    }
+
+    /// The socket of `conn` failed, or could not be connected; the shell has dropped it.
+    pub fn closed(&mut self, conn: ConnId, error: &str, now: Instant) {
+        self.forget(conn, Ending::Failed(error), now);
+    }
+
+    /// Appends what `conn` wants to write next to `plan`.
+    pub fn write_plan(&mut self, conn: ConnId, plan: &mut WritePlan) {
+        let Some((generation, state)) = self.conns.get_mut(conn.index as usize) else { return };
+        if *generation != conn.generation {
+            return;
+        }
+        state.flushing = false;
+        let mut torrent = TorrentId(0);
+        if let Stage::Exchange(exchange) = &state.stage
+            && let Some(running) = self.torrents.get_mut(&exchange.torrent)
+        {
+            torrent = exchange.torrent;
+            fill_outbox(&mut running.swarm, exchange.key, &mut state.outbox);
+        }
+        state.outbox.plan(torrent, PLAN_LEN, plan);
+    }
+
+    /// `n` bytes of the last plan left.
+    pub fn sent(&mut self, conn: ConnId, n: usize, now: Instant) {
+        let Some((generation, state)) = self.conns.get_mut(conn.index as usize) else { return };
+        if *generation != conn.generation || n == 0 {
+            return;
+        }
+        state.last_out = now;
+        let payload = state.outbox.sent(n);
+        if payload > 0
+            && let Stage::Exchange(exchange) = &state.stage
+            && let Some(torrent) = self.torrents.get_mut(&exchange.torrent)
+        {
+            torrent.swarm.uploaded(exchange.key, payload, now);
+        }
+    }
+
+    /// The resolver answered.
+    pub fn resolved(
+        &mut self,
+        lookup: LookupId,
+        answer: Result<Vec<SocketAddr>, String>,
+        now: Instant,
+    ) {
+        match self.lookups.remove(&lookup) {
+            Some(Lookup::Peer(torrent, host)) => self.peer_resolved(torrent, host, answer, now),
+            Some(Lookup::Tracker(torrent, announce)) => {
+                self.tracker_resolved(torrent, announce, answer, now);
+            }
+            None => {}
+        }
+    }
+
+    /// The process shall end: trackers are told, connections to peers are closed.
+    pub fn shutdown(&mut self, now: Instant) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(now + SHUTDOWN_TIME);
+        self.timers.arm(TimerId::Shutdown, now + SHUTDOWN_TIME);
+        for conn in self.conn_ids() {
+            if !matches!(
+                self.conn(conn).map(|c| &c.stage),
+                Some(Stage::Announce(_) | Stage::Dialling(Purpose::Announce(_)))
+            ) {
+                self.close(conn, Ending::Local("shutting down"), now);
+            }
+        }
+        let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
+        for id in ids {
+            self.stop_announcing(id, now);
+        }
+    }
+
+    /// Whether nothing is left to wait for after [`Engine::shutdown`].
+    pub fn is_finished(&self, now: Instant) -> bool {
+        self.ending.is_some_and(|deadline| {
+            now >= deadline || (self.conns.is_empty() && self.lookups.is_empty())
+        })
+    }
+
+    /// Number of open and opening streams.
+    pub fn conn_count(&self) -> usize {
+        self.conns.len()
+    }
+
+    fn report(&mut self, report: Report) {
+        self.actions.push_back(Action::Report(report));
+    }
+
+    fn storage(&mut self, action: StorageAction) {
+        self.actions.push_back(Action::Storage(action));
+    }
+
+    fn insert_conn(&mut self, conn: Conn, patience: std::time::Duration) -> ConnId {
+        self.generation = self.generation.wrapping_add(1);
+        let deadline = conn.opened + patience;
+        let index = self.conns.insert((self.generation, conn));
+        let id = ConnId { index: index as u32, generation: self.generation };
+        self.timers.arm(TimerId::Conn(id), deadline);
+        id
+    }
+
+    fn conn(&self, id: ConnId) -> Option<&Conn> {
+        match self.conns.get(id.index as usize) {
+            Some((generation, conn)) if *generation == id.generation => Some(conn),
+            _ => None,
+        }
+    }
+
+    fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        match self.conns.get_mut(id.index as usize) {
+            Some((generation, conn)) if *generation == id.generation => Some(conn),
+            _ => None,
+        }
+    }
+
+    fn conn_ids(&self) -> Vec<ConnId> {
+        let id = |(index, (generation, _)): (usize, &(u32, Conn))| ConnId {
+            index: index as u32,
+            generation: *generation,
+        };
+        self.conns.iter().map(id).collect()
+    }
+
+    /// Asks the shell for a write turn, once until it takes it.
+    fn flush(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn_mut(id)
+            && !conn.flushing
+        {
+            conn.flushing = true;
+            self.actions.push_back(Action::Flush { conn: id });
+        }
+    }
+
+    /// Ends a stream from our side.
+    fn close(&mut self, id: ConnId, ending: Ending<'_>, now: Instant) {
+        if self.forget(id, ending, now) {
+            self.actions.push_back(Action::Close { conn: id });
+        }
+    }
+}
+
+/// How a stream ends.
+#[derive(Clone, Copy, Debug)]
+enum Ending<'a> {
+    /// The socket failed.
+    Failed(&'a str),
+    /// The other side closed it.
+    Remote(&'a str),
+    /// We close it, and may connect again.
+    Local(&'a str),
+    /// Neither side needs it.
+    Redundant(&'a str),
+    /// The other side broke the rules: the address is not dialled again.
+    Fault(&'a str),
+}
+
+impl Ending<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Self::Failed(text)
+            | Self::Remote(text)
+            | Self::Local(text)
+            | Self::Redundant(text)
+            | Self::Fault(text) => text,
+        }
+    }
+}
+
+/// Moves what the exchange has for this peer into its outbox, as far as it soon can leave.
+fn fill_outbox(
+    swarm: &mut crate::swarm::Swarm,
+    key: crate::swarm::PeerKey,
+    outbox: &mut outbox::Outbox,
+) {
+    use crate::wire::message::Outgoing;
+    while outbox.len() < PLAN_LEN
+        && let Some(piece) = swarm.next_have(key)
+    {
+        outbox.push(Outgoing::Have(piece));
+    }
+    while outbox.len() < PLAN_LEN
+        && let Some(block) = swarm.next_upload(key)
+    {
+        outbox.push(Outgoing::Piece(block));
+    }
+}
+
+/// Bytes that one plan names at most, and that an outbox is filled up to.
+const PLAN_LEN: usize = 256 * 1024;
+/// How long trackers may take to hear that we leave.
+const SHUTDOWN_TIME: std::time::Duration = std::time::Duration::from_secs(1);

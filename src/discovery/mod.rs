@@ -1,0 +1,3 @@
+//! Finding peers: addresses that might be dialled, from wherever they come.
+
+pub mod candidates;

@@ -1,0 +1,383 @@
+//! Streams to and from peers: handshakes, messages, the end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::conn::{Exchange, Purpose, Stage};
+use super::timers::TimerId;
+use super::{Banned, Ending, Engine, Report, State, Taken};
+use crate::base::id::{ConnId, TorrentId};
+use crate::base::limits;
+use crate::base::time::Instant;
+use crate::discovery::candidates::{End, Source};
+use crate::engine::action::StorageAction;
+use crate::swarm::{Caps, Effect, Origin};
+use crate::wire::decoder::{Decoder, Step};
+use crate::wire::extended::{self, ExtHandshake};
+use crate::wire::handshake::{self, Handshake, Reserved, Sniff};
+use crate::wire::message::{Message, Outgoing};
+
+impl Engine {
+    /// The first bytes of an incoming stream: a peer's handshake, or nothing we know.
+    pub(super) fn decide(&mut self, id: ConnId, bytes: &[u8], now: Instant) -> Taken {
+        let Some(conn) = self.conn_mut(id) else { return Taken { used: bytes.len(), store: None } };
+        let Stage::Undecided(head) = &mut conn.stage else { unreachable!("matched by the caller") };
+        let used = head.fill(bytes);
+        match handshake::sniff(head.so_far()) {
+            Sniff::Peer | Sniff::NeedMore => {}
+            Sniff::Http => {
+                self.close(id, Ending::Fault("HTTP is not served yet"), now);
+                return Taken { used: bytes.len(), store: None };
+            }
+            Sniff::Unknown => {
+                self.close(id, Ending::Fault("not a protocol that is spoken here"), now);
+                return Taken { used: bytes.len(), store: None };
+            }
+        }
+        let whole = head.whole().copied();
+        if let Some(whole) = whole {
+            match Handshake::decode(&whole) {
+                Ok(theirs) => self.shook_hands(id, None, theirs, now),
+                Err(error) => self.close(id, Ending::Fault(&error.to_string()), now),
+            }
+        }
+        Taken { used, store: None }
+    }
+
+    /// A stream that we dialled is up: our handshake goes first.
+    pub(super) fn greet(&mut self, id: ConnId, torrent: TorrentId) {
+        let Some(running) = self.torrents.get(&torrent) else { return };
+        let info_hash = running.swarm.meta().info_hash;
+        let bytes = self.our_handshake(info_hash);
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.stage = Stage::Greeting(torrent, Box::default());
+        conn.outbox.push(Outgoing::Raw(bytes));
+        self.flush(id);
+    }
+
+    /// Bytes of the other handshake, on a stream that we dialled.
+    pub(super) fn greeted(&mut self, id: ConnId, bytes: &[u8], now: Instant) -> Taken {
+        let Some(conn) = self.conn_mut(id) else { return Taken { used: bytes.len(), store: None } };
+        let Stage::Greeting(torrent, head) = &mut conn.stage else {
+            unreachable!("matched by the caller")
+        };
+        let (torrent, used) = (*torrent, head.fill(bytes));
+        let wrong = !matches!(handshake::sniff(head.so_far()), Sniff::Peer | Sniff::NeedMore);
+        let whole = head.whole().copied();
+        if wrong {
+            self.close(id, Ending::Fault("does not speak the peer protocol"), now);
+        } else if let Some(whole) = whole {
+            match Handshake::decode(&whole) {
+                Ok(theirs) => self.shook_hands(id, Some(torrent), theirs, now),
+                Err(error) => self.close(id, Ending::Fault(&error.to_string()), now),
+            }
+        }
+        Taken { used, store: None }
+    }
+
+    fn our_handshake(&self, info_hash: crate::base::id::InfoHash) -> Bytes {
+        let reserved = Reserved { fast: self.config.fast, extended: true, dht: false };
+        let ours = Handshake { reserved, info_hash, peer_id: self.secrets.peer_id };
+        Bytes::copy_from_slice(&ours.encode())
+    }
+
+    /// Both ends' handshakes are known; `dialled` names the torrent that we asked for.
+    fn shook_hands(
+        &mut self,
+        id: ConnId,
+        dialled: Option<TorrentId>,
+        theirs: Handshake,
+        now: Instant,
+    ) {
+        let torrent = match self.admit(id, dialled, &theirs, now) {
+            Ok(torrent) => torrent,
+            Err(ending) => return self.close(id, ending, now),
+        };
+        let ours = dialled.is_none().then(|| self.our_handshake(theirs.info_hash));
+        let caps = Caps { fast: self.config.fast && theirs.reserved.fast };
+        let Some(running) = self.torrents.get_mut(&torrent) else { return };
+        let Some((_, conn)) = self.conns.get_mut(id.index as usize) else { return };
+        let origin = Origin { remote: conn.remote, peer_id: theirs.peer_id };
+        let key = running.swarm.joined(id, origin, caps, now);
+        if ours.is_some() {
+            self.undecided -= 1;
+        }
+        ours.into_iter().for_each(|bytes| conn.outbox.push(Outgoing::Raw(bytes)));
+        conn.stage = Stage::Exchange(Box::new(Exchange {
+            torrent,
+            key,
+            peer_id: theirs.peer_id,
+            extended: theirs.reserved.extended,
+            upload_only_id: 0,
+            decoder: Decoder::default(),
+            dialled: dialled.is_some(),
+        }));
+        let remote = conn.remote;
+        self.timers.arm(TimerId::Conn(id), now + limits::KEEPALIVE_INTERVAL);
+        self.run_effects(torrent, now);
+        if theirs.reserved.extended {
+            self.send_extended(id, torrent);
+        }
+        self.flush(id);
+        self.arm_torrent(torrent, now + super::timers::TICK);
+        log::debug!("peer joined remote={remote} id={}", theirs.peer_id);
+        self.report(Report::PeerJoined { torrent, remote, peer_id: theirs.peer_id });
+    }
+
+    /// Whether the stream may take part: a torrent of ours, not ourselves, not twice, not banned.
+    fn admit(
+        &mut self,
+        id: ConnId,
+        dialled: Option<TorrentId>,
+        theirs: &Handshake,
+        now: Instant,
+    ) -> Result<TorrentId, Ending<'static>> {
+        let torrent = *self
+            .by_hash
+            .get(&theirs.info_hash)
+            .ok_or(Ending::Fault("asks for a torrent that is not here"))?;
+        if dialled.is_some_and(|wanted| wanted != torrent) {
+            return Err(Ending::Fault("answered for another torrent"));
+        }
+        if theirs.peer_id == self.secrets.peer_id {
+            return Err(Ending::Fault("this is our own address"));
+        }
+        let running = &self.torrents[&torrent];
+        if matches!(running.state, State::Error | State::Paused) {
+            return Err(Ending::Local("the torrent is stopped"));
+        }
+        let remote = self.conn(id).map_or(([0, 0, 0, 0], 0).into(), |c| c.remote);
+        if self.banned.contains(&Banned::Id(theirs.peer_id))
+            || self.banned.contains(&Banned::Ip(remote.ip()))
+        {
+            return Err(Ending::Fault("sent wrong data before"));
+        }
+        let twin = running.swarm.peers().find(|(_, p)| p.origin.peer_id == theirs.peer_id);
+        if let Some((_, twin)) = twin {
+            let twin = twin.conn;
+            let twin_dialled = self.conn(twin).and_then(|c| c.exchange()).is_some_and(|e| e.dialled);
+            // Both ends keep the stream that was dialled by the smaller peer id.
+            let keep_dialled = self.secrets.peer_id < theirs.peer_id;
+            if twin_dialled == dialled.is_some() || twin_dialled == keep_dialled {
+                return Err(Ending::Redundant("connected already"));
+            }
+            self.close(twin, Ending::Redundant("connected twice"), now);
+        }
+        Ok(torrent)
+    }
+
+    /// Our extension handshake (BEP 10), also sent again when what it says has changed.
+    pub(super) fn send_extended(&mut self, id: ConnId, torrent: TorrentId) {
+        let complete = self.torrents.get(&torrent).is_some_and(|t| t.state == State::Seeding);
+        let Some(remote) = self.conn(id).map(|c| c.remote) else { return };
+        let ours = ExtHandshake {
+            m: extended::OURS,
+            v: Some(concat!("evpeer ", env!("CARGO_PKG_VERSION")).to_owned()),
+            p: (self.port != 0).then_some(self.port),
+            reqq: Some(limits::REQUESTS_IN_MAX),
+            yourip: Some(remote.ip().to_canonical()),
+            upload_only: complete.then_some(true),
+            metadata_size: None,
+        };
+        let body = Bytes::from(ours.encode());
+        if let Some(conn) = self.conn_mut(id) {
+            conn.outbox.push(Outgoing::Extended { id: 0, body });
+        }
+    }
+
+    /// One message, or a part of a block.
+    pub(super) fn exchange_step(&mut self, id: ConnId, bytes: &[u8], now: Instant) -> Taken {
+        let all = Taken { used: bytes.len(), store: None };
+        let Some((_, conn)) = self.conns.get_mut(id.index as usize) else { return all };
+        let Stage::Exchange(exchange) = &mut conn.stage else { return all };
+        let (torrent, key, extended) = (exchange.torrent, exchange.key, exchange.extended);
+        let Some(running) = self.torrents.get_mut(&torrent) else { return all };
+        let (used, step) = match exchange.decoder.step(bytes) {
+            Ok(step) => step,
+            Err(error) => {
+                self.close(id, Ending::Fault(&error.to_string()), now);
+                return all;
+            }
+        };
+        let mut store = None;
+        let mut told = None;
+        let outcome = match step {
+            Step::NeedMore => return Taken { used, store },
+            Step::Payload { done, len, .. } => {
+                let part = &bytes[used - len as usize..used];
+                store = running.swarm.payload(key, done, part, now);
+                Ok(())
+            }
+            Step::BlockBegins(block) => running.swarm.block_begins(key, block, now),
+            Step::Message(Message::Extended { id: 0, body }) if extended => {
+                told = Some(ExtHandshake::decode(body));
+                Ok(())
+            }
+            Step::Message(Message::Extended { id: extended::UPLOAD_ONLY_ID, body }) if extended => {
+                if let Some(&flag) = body.first() {
+                    running.swarm.upload_only_told(key, flag != 0);
+                }
+                Ok(())
+            }
+            Step::Message(message) => running.swarm.message(key, message, now),
+        };
+        match told {
+            Some(Ok(theirs)) => self.extended_told(id, theirs, now),
+            Some(Err(error)) => self.close(id, Ending::Fault(&error.to_string()), now),
+            None => {}
+        }
+        match outcome {
+            Ok(()) => self.run_effects(torrent, now),
+            Err(fault) if fault.may_retry() => {
+                self.close(id, Ending::Local(&fault.to_string()), now);
+            }
+            Err(fault) => self.close(id, Ending::Fault(&fault.to_string()), now),
+        }
+        Taken { used, store }
+    }
+
+    /// The peer's extension handshake (BEP 10); it may come again with changes.
+    fn extended_told(&mut self, id: ConnId, theirs: ExtHandshake, now: Instant) {
+        let Some((_, conn)) = self.conns.get_mut(id.index as usize) else { return };
+        let Stage::Exchange(exchange) = &mut conn.stage else { return };
+        if let Some(wanted) = theirs.m.upload_only {
+            exchange.upload_only_id = wanted;
+        }
+        let (torrent, key) = (exchange.torrent, exchange.key);
+        let Some(running) = self.torrents.get_mut(&torrent) else { return };
+        if let Some(port) = theirs.p
+            && conn.listens.is_none()
+        {
+            let listens = SocketAddr::new(conn.remote.ip(), port);
+            conn.listens = Some(listens);
+            running.candidates.add(listens, Source::Incoming, now);
+            running.candidates.connected(listens);
+        }
+        if let Some(reqq) = theirs.reqq {
+            running.swarm.queue_limit_told(key, reqq);
+        }
+        if let Some(upload_only) = theirs.upload_only {
+            running.swarm.upload_only_told(key, upload_only);
+        }
+    }
+
+    /// Does what the exchange wants done.
+    pub(super) fn run_effects(&mut self, torrent: TorrentId, now: Instant) {
+        while let Some(running) = self.torrents.get_mut(&torrent)
+            && let Some(effect) = running.swarm.poll_effect(now)
+        {
+            match effect {
+                Effect::Send(conn, message) => {
+                    if let Some(conn) = self.conn_mut(conn) {
+                        conn.outbox.push(message);
+                    }
+                    self.flush(conn);
+                }
+                Effect::Flush(conn) => self.flush(conn),
+                Effect::Close(conn, why) => {
+                    self.close(conn, Ending::Redundant(&why.to_string()), now);
+                }
+                Effect::Ban(origin, piece) => self.ban(torrent, origin, piece, now),
+                Effect::Prepare(piece) => self.storage(StorageAction::Prepare { torrent, piece }),
+                Effect::Store(slot, bytes) => self.storage(StorageAction::Store { slot, bytes }),
+                Effect::Check(piece) => self.storage(StorageAction::Check { torrent, piece }),
+                Effect::Completed => self.storage(StorageAction::Settle { torrent }),
+            }
+        }
+    }
+
+    fn ban(
+        &mut self,
+        torrent: TorrentId,
+        origin: Origin,
+        piece: crate::base::id::PieceIndex,
+        now: Instant,
+    ) {
+        let ip = origin.remote.ip();
+        let banned =
+            if ip.is_loopback() { Banned::Id(origin.peer_id) } else { Banned::Ip(ip) };
+        if self.banned.len() < BANNED_MAX {
+            self.banned.insert(banned);
+        }
+        log::warn!("peer banned remote={} piece={piece}: wrong data", origin.remote);
+        self.report(Report::PeerBanned { torrent, remote: origin.remote, piece });
+        for id in self.conn_ids() {
+            let is_it = |c: &super::Conn| {
+                c.exchange().is_some_and(|e| e.peer_id == origin.peer_id)
+                    && c.remote.ip() == origin.remote.ip()
+            };
+            if self.conn(id).is_some_and(is_it) {
+                self.close(id, Ending::Fault("sent wrong data"), now);
+            }
+        }
+    }
+
+    /// Removes a stream from every list; whether it was there.
+    pub(super) fn forget(&mut self, id: ConnId, ending: Ending<'_>, now: Instant) -> bool {
+        if self.conn(id).is_none() {
+            return false;
+        }
+        let (_, conn) = self.conns.remove(id.index as usize);
+        let age = now - conn.opened;
+        let end = match ending {
+            Ending::Fault(_) => End::Never,
+            Ending::Redundant(_) => End::Redundant,
+            Ending::Failed(_) | Ending::Remote(_) | Ending::Local(_) => End::Lost,
+        };
+        log::debug!("connection ended remote={} reason={}", conn.remote, ending.text());
+        match conn.stage {
+            Stage::Undecided(_) => self.undecided -= 1,
+            Stage::Dialling(Purpose::Peer(torrent)) => {
+                self.dialling -= 1;
+                self.peer_ended(torrent, conn.listens, End::Unreachable, Duration::ZERO, now);
+            }
+            Stage::Dialling(Purpose::Announce(announce)) => {
+                self.dialling -= 1;
+                self.announce_failed(announce, ending.text(), now);
+            }
+            Stage::Greeting(torrent, _) => {
+                self.peer_ended(torrent, conn.listens, end, Duration::ZERO, now);
+            }
+            Stage::Announce(announce) => self.announce_failed(announce, ending.text(), now),
+            Stage::Exchange(exchange) => {
+                let torrent = exchange.torrent;
+                if let Some(running) = self.torrents.get_mut(&torrent) {
+                    running.swarm.left(exchange.key, now);
+                }
+                let reason = ending.text().to_owned();
+                self.report(Report::PeerLeft { torrent, remote: conn.remote, reason });
+                self.peer_ended(torrent, conn.listens, end, age, now);
+                self.run_effects(torrent, now);
+            }
+        }
+        true
+    }
+
+    fn peer_ended(
+        &mut self,
+        torrent: TorrentId,
+        listens: Option<SocketAddr>,
+        end: End,
+        age: Duration,
+        now: Instant,
+    ) {
+        let (Some(running), Some(listens)) = (self.torrents.get_mut(&torrent), listens) else {
+            return;
+        };
+        running.candidates.ended(listens, end, age, now);
+        let is_twin = |c: &super::Conn| {
+            c.listens == Some(listens) && c.exchange().is_some_and(|e| e.torrent == torrent)
+        };
+        if self.conns.iter().any(|(_, (_, conn))| is_twin(conn)) {
+            running.candidates.connected(listens);
+        }
+        if let Some(at) = running.candidates.next_deadline() {
+            self.arm_torrent(torrent, at);
+        }
+    }
+}
+
+/// Senders of wrong data that are remembered.
+const BANNED_MAX: usize = 10_000;

@@ -1,0 +1,121 @@
+//! One torrent as the engine runs it: its exchange, its addresses, its tracker, its state.
+
+use std::sync::Arc;
+
+use super::action::{Snapshot, State};
+use crate::base::bits::Bitfield;
+use crate::base::id::{ConnId, PieceIndex};
+use crate::base::time::Instant;
+use crate::discovery::candidates::Candidates;
+use crate::meta::metainfo::Metainfo;
+use crate::swarm::Swarm;
+use crate::tracker::client::Client;
+
+/// Name or address of a host, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address, IPv6 without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// What a user wants of a torrent.
+#[derive(Clone, Debug)]
+pub struct TorrentSpec {
+    /// What it is.
+    pub meta: Arc<Metainfo>,
+    /// Peers to connect to.
+    pub peers: Vec<HostPort>,
+    /// Trackers beside those of the metainfo, each a tier of its own.
+    pub trackers: Vec<String>,
+}
+
+/// A torrent that cannot be added.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// The same info hash is there already.
+    #[error("torrent \"{name}\" ({info_hash}) was added already")]
+    Duplicate {
+        /// Its name.
+        name: String,
+        /// Its info hash.
+        info_hash: crate::base::id::InfoHash,
+    },
+}
+
+/// A running torrent.
+#[derive(Debug)]
+pub struct Torrent {
+    /// The exchange of pieces.
+    pub swarm: Swarm,
+    /// What it does at present.
+    pub state: State,
+    /// Why it stopped.
+    pub reason: Option<String>,
+    /// The check of what was on disk, while it runs.
+    pub check: Option<Check>,
+    /// Addresses to dial.
+    pub candidates: Candidates,
+    /// When to announce, and where.
+    pub tracker: Client,
+    /// The stream of the announce that is under way.
+    pub announcing: Option<ConnId>,
+    /// It has downloaded since it was added: it can become complete.
+    pub downloaded: bool,
+    /// When the exchange was last told the time.
+    pub ticked: Instant,
+    /// When its earliest timer fires.
+    pub armed: Instant,
+}
+
+/// Progress of checking what was on disk.
+#[derive(Debug)]
+pub struct Check {
+    /// Pieces whose files are there.
+    pub candidates: Bitfield,
+    /// First piece that was not looked at.
+    pub next: u32,
+    /// Pieces that storage is hashing.
+    pub running: u32,
+    /// Bytes that were looked at.
+    pub bytes: u64,
+}
+
+impl Check {
+    /// The next piece to be hashed.
+    pub fn take_next(&mut self) -> Option<PieceIndex> {
+        while self.next < self.candidates.len() {
+            let piece = self.next;
+            self.next += 1;
+            if self.candidates.has(piece) {
+                return Some(PieceIndex(piece));
+            }
+        }
+        None
+    }
+}
+
+impl Torrent {
+    /// Its figures.
+    pub fn snapshot(&mut self, now: Instant) -> Snapshot {
+        let meta = Arc::clone(self.swarm.meta());
+        let seeds = self.swarm.peers().filter(|(_, peer)| peer.is_seed()).count();
+        Snapshot {
+            name: meta.name.clone(),
+            info_hash: meta.info_hash,
+            state: self.state,
+            reason: self.reason.clone(),
+            length: meta.geometry().length(),
+            done_bytes: self.swarm.done_bytes(),
+            checked_bytes: self.check.as_ref().map_or(0, |check| check.bytes),
+            up_bytes: self.swarm.up().total(),
+            down_bytes: self.swarm.down().total(),
+            up_bytes_s: self.swarm.up().bytes_per_sec(now),
+            down_bytes_s: self.swarm.down().bytes_per_sec(now),
+            wasted_bytes: self.swarm.wasted_bytes(),
+            peers: self.swarm.peer_count() as u32,
+            seeds: seeds as u32,
+        }
+    }
+}

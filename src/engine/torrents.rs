@@ -1,0 +1,243 @@
+//! Torrents as a whole: adding, checking, states, what storage answers.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::action::StorageAction;
+use super::conn::Stage;
+use super::torrent::{AddError, Check, HostPort, Torrent, TorrentSpec};
+use super::{Action, Engine, Lookup, LookupId, Report, Snapshot, State};
+use crate::base::bits::Bitfield;
+use crate::base::id::{ConnId, PieceIndex, TorrentId};
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
+use crate::base::verdict::Verdict;
+use crate::discovery::candidates::{Candidates, Source};
+use crate::swarm::Swarm;
+use crate::tracker::client::Client;
+use crate::wire::message::Outgoing;
+
+impl Engine {
+    /// Takes up a torrent: its files are looked at, what is there is checked, then it runs.
+    ///
+    /// # Errors
+    /// A torrent with the same info hash is there already.
+    pub fn add_torrent(&mut self, spec: TorrentSpec, now: Instant) -> Result<TorrentId, AddError> {
+        let meta = spec.meta;
+        if self.by_hash.contains_key(&meta.info_hash) {
+            return Err(AddError::Duplicate { name: meta.name.clone(), info_hash: meta.info_hash });
+        }
+        let id = TorrentId(self.torrents_added);
+        self.torrents_added += 1;
+        self.by_hash.insert(meta.info_hash, id);
+        let mut tiers = meta.trackers.clone();
+        tiers.extend(spec.trackers.into_iter().map(|url| vec![url]));
+        let torrent = Torrent {
+            swarm: Swarm::new(id, meta.clone(), Rng::new(self.rng.next_u64()), now),
+            state: State::Checking,
+            reason: None,
+            check: None,
+            candidates: Candidates::new(Rng::new(self.rng.next_u64())),
+            tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
+            announcing: None,
+            downloaded: false,
+            ticked: now,
+            armed: Instant::NEVER,
+        };
+        self.torrents.insert(id, torrent);
+        self.set_state(id, State::Checking, None);
+        self.storage(StorageAction::Open { torrent: id, meta });
+        for peer in spec.peers {
+            self.find_peer(id, peer, now);
+        }
+        Ok(id)
+    }
+
+    /// The torrents, in the order in which they were added.
+    pub fn torrents(&self) -> impl Iterator<Item = TorrentId> + '_ {
+        self.torrents.keys().copied()
+    }
+
+    /// A torrent's figures; `None` if there is no such torrent.
+    pub fn snapshot(&mut self, id: TorrentId, now: Instant) -> Option<Snapshot> {
+        self.torrents.get_mut(&id).map(|torrent| torrent.snapshot(now))
+    }
+
+    /// Storage looked at the files: `candidates` are the pieces that may be there.
+    pub fn scanned(&mut self, id: TorrentId, candidates: Bitfield, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        torrent.check = Some(Check { candidates, next: 0, running: 0, bytes: 0 });
+        self.check_more(id, now);
+    }
+
+    /// Storage hashed a piece.
+    pub fn piece_checked(
+        &mut self,
+        id: TorrentId,
+        piece: PieceIndex,
+        verdict: Verdict,
+        now: Instant,
+    ) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        if let Some(check) = &mut torrent.check {
+            check.running -= 1;
+            check.bytes += u64::from(torrent.swarm.meta().geometry().piece_len(piece));
+            if let Verdict::Good { .. } = verdict {
+                torrent.swarm.found(piece);
+            }
+            self.check_more(id, now);
+        } else {
+            torrent.swarm.piece_checked(piece, verdict, now);
+        }
+        self.run_effects(id, now);
+    }
+
+    /// Every stored byte of the torrent is with the kernel.
+    pub fn settled(&mut self, id: TorrentId, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        if torrent.swarm.is_complete() && torrent.state == State::Downloading {
+            torrent.tracker.completed(now);
+            self.report(Report::Complete { torrent: id });
+            self.become_seed(id, now);
+        }
+    }
+
+    /// Everything stored of the torrent is on disk.
+    pub fn durable(&mut self, id: TorrentId, _now: Instant) {
+        if self.torrents.get(&id).is_some_and(|t| t.state == State::Seeding) {
+            self.report(Report::Durable { torrent: id });
+        }
+    }
+
+    /// Storage cannot go on with this torrent; the others do.
+    pub fn storage_failed(&mut self, id: TorrentId, message: String, now: Instant) {
+        if !self.torrents.contains_key(&id) {
+            return;
+        }
+        log::error!("torrent stopped torrent={id}: {message}");
+        self.set_state(id, State::Error, Some(message));
+        for conn in self.conns_of(id) {
+            self.close(conn, super::Ending::Local("the torrent has failed"), now);
+        }
+        self.stop_announcing(id, now);
+    }
+
+    /// Hands further pieces to storage, or ends the check.
+    fn check_more(&mut self, id: TorrentId, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(check) = &mut torrent.check else { return };
+        let piece_len = u64::from(torrent.swarm.meta().geometry().nominal_piece_len());
+        let most = (CHECK_AHEAD_LEN / piece_len.max(1)).clamp(4, 1024) as u32;
+        let mut next = Vec::new();
+        while check.running < most
+            && let Some(piece) = check.take_next()
+        {
+            check.running += 1;
+            next.push(piece);
+        }
+        if check.running == 0 {
+            torrent.check = None;
+            self.start(id, now);
+        }
+        for piece in next {
+            self.storage(StorageAction::Check { torrent: id, piece });
+        }
+    }
+
+    /// What is on disk is known: fetch what is missing, or seed.
+    fn start(&mut self, id: TorrentId, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        torrent.swarm.begin_exchange(now);
+        if torrent.swarm.is_complete() {
+            self.storage(StorageAction::Begin { torrent: id });
+            self.become_seed(id, now);
+        } else {
+            torrent.downloaded = true;
+            self.storage(StorageAction::Begin { torrent: id });
+            self.set_state(id, State::Downloading, None);
+        }
+        self.run_effects(id, now);
+        self.rearm_torrent(id, now);
+    }
+
+    /// Everything is there: tells the peers that this one only uploads from now on (BEP 21).
+    fn become_seed(&mut self, id: TorrentId, now: Instant) {
+        self.set_state(id, State::Seeding, None);
+        self.storage(StorageAction::Sync { torrent: id });
+        for conn in self.conns_of(id) {
+            let Some(state) = self.conn_mut(conn) else { continue };
+            let Some(exchange) = state.exchange() else { continue };
+            let (extended, upload_only_id) = (exchange.extended, exchange.upload_only_id);
+            if upload_only_id != 0 {
+                let body = bytes::Bytes::from_static(&[1]);
+                state.outbox.push(Outgoing::Extended { id: upload_only_id, body });
+            } else if extended {
+                self.send_extended(conn, id);
+            }
+            self.flush(conn);
+        }
+        self.rearm_torrent(id, now);
+    }
+
+    pub(super) fn set_state(&mut self, id: TorrentId, state: State, reason: Option<String>) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        torrent.state = state;
+        torrent.reason.clone_from(&reason);
+        log::info!(
+            "torrent {} name=\"{}\" info_hash={}",
+            state.name(),
+            torrent.swarm.meta().name.escape_debug(),
+            torrent.swarm.meta().info_hash.short(),
+        );
+        self.report(Report::State { torrent: id, state, reason });
+    }
+
+    fn conns_of(&self, id: TorrentId) -> Vec<ConnId> {
+        let belongs = |conn: &ConnId| match self.conn(*conn).map(|c| &c.stage) {
+            Some(Stage::Exchange(exchange)) => exchange.torrent == id,
+            Some(Stage::Greeting(torrent, _)) => *torrent == id,
+            _ => false,
+        };
+        self.conn_ids().into_iter().filter(belongs).collect()
+    }
+
+    /// A peer that the user named: at once if it is an address, after a look-up if it is a name.
+    fn find_peer(&mut self, id: TorrentId, peer: HostPort, now: Instant) {
+        if let Ok(ip) = peer.host.parse::<IpAddr>() {
+            let found = Ok(vec![SocketAddr::new(ip, peer.port)]);
+            return self.peer_resolved(id, peer, found, now);
+        }
+        self.look_up(Lookup::Peer(id, peer.clone()), peer.host, peer.port);
+    }
+
+    pub(super) fn look_up(&mut self, purpose: Lookup, host: String, port: u16) {
+        self.lookups_made += 1;
+        let lookup = LookupId(self.lookups_made);
+        self.lookups.insert(lookup, purpose);
+        self.actions.push_back(Action::Resolve { lookup, host, port });
+    }
+
+    pub(super) fn peer_resolved(
+        &mut self,
+        id: TorrentId,
+        peer: HostPort,
+        answer: Result<Vec<SocketAddr>, String>,
+        now: Instant,
+    ) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        match answer {
+            Ok(addresses) => {
+                for remote in addresses {
+                    torrent.candidates.add(remote, Source::User, now);
+                }
+                self.rearm_torrent(id, now);
+            }
+            Err(message) => {
+                log::warn!("name not found host={}: {message}", peer.host.escape_debug());
+                self.report(Report::NameFailed { host: peer.host, message });
+            }
+        }
+    }
+}
+
+/// Data that storage is asked to hash ahead while checking, bytes.
+const CHECK_AHEAD_LEN: u64 = 32 * 1024 * 1024;

@@ -1,0 +1,667 @@
+//! What a .torrent file says (BEP 3, with BEP 12, 23, 27 and 47), read with suspicion.
+//!
+//! The info hash is that of the info dictionary's bytes as they were found. A hybrid torrent
+//! (BEP 52) is read as the version 1 torrent that it also is; one of version 2 alone is refused.
+//! Links (BEP 47) are not created and own no bytes: they are left out and counted.
+
+use bytes::Bytes;
+
+use super::geometry::{Geometry, GeometryError};
+use super::paths::{self, Listed, Naming, PathError, SafePath};
+use super::trackers;
+use crate::base::digest::sha1;
+use crate::base::id::{InfoHash, PieceIndex};
+use crate::base::limits::{FILES_MAX, TORRENT_FILE_LEN_MAX, TRACKERS_MAX};
+use crate::wire::bencode::{BencodeError, Limits, Value};
+
+pub use super::geometry::FileKind;
+
+/// A torrent, checked: every number in it agrees with every other, every path is safe.
+#[derive(Clone, Debug)]
+pub struct Metainfo {
+    /// SHA-1 of `info`: what the swarm is called.
+    pub info_hash: InfoHash,
+    /// What the torrent is called, for people: what could steer a terminal is escaped.
+    pub name: String,
+    /// Whether only the torrent's own trackers may give peers (BEP 27).
+    pub private: bool,
+    /// Tracker addresses by tier (BEP 12); none of the tiers is empty.
+    pub trackers: Vec<Vec<String>>,
+    /// What the maker says, for people.
+    pub comment: Option<String>,
+    /// The program that made the torrent, for people.
+    pub created_by: Option<String>,
+    /// When the torrent was made, seconds since 1970.
+    pub creation_date: Option<i64>,
+    /// The files in the order of their bytes; empty and pad files included.
+    pub files: Vec<FileEntry>,
+    /// Links that the torrent lists and that are not among `files`.
+    pub links_skipped: u32,
+    /// Whether some path differs from the names in the torrent; then the data may also be on
+    /// disk under the names of [`Naming::Exact`].
+    pub names_changed: bool,
+    /// The info dictionary as it was found.
+    pub info: Bytes,
+    /// The whole file as it was read.
+    pub source: Bytes,
+    geometry: Geometry,
+    /// The hashes of all pieces, 20 bytes each.
+    hashes: Bytes,
+}
+
+/// One file of a torrent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Where it is, below the output folder. For a pad file only a label.
+    pub path: SafePath,
+    /// Bytes.
+    pub len: u64,
+    /// Where its first byte lies in the torrent.
+    pub offset: u64,
+    /// Whether it is on disk.
+    pub kind: FileKind,
+    /// Whether it is a program (BEP 47, `attr` with `x`).
+    pub executable: bool,
+}
+
+/// Why a file is not a torrent that we take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetainfoError {
+    /// The file is larger than any torrent that we read.
+    #[error("torrent file of {len} B, limit {TORRENT_FILE_LEN_MAX} B")]
+    TooLong {
+        /// Bytes of the file.
+        len: usize,
+    },
+    /// It is not bencode.
+    #[error("not a torrent file: {0}")]
+    Bencode(#[from] BencodeError),
+    /// Something that must be there is not.
+    #[error("torrent without \"{key}\"")]
+    Missing {
+        /// What is missing.
+        key: &'static str,
+    },
+    /// Something is there, but is not what it should be.
+    #[error("\"{key}\" in the torrent is not {expected}")]
+    WrongType {
+        /// What is wrong.
+        key: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A torrent of version 2 only.
+    #[error("torrent of version 2 (BEP 52) without the version 1 part that this program needs")]
+    OnlyVersion2,
+    /// It says both that it is one file and that it has a list of files.
+    #[error("torrent with both \"length\" and \"files\"")]
+    LengthAndFiles,
+    /// The list of files has no file.
+    #[error("torrent without files")]
+    NoFiles,
+    /// The list of files is too long.
+    #[error("torrent of more than {FILES_MAX} files")]
+    TooManyFiles,
+    /// A file has less than no bytes.
+    #[error("file {file} has length {len}")]
+    NegativeLength {
+        /// Index of the file.
+        file: usize,
+        /// Its length.
+        len: i64,
+    },
+    /// Lengths that make no torrent.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// Piece hashes are cut off.
+    #[error("\"pieces\" has {len} B, which is no multiple of 20")]
+    HashesCut {
+        /// Bytes of all hashes.
+        len: usize,
+    },
+    /// There are not as many piece hashes as pieces.
+    #[error("{found} piece hashes, but {length} B in pieces of {piece_len} B need {expected}")]
+    HashCount {
+        /// Hashes that there are.
+        found: usize,
+        /// Hashes that there should be.
+        expected: u32,
+        /// Bytes of all files.
+        length: u64,
+        /// Bytes of a piece.
+        piece_len: u32,
+    },
+    /// A name that makes no path.
+    #[error(transparent)]
+    Path(#[from] PathError),
+}
+
+impl Metainfo {
+    /// Reads a .torrent file and gives its files portable names.
+    ///
+    /// # Errors
+    /// The first fact that makes it no torrent, or none that we take.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MetainfoError> {
+        Self::from_bytes_named(bytes, Naming::Portable)
+    }
+
+    /// Reads a .torrent file; `naming` decides what its files are called on disk.
+    ///
+    /// # Errors
+    /// As [`Metainfo::from_bytes`].
+    pub fn from_bytes_named(bytes: &[u8], naming: Naming) -> Result<Self, MetainfoError> {
+        if bytes.len() as u64 > TORRENT_FILE_LEN_MAX {
+            return Err(MetainfoError::TooLong { len: bytes.len() });
+        }
+        let source = Bytes::copy_from_slice(bytes);
+        let root = Value::decode(&source, Limits::FILE)?;
+        let root_entries = root.as_dict().ok_or(MetainfoError::WrongType {
+            key: "torrent",
+            expected: "a dictionary",
+        })?;
+        let mut outer = Outer::default();
+        root_entries.for_each(|(key, value)| outer.take(key, value));
+        let info = outer.info.ok_or(MetainfoError::Missing { key: "info" })?;
+        let InfoParts {
+            name,
+            listing,
+            geometry,
+            hashes,
+            private,
+        } = InfoParts::read(info)?;
+        let listed: Vec<_> = listing.files.iter().map(FileItem::listed).collect();
+        let placed = paths::place(name, &listed, naming)?;
+        Ok(Self {
+            info_hash: InfoHash(sha1(info.raw())),
+            name: paths::printable(name),
+            private,
+            trackers: outer.trackers(),
+            comment: outer.comment.map(paths::printable),
+            created_by: outer.created_by.map(paths::printable),
+            creation_date: outer.creation_date,
+            files: entries(&listing.files, placed.paths, &geometry),
+            links_skipped: listing.links_skipped,
+            names_changed: placed.changed,
+            info: source.slice_ref(info.raw()),
+            hashes: source.slice_ref(hashes),
+            geometry,
+            source: source.clone(),
+        })
+    }
+
+    /// How the data is cut into pieces and files.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The SHA-1 that `piece` must have.
+    ///
+    /// # Panics
+    /// If there is no such piece.
+    pub fn piece_hash(&self, piece: PieceIndex) -> &[u8; 20] {
+        &self.hashes.as_chunks().0[piece.as_usize()]
+    }
+}
+
+fn entries(items: &[FileItem<'_>], paths: Vec<SafePath>, geometry: &Geometry) -> Vec<FileEntry> {
+    let files = items.iter().zip(paths).zip(0..);
+    files
+        .map(|((item, path), file)| FileEntry {
+            path,
+            len: item.len,
+            offset: geometry.file_offset(file),
+            kind: item.kind,
+            executable: item.executable,
+        })
+        .collect()
+}
+
+/// What stands beside the info dictionary; of the wrong type is as good as not there.
+#[derive(Default)]
+struct Outer<'a> {
+    info: Option<Value<'a>>,
+    announce: Option<&'a [u8]>,
+    announce_list: Option<Value<'a>>,
+    comment: Option<&'a [u8]>,
+    created_by: Option<&'a [u8]>,
+    creation_date: Option<i64>,
+}
+
+impl<'a> Outer<'a> {
+    fn take(&mut self, key: &[u8], value: Value<'a>) {
+        match key {
+            b"info" => self.info = Some(value),
+            b"announce" => self.announce = value.as_bytes(),
+            b"announce-list" => self.announce_list = Some(value),
+            b"comment" => self.comment = value.as_bytes(),
+            b"created by" => self.created_by = value.as_bytes(),
+            b"creation date" => self.creation_date = value.as_int(),
+            _ => {}
+        }
+    }
+
+    /// The usable addresses by tier, each once; `announce` counts if the list has none (BEP 12).
+    fn trackers(&self) -> Vec<Vec<String>> {
+        let mut kept = Trackers::default();
+        for tier in self
+            .announce_list
+            .and_then(Value::as_list)
+            .into_iter()
+            .flatten()
+        {
+            match tier.as_list() {
+                Some(urls) => kept.add_tier(urls.filter_map(Value::as_bytes)),
+                // Some makers write a flat list.
+                None => kept.add_tier(tier.as_bytes()),
+            }
+        }
+        if kept.tiers.is_empty() {
+            kept.add_tier(self.announce);
+        }
+        kept.tiers
+    }
+}
+
+#[derive(Default)]
+struct Trackers {
+    tiers: Vec<Vec<String>>,
+}
+
+impl Trackers {
+    fn add_tier<'a>(&mut self, urls: impl IntoIterator<Item = &'a [u8]>) {
+        let mut tier: Vec<String> = Vec::new();
+        for url in urls.into_iter().filter_map(trackers::accepted) {
+            let kept: usize = self.tiers.iter().map(Vec::len).sum::<usize>() + tier.len();
+            if kept >= TRACKERS_MAX {
+                break;
+            }
+            if !self
+                .tiers
+                .iter()
+                .flatten()
+                .chain(&tier)
+                .any(|known| known == url)
+            {
+                tier.push(url.to_owned());
+            }
+        }
+        if !tier.is_empty() {
+            self.tiers.push(tier);
+        }
+    }
+}
+
+/// What the info dictionary says, checked but for the names.
+struct InfoParts<'a> {
+    name: &'a [u8],
+    listing: Listing<'a>,
+    geometry: Geometry,
+    hashes: &'a [u8],
+    private: bool,
+}
+
+impl<'a> InfoParts<'a> {
+    fn read(info: Value<'a>) -> Result<Self, MetainfoError> {
+        let fields = InfoFields::read(info)?;
+        let has_version_1 = fields.hashes.is_some();
+        if fields.version == Some(2) && !has_version_1 {
+            return Err(MetainfoError::OnlyVersion2);
+        }
+        let name = fields.name.ok_or(MetainfoError::Missing { key: "name" })?;
+        let piece_len = fields.piece_len.ok_or(MetainfoError::Missing {
+            key: "piece length",
+        })?;
+        let hashes = fields
+            .hashes
+            .ok_or(MetainfoError::Missing { key: "pieces" })?;
+        let listing = match (fields.len, fields.files) {
+            (Some(_), Some(_)) => return Err(MetainfoError::LengthAndFiles),
+            (Some(len), None) => Listing::of_one_file(len, fields.attributes)?,
+            (None, Some(files)) => Listing::read(files)?,
+            (None, None) => {
+                return Err(MetainfoError::Missing {
+                    key: "length\" or \"files",
+                });
+            }
+        };
+        let lens = listing.files.iter().map(|file| (file.len, file.kind));
+        let geometry = Geometry::new(piece_len, lens)?;
+        check_hashes(hashes, &geometry)?;
+        let private = fields.private;
+        Ok(Self {
+            name,
+            listing,
+            geometry,
+            hashes,
+            private,
+        })
+    }
+}
+
+fn check_hashes(hashes: &[u8], geometry: &Geometry) -> Result<(), MetainfoError> {
+    let len = hashes.len();
+    if !len.is_multiple_of(20) {
+        return Err(MetainfoError::HashesCut { len });
+    }
+    let expected = geometry.piece_count();
+    if len / 20 != expected as usize {
+        return Err(MetainfoError::HashCount {
+            found: len / 20,
+            expected,
+            length: geometry.length(),
+            piece_len: geometry.nominal_piece_len(),
+        });
+    }
+    Ok(())
+}
+
+/// The info dictionary as it is, each field of the right type.
+#[derive(Default)]
+struct InfoFields<'a> {
+    name: Option<&'a [u8]>,
+    piece_len: Option<i64>,
+    hashes: Option<&'a [u8]>,
+    len: Option<i64>,
+    files: Option<Value<'a>>,
+    attributes: &'a [u8],
+    private: bool,
+    version: Option<i64>,
+}
+
+impl<'a> InfoFields<'a> {
+    fn read(info: Value<'a>) -> Result<Self, MetainfoError> {
+        let entries = info.as_dict().ok_or(MetainfoError::WrongType {
+            key: "info",
+            expected: "a dictionary",
+        })?;
+        let mut fields = Self::default();
+        let mut name_utf8 = None;
+        for (key, value) in entries {
+            match key {
+                b"name" => fields.name = Some(bytes("name", value)?),
+                // Makers that write another encoding into `name` put UTF-8 here.
+                b"name.utf-8" => name_utf8 = value.as_bytes(),
+                b"piece length" => fields.piece_len = Some(int("piece length", value)?),
+                b"pieces" => fields.hashes = Some(bytes("pieces", value)?),
+                b"length" => fields.len = Some(int("length", value)?),
+                b"files" => fields.files = Some(value),
+                b"attr" => fields.attributes = value.as_bytes().unwrap_or_default(),
+                b"private" => fields.private = value.as_int() == Some(1),
+                b"meta version" => fields.version = value.as_int(),
+                _ => {}
+            }
+        }
+        fields.name = name_utf8.or(fields.name);
+        Ok(fields)
+    }
+}
+
+/// The files of the torrent, without links.
+struct Listing<'a> {
+    files: Vec<FileItem<'a>>,
+    links_skipped: u32,
+}
+
+/// A file as the torrent lists it.
+struct FileItem<'a> {
+    len: u64,
+    /// Its names below the torrent's own, a list of strings; not there for a single file.
+    path: Option<Value<'a>>,
+    kind: FileKind,
+    executable: bool,
+}
+
+impl<'a> Listing<'a> {
+    fn of_one_file(len: i64, attributes: &[u8]) -> Result<Self, MetainfoError> {
+        let file = FileItem {
+            len: file_len(0, len)?,
+            path: None,
+            kind: FileKind::Data,
+            executable: attributes.contains(&b'x'),
+        };
+        Ok(Self {
+            files: vec![file],
+            links_skipped: 0,
+        })
+    }
+
+    fn read(files: Value<'a>) -> Result<Self, MetainfoError> {
+        let items = files.as_list().ok_or(MetainfoError::WrongType {
+            key: "files",
+            expected: "a list",
+        })?;
+        let mut listing = Self {
+            files: Vec::new(),
+            links_skipped: 0,
+        };
+        for item in items {
+            match FileItem::read(listing.files.len(), item)? {
+                Some(_) if listing.files.len() == FILES_MAX => {
+                    return Err(MetainfoError::TooManyFiles);
+                }
+                Some(file) => listing.files.push(file),
+                None => listing.links_skipped += 1,
+            }
+        }
+        if listing.files.is_empty() {
+            return Err(MetainfoError::NoFiles);
+        }
+        Ok(listing)
+    }
+}
+
+impl<'a> FileItem<'a> {
+    /// File number `file` of the list; none if it is a link.
+    fn read(file: usize, item: Value<'a>) -> Result<Option<Self>, MetainfoError> {
+        let entries = item.as_dict().ok_or(MetainfoError::WrongType {
+            key: "files",
+            expected: "a list of dictionaries",
+        })?;
+        let (mut len, mut path, mut path_utf8) = (None, None, None);
+        let mut attributes = &b""[..];
+        for (key, value) in entries {
+            match key {
+                b"length" => len = Some(int("length", value)?),
+                b"path" => path = Some(value),
+                b"path.utf-8" => path_utf8 = Some(value),
+                b"attr" => attributes = value.as_bytes().unwrap_or_default(),
+                _ => {}
+            }
+        }
+        if attributes.contains(&b'l') {
+            return Ok(None);
+        }
+        let kind = match attributes.contains(&b'p') {
+            true => FileKind::Pad,
+            false => FileKind::Data,
+        };
+        let path = match kind {
+            FileKind::Pad => None,
+            FileKind::Data => Some(names(path_utf8.or(path))?),
+        };
+        let len = len.ok_or(MetainfoError::Missing { key: "length" })?;
+        Ok(Some(Self {
+            len: file_len(file, len)?,
+            path,
+            kind,
+            executable: attributes.contains(&b'x'),
+        }))
+    }
+
+    fn listed(&self) -> Listed<'a> {
+        let names = self.path.and_then(Value::as_list).into_iter().flatten();
+        Listed {
+            components: names.filter_map(Value::as_bytes).collect(),
+            kind: self.kind,
+        }
+    }
+}
+
+/// The path of a file: a list of strings, and at least one.
+fn names(path: Option<Value<'_>>) -> Result<Value<'_>, MetainfoError> {
+    let path = path.ok_or(MetainfoError::Missing { key: "path" })?;
+    let mut names = path.as_list().into_iter().flatten().peekable();
+    if names.peek().is_none() || names.any(|name| name.as_bytes().is_none()) {
+        return Err(MetainfoError::WrongType {
+            key: "path",
+            expected: "a list of names",
+        });
+    }
+    Ok(path)
+}
+
+fn file_len(file: usize, len: i64) -> Result<u64, MetainfoError> {
+    u64::try_from(len).map_err(|_| MetainfoError::NegativeLength { file, len })
+}
+
+fn bytes<'a>(key: &'static str, value: Value<'a>) -> Result<&'a [u8], MetainfoError> {
+    let expected = "a string";
+    value
+        .as_bytes()
+        .ok_or(MetainfoError::WrongType { key, expected })
+}
+
+fn int(key: &'static str, value: Value<'_>) -> Result<i64, MetainfoError> {
+    let expected = "an integer";
+    value
+        .as_int()
+        .ok_or(MetainfoError::WrongType { key, expected })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text of a torrent whose info dictionary has `info` inside and nothing beside it.
+    fn torrent(info: &str) -> Vec<u8> {
+        format!("d4:infod{info}ee").into_bytes()
+    }
+
+    const SINGLE: &str = "6:lengthi5e4:name1:a12:piece lengthi4e6:pieces40:\
+                          aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb";
+
+    #[test]
+    fn single_file_is_read() {
+        let meta = Metainfo::from_bytes(&torrent(SINGLE)).unwrap();
+        assert_eq!(meta.name, "a");
+        assert_eq!(meta.files.len(), 1);
+        assert_eq!(meta.files[0].path.as_str(), "a");
+        assert_eq!(meta.files[0].len, 5);
+        assert_eq!(meta.geometry().piece_count(), 2);
+        assert_eq!(meta.piece_hash(PieceIndex(1)), &[b'b'; 20]);
+        assert_eq!(&meta.info[..], format!("d{SINGLE}e").as_bytes());
+        assert_eq!(meta.info_hash.0, sha1(&meta.info));
+        assert!(!meta.private && meta.trackers.is_empty() && !meta.names_changed);
+    }
+
+    #[test]
+    fn list_of_files_is_read_in_order_with_attributes() {
+        let files = "d4:attr1:x6:lengthi3e4:pathl3:bin1:aee\
+                     d4:attr1:p6:lengthi1ee\
+                     d4:attr1:l6:lengthi0e4:pathl4:linke12:symlink pathl2:..ee\
+                     d6:lengthi0e4:pathl5:emptyee";
+        let info = format!(
+            "5:filesl{files}e4:name1:t12:piece lengthi4e6:pieces20:{}",
+            [' '; 20].iter().collect::<String>()
+        );
+        let meta = Metainfo::from_bytes(&torrent(&info)).unwrap();
+        let shown: Vec<_> = meta
+            .files
+            .iter()
+            .map(|f| (f.path.as_str(), f.offset, f.len, f.kind, f.executable))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("t/bin/a", 0, 3, FileKind::Data, true),
+                ("t/.pad/1", 3, 1, FileKind::Pad, false),
+                ("t/empty", 4, 0, FileKind::Data, false),
+            ]
+        );
+        assert_eq!(meta.links_skipped, 1);
+        assert_eq!(meta.geometry().data_len(), 3);
+    }
+
+    #[test]
+    fn what_stands_beside_the_info_is_read_or_left() {
+        let beside = "8:announce8:http://a\
+                      13:announce-listll8:http://b8:http://bel8:http://c4:junkel3:badee\
+                      7:comment3:x\x1by10:created by6:evpeer13:creation datei9e";
+        let text = format!("d{beside}4:infod{SINGLE}7:privatei1eee");
+        let meta = Metainfo::from_bytes(text.as_bytes()).unwrap();
+        assert_eq!(meta.trackers, [["http://b"], ["http://c"]]);
+        assert_eq!(meta.comment.as_deref(), Some("x\\u{1b}y"));
+        assert_eq!(meta.created_by.as_deref(), Some("evpeer"));
+        assert_eq!(meta.creation_date, Some(9));
+        assert!(meta.private);
+
+        let text = format!("d8:announce8:http://a13:announce-listlee4:infod{SINGLE}ee");
+        assert!(Metainfo::from_bytes(text.as_bytes()).is_err(), "an extra e");
+        let text = format!("d8:announce8:http://a13:announce-listle4:infod{SINGLE}ee");
+        let meta = Metainfo::from_bytes(text.as_bytes()).unwrap();
+        assert_eq!(meta.trackers, [["http://a"]]);
+    }
+
+    #[test]
+    fn utf8_names_are_preferred() {
+        let info = SINGLE.replace("4:name1:a", "4:name1:a10:name.utf-82:\u{e4}");
+        assert_eq!(
+            Metainfo::from_bytes(&torrent(&info)).unwrap().name,
+            "\u{e4}"
+        );
+    }
+
+    #[test]
+    fn version_2_needs_a_version_1_part() {
+        let only_2 = "12:meta versioni2e4:name1:a12:piece lengthi16384e";
+        let error = Metainfo::from_bytes(&torrent(only_2)).unwrap_err();
+        assert_eq!(error, MetainfoError::OnlyVersion2);
+        let hybrid = format!(
+            "9:file treede{}",
+            SINGLE.replace("4:name", "12:meta versioni2e4:name")
+        );
+        assert_eq!(
+            Metainfo::from_bytes(&torrent(&hybrid)).unwrap().files.len(),
+            1
+        );
+    }
+
+    #[test]
+    fn errors_name_the_fact_with_its_numbers() {
+        let cases = [
+            (
+                SINGLE.replace("i5e", "i4e"),
+                "2 piece hashes, but 4 B in pieces of 4 B need 1",
+            ),
+            (SINGLE.replace("i5e", "i-5e"), "file 0 has length -5"),
+            (
+                SINGLE.replace("i4e", "i0e"),
+                "piece length 0, allowed are 1 to 268435456",
+            ),
+            (
+                SINGLE.replace("i5e", "1:5"),
+                "\"length\" in the torrent is not an integer",
+            ),
+            (SINGLE.replace("4:name1:a", ""), "torrent without \"name\""),
+            (
+                SINGLE.replace("6:lengthi5e", ""),
+                "torrent without \"length\" or \"files\"",
+            ),
+            (
+                SINGLE.replace("40:aa", "38:"),
+                "\"pieces\" has 38 B, which is no multiple of 20",
+            ),
+            (
+                SINGLE.replace("1:a", "2:.."),
+                "name of the torrent is \".\" or \"..\"",
+            ),
+        ];
+        for (info, message) in cases {
+            let error = Metainfo::from_bytes(&torrent(&info)).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+        let error = Metainfo::from_bytes(b"<html>").unwrap_err();
+        let message = "not a torrent file: bencode value at byte 0 begins with 0x3c";
+        assert_eq!(error.to_string(), message);
+    }
+}

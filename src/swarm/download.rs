@@ -1,0 +1,460 @@
+//! Fetching: requests out, blocks in, time-outs and the endgame.
+
+use bytes::Bytes;
+use std::time::Duration;
+
+use super::peer::{Incoming, PeerKey, Reception, Request};
+use super::picker::BlockState;
+use super::{Effect, Exchange, Fault, Swarm, Writer};
+use crate::base::bits::Bitfield;
+use crate::base::id::PieceIndex;
+use crate::base::limits;
+use crate::base::slot::Slot;
+use crate::base::time::Instant;
+use crate::wire::message::{BlockRef, Outgoing};
+
+impl Swarm {
+    pub(super) fn choked_us(&mut self, key: PeerKey, now: Instant) -> Result<(), Fault> {
+        self.flip(key, now)?;
+        let peer = self.peer_mut(key);
+        if peer.chokes_us {
+            return Ok(());
+        }
+        peer.chokes_us = true;
+        // With the fast extension each open request is still answered, by a block or a reject.
+        if !peer.caps.fast {
+            self.release_requests(key, now);
+            self.abandon_alone(key);
+        }
+        Ok(())
+    }
+
+    pub(super) fn unchoked_us(&mut self, key: PeerKey, now: Instant) -> Result<(), Fault> {
+        self.flip(key, now)?;
+        let peer = self.peer_mut(key);
+        if peer.chokes_us {
+            peer.chokes_us = false;
+            peer.heard = now;
+            self.fill(key, now);
+        }
+        Ok(())
+    }
+
+    pub(super) fn rejected(&mut self, key: PeerKey, block: BlockRef) -> Result<(), Fault> {
+        self.check_fast(key)?;
+        let peer = self.peer_mut(key);
+        peer.allowed_fast.retain(|piece| *piece != block.piece);
+        if let Some(place) = peer.requests.iter().position(|r| r.block == block) {
+            peer.requests.remove(place);
+            self.release(key, block);
+        }
+        Ok(())
+    }
+
+    pub(super) fn suggested(&mut self, key: PeerKey, piece: PieceIndex) -> Result<(), Fault> {
+        self.check_fast(key)?;
+        self.check_index(piece)
+    }
+
+    pub(super) fn allowed_fast(
+        &mut self,
+        key: PeerKey,
+        piece: PieceIndex,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        self.check_fast(key)?;
+        self.check_index(piece)?;
+        let allowed = &mut self.peer_mut(key).allowed_fast;
+        if allowed.len() < ALLOWED_FAST_MAX && !allowed.contains(&piece) {
+            allowed.push(piece);
+            self.fill(key, now);
+        }
+        Ok(())
+    }
+
+    /// Brings the queue of requests with this peer to its target length.
+    pub(super) fn fill(&mut self, key: PeerKey, now: Instant) {
+        let peer = self.peer_mut(key);
+        if !peer.wanted || (peer.chokes_us && peer.allowed_fast.is_empty()) {
+            return;
+        }
+        let target = peer.queue_target(now);
+        let free = target.saturating_sub(peer.requests.len());
+        if free < (target / 4).clamp(1, REFILL_BATCH) {
+            return;
+        }
+        let mut picked = std::mem::take(&mut self.picked);
+        picked.clear();
+        if self.peer(key).chokes_us {
+            let allowed = self.allowed_pieces(key);
+            self.picker.pick(&allowed, free, &mut picked);
+        } else {
+            self.pick_alone(key, free, &mut picked);
+            let peer = &self.peers[key.0 as usize];
+            self.picker.pick(&peer.have, free - picked.len(), &mut picked);
+            if picked.len() < free && self.picker.is_endgame() {
+                let asked = |block: BlockRef| peer.requests.iter().any(|r| r.block == block);
+                let room = (free - picked.len()).min(ENDGAME_MAX);
+                self.picker.pick_endgame(&peer.have, asked, room, COPIES_MAX, &mut picked);
+            }
+        }
+        for &block in &picked {
+            self.request(key, block, now);
+        }
+        self.picked = picked;
+    }
+
+    fn request(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
+        if self.prepared.insert(block.piece) {
+            self.effects.push_back(Effect::Prepare(block.piece));
+        }
+        let peer = self.peer_mut(key);
+        if peer.requests.is_empty() {
+            peer.heard = now;
+        }
+        peer.requests.push_back(Request { block, at: now });
+        self.send(key, Outgoing::Request(block));
+    }
+
+    fn allowed_pieces(&self, key: PeerKey) -> Bitfield {
+        let peer = self.peer(key);
+        let mut bits = Bitfield::new(peer.have.len());
+        for piece in peer.allowed_fast.iter().filter(|piece| peer.have.has(piece.0)) {
+            bits.set(piece.0);
+        }
+        bits
+    }
+
+    /// A block's head arrived; decides where its payload goes.
+    ///
+    /// # Errors
+    /// A block outside the torrent, of another length than asked for, or one too many that
+    /// nobody asked for.
+    pub fn block_begins(&mut self, key: PeerKey, block: BlockRef, now: Instant) -> Result<(), Fault> {
+        self.peer_mut(key).opening = false;
+        self.check_index(block.piece)?;
+        if block.len == 0 {
+            return self.refused_by_nothing(key, block);
+        }
+        self.check_block(block)?;
+        let asked = self.take_request(key, block, now)?;
+        let reception = match asked {
+            Asked::Never => {
+                self.count_unasked(key, block)?;
+                Reception::Drop
+            }
+            Asked::Late if self.alone.contains_key(&block.piece) => Reception::Drop,
+            Asked::Now | Asked::Late if self.is_stored(block) => Reception::Drop,
+            Asked::Now | Asked::Late => self.receive(key, block, now),
+        };
+        let counted = asked == Asked::Now;
+        let full = counted && matches!(reception, Reception::Drop);
+        self.peer_mut(key).incoming = Some(Incoming { block, reception, counted });
+        if full {
+            self.release_incoming(key);
+        }
+        Ok(())
+    }
+
+    /// `len` more bytes of the block that this peer is in the middle of arrived, `done` before
+    /// them. Returns where storage shall put them, if it shall.
+    pub fn payload(
+        &mut self,
+        key: PeerKey,
+        done: u32,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Option<Slot> {
+        let torrent = self.torrent;
+        let len = bytes.len() as u32;
+        self.down.add(u64::from(len), now);
+        let peer = &mut self.peers[key.0 as usize];
+        peer.down.add(u64::from(len), now);
+        peer.heard = now;
+        peer.snubbed = false;
+        let incoming = peer.incoming.as_mut().expect("a block's head comes before its payload");
+        let block = incoming.block;
+        let mut store = None;
+        match &mut incoming.reception {
+            Reception::Write => {
+                store = Some(Slot { torrent, piece: block.piece, begin: block.begin + done, len });
+                let writer = self.writers.get_mut(&block).expect("a writer is registered");
+                writer.wrote = now;
+            }
+            Reception::Aside(buffer) => buffer.extend_from_slice(bytes),
+            Reception::Drop => self.wasted_bytes += u64::from(len),
+        }
+        if done + len == block.len {
+            self.block_arrived(key, now);
+        }
+        store
+    }
+
+    /// The last byte of a block arrived.
+    fn block_arrived(&mut self, key: PeerKey, now: Instant) {
+        let peer = self.peer_mut(key);
+        let Some(Incoming { block, reception, .. }) = peer.incoming.take() else { return };
+        match reception {
+            Reception::Write => {
+                self.writers.remove(&block);
+                self.block_stored(key, block, now);
+            }
+            Reception::Aside(buffer) => {
+                self.aside_count -= 1;
+                if self.is_stored(block) {
+                    self.wasted_bytes += u64::from(block.len);
+                } else {
+                    self.depose_writer(block);
+                    self.effects.push_back(Effect::Store(self.slot(block), Bytes::from(buffer)));
+                    self.block_stored(key, block, now);
+                }
+            }
+            Reception::Drop => {}
+        }
+        self.fill(key, now);
+    }
+
+    /// A block is whole, in storage; nobody else needs to send it.
+    fn block_stored(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
+        let geometry = self.meta.geometry();
+        let index = geometry.block_at(block.begin);
+        let blocks = geometry.block_count(block.piece);
+        let origin = self.peer(key).origin;
+        self.blame.received(block.piece, index, blocks, origin);
+        let (complete, copies) = match self.alone.get_mut(&block.piece) {
+            Some(alone) => {
+                alone.done.set(index);
+                (alone.done.is_full(), true)
+            }
+            None => {
+                let copies = match self.picker.block_state(block) {
+                    BlockState::Requested { by } | BlockState::Begun { by } => by > 1,
+                    BlockState::Free | BlockState::Done => false,
+                };
+                (self.picker.block_done(block).piece_complete, copies)
+            }
+        };
+        if copies {
+            self.cancel_copies(key, block, now);
+        }
+        if complete && self.hashing.insert(block.piece) {
+            self.effects.push_back(Effect::Check(block.piece));
+        }
+    }
+
+    /// Takes back the requests for `block` that others still have.
+    fn cancel_copies(&mut self, but: PeerKey, block: BlockRef, now: Instant) {
+        for key in self.keys() {
+            if key == but {
+                continue;
+            }
+            let peer = self.peer_mut(key);
+            if let Some(place) = peer.requests.iter().position(|r| r.block == block) {
+                let request = peer.requests.remove(place).expect("found above");
+                peer.withdraw(request, now);
+                self.send(key, Outgoing::Cancel(block));
+                self.refill_all = true;
+            }
+        }
+    }
+
+    /// Registers the connection as the block's writer, or has it collect the block aside.
+    fn receive(&mut self, key: PeerKey, block: BlockRef, now: Instant) -> Reception {
+        match self.writers.get(&block) {
+            Some(writer) if now - writer.wrote < WRITER_SILENCE_MAX => {
+                if self.aside_count >= ASIDE_MAX {
+                    return Reception::Drop;
+                }
+                self.aside_count += 1;
+                Reception::Aside(Vec::with_capacity(block.len as usize))
+            }
+            _ => {
+                self.depose_writer(block);
+                self.writers.insert(block, Writer { peer: key, wrote: now });
+                if !self.alone.contains_key(&block.piece) {
+                    self.picker.block_begun(block);
+                }
+                Reception::Write
+            }
+        }
+    }
+
+    /// What the present writer of `block` still sends goes nowhere.
+    fn depose_writer(&mut self, block: BlockRef) {
+        let Some(writer) = self.writers.get(&block) else { return };
+        let key = writer.peer;
+        self.stop_receiving(key);
+    }
+
+    /// Nothing of the block that the peer is in the middle of is used: others may be asked.
+    fn stop_receiving(&mut self, key: PeerKey) {
+        let Some(incoming) = &mut self.peer_mut(key).incoming else { return };
+        let block = incoming.block;
+        match std::mem::replace(&mut incoming.reception, Reception::Drop) {
+            Reception::Write => {
+                self.writers.remove(&block);
+                if !self.alone.contains_key(&block.piece) && !self.is_stored(block) {
+                    self.picker.block_abandoned(block);
+                }
+            }
+            Reception::Aside(_) => self.aside_count -= 1,
+            Reception::Drop => {}
+        }
+        self.release_incoming(key);
+    }
+
+    /// The request behind the arriving block is open no longer.
+    fn release_incoming(&mut self, key: PeerKey) {
+        let Some(incoming) = &mut self.peer_mut(key).incoming else { return };
+        let block = incoming.block;
+        if std::mem::replace(&mut incoming.counted, false) {
+            self.release(key, block);
+        }
+    }
+
+    /// The stream ended, perhaps in the middle of a block.
+    pub(super) fn drop_incoming(&mut self, key: PeerKey) {
+        self.stop_receiving(key);
+        self.peer_mut(key).incoming = None;
+    }
+
+    /// Takes the request that `block` answers.
+    fn take_request(&mut self, key: PeerKey, block: BlockRef, now: Instant) -> Result<Asked, Fault> {
+        let peer = self.peer_mut(key);
+        let same = |r: &Request| r.block.piece == block.piece && r.block.begin == block.begin;
+        if let Some(place) = peer.requests.iter().position(same) {
+            let asked = peer.requests[place].block.len;
+            if asked != block.len {
+                return Err(Fault::WrongBlockLen { len: block.len, asked });
+            }
+            peer.requests.remove(place);
+            return Ok(Asked::Now);
+        }
+        Ok(if peer.take_withdrawn(block, now) { Asked::Late } else { Asked::Never })
+    }
+
+    fn count_unasked(&mut self, key: PeerKey, block: BlockRef) -> Result<(), Fault> {
+        let nuisance = &mut self.peer_mut(key).nuisance;
+        nuisance.unasked += 1;
+        nuisance.unasked_bytes += u64::from(block.len);
+        let (blocks, bytes) = (nuisance.unasked, nuisance.unasked_bytes);
+        if blocks > UNASKED_MAX || bytes > UNASKED_LEN_MAX {
+            return Err(Fault::Unasked { blocks, bytes });
+        }
+        Ok(())
+    }
+
+    /// BitComet's way to reject: a block without bytes.
+    fn refused_by_nothing(&mut self, key: PeerKey, block: BlockRef) -> Result<(), Fault> {
+        let peer = self.peer_mut(key);
+        let same = |r: &Request| r.block.piece == block.piece && r.block.begin == block.begin;
+        if let Some(place) = peer.requests.iter().position(same) {
+            let request = peer.requests.remove(place).expect("found above");
+            self.release(key, request.block);
+        } else {
+            self.count_unasked(key, block)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the bytes of `block` are in storage already.
+    fn is_stored(&self, block: BlockRef) -> bool {
+        if self.ours.has(block.piece.0) || self.hashing.contains(&block.piece) {
+            return true;
+        }
+        match self.alone.get(&block.piece) {
+            Some(alone) => alone.done.has(self.geometry().block_at(block.begin)),
+            None => self.picker.block_state(block) == BlockState::Done,
+        }
+    }
+
+    /// A request will not be answered: the block is free for others.
+    fn release(&mut self, key: PeerKey, block: BlockRef) {
+        self.refill_all = true;
+        if self.is_stored(block) {
+            return;
+        }
+        let index = self.geometry().block_at(block.begin);
+        match self.alone.get_mut(&block.piece) {
+            Some(alone) if alone.owner == Some(key) => alone.again.push(index),
+            Some(_) => {}
+            None => self.picker.block_released(block),
+        }
+    }
+
+    /// Gives up every request with this peer.
+    pub(super) fn release_requests(&mut self, key: PeerKey, now: Instant) {
+        let requests = std::mem::take(&mut self.peer_mut(key).requests);
+        for request in requests {
+            self.release(key, request.block);
+            self.peer_mut(key).withdraw(request, now);
+        }
+    }
+
+    /// Gives up requests that take too long.
+    ///
+    /// A peer that was silent for the whole time is snubbed and loses all of them; one that
+    /// answered later requests has lost the older ones (libtorrent drops what exceeds its queue).
+    pub(super) fn expire_requests(&mut self, key: PeerKey, now: Instant) {
+        let peer = self.peer_mut(key);
+        let patience = peer.patience(now);
+        let Some(oldest) = peer.requests.front().copied() else { return };
+        if now - peer.heard.max(oldest.at) > patience {
+            peer.snubbed = true;
+            self.release_requests(key, now);
+            self.abandon_alone(key);
+            self.stop_receiving(key);
+            return;
+        }
+        let mut lost = Vec::new();
+        while let Some(request) = peer.requests.front()
+            && now - request.at > patience * 2
+        {
+            lost.extend(peer.requests.pop_front());
+        }
+        for request in lost {
+            self.release(key, request.block);
+            let block = request.block;
+            self.peer_mut(key).withdraw(request, now);
+            self.send(key, Outgoing::Cancel(block));
+        }
+    }
+
+    fn slot(&self, block: BlockRef) -> Slot {
+        Slot { torrent: self.torrent, piece: block.piece, begin: block.begin, len: block.len }
+    }
+
+    /// Whether anything is asked for at all.
+    pub fn is_fetching(&self) -> bool {
+        self.exchange == Exchange::Full && !self.is_complete()
+    }
+}
+
+/// Whether a block was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// It answers an open request.
+    Now,
+    /// It answers a request that was given up.
+    Late,
+    /// It answers nothing.
+    Never,
+}
+
+/// A queue is filled up once this many requests are free, or a quarter of it.
+const REFILL_BATCH: usize = 16;
+/// Requests for blocks that others were asked for too, with one peer at once.
+const ENDGAME_MAX: usize = 64;
+/// Peers that are asked for the same block at most.
+const COPIES_MAX: u32 = 3;
+/// A writer that was silent for this long loses its role.
+const WRITER_SILENCE_MAX: Duration = Duration::from_secs(2);
+/// Blocks collected aside at a time at most, over all peers of a torrent.
+const ASIDE_MAX: usize = 64;
+/// Pieces that a peer may name as allowed-fast; further ones are ignored.
+const ALLOWED_FAST_MAX: usize = 32;
+/// Blocks that nobody asked for, and their bytes, before the peer is closed.
+const UNASKED_MAX: u32 = 20;
+const UNASKED_LEN_MAX: u64 = 1024 * 1024;
+
+const _: () = assert!(ASIDE_MAX as u64 * limits::BLOCK_LEN as u64 <= 1024 * 1024);

@@ -1,0 +1,342 @@
+//! One torrent's exchange: applies one peer's event and says what has to be done.
+//!
+//! The swarm owns the set of verified pieces, the [`Picker`] (what to ask for), the [`Choker`]
+//! (whom to serve), the [`Blame`] (who sent what) and the state of every [`Peer`]. It knows no
+//! stream: what shall be sent, stored or hashed leaves as [`Effect`]s, in order, which the caller
+//! drains after each input.
+//!
+//! ```text
+//!  message ──▶ peer state ──┬──▶ upload.rs    requests in, blocks out, choking
+//!  payload ──▶ block ───────┼──▶ download.rs  requests out, receptions, time-outs, endgame
+//!  verdict ──▶ pieces ──────┴──▶ pieces.rs    verified pieces, blame, fetching alone
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slab::Slab;
+
+use crate::base::bits::Bitfield;
+use crate::base::id::{ConnId, PieceIndex, TorrentId};
+use crate::base::rate::Rate;
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
+use crate::meta::geometry::Geometry;
+use crate::meta::metainfo::Metainfo;
+use crate::wire::message::{BlockRef, Message, Outgoing};
+
+pub mod blame;
+pub mod choker;
+mod download;
+pub mod effect;
+pub mod peer;
+pub mod picker;
+mod pieces;
+mod upload;
+
+pub use effect::{Departure, Effect, Fault};
+pub use peer::{Caps, Origin, Peer, PeerKey};
+
+use blame::Blame;
+use choker::Choker;
+use picker::Picker;
+use pieces::Alone;
+
+/// The exchange of one torrent.
+#[derive(Debug)]
+pub struct Swarm {
+    torrent: TorrentId,
+    meta: Arc<Metainfo>,
+    /// Pieces that are verified.
+    ours: Bitfield,
+    picker: Picker,
+    choker: Choker,
+    blame: Blame,
+    peers: Slab<Peer>,
+    /// Which connection writes a block that is arriving, and when it last did.
+    writers: BTreeMap<BlockRef, Writer>,
+    /// Pieces that are fetched from one peer only.
+    alone: BTreeMap<PieceIndex, Alone>,
+    /// Pieces that storage was told to prepare.
+    prepared: BTreeSet<PieceIndex>,
+    /// Pieces that are being hashed.
+    hashing: BTreeSet<PieceIndex>,
+    /// Every piece verified since the start, in order; each peer has read up to a place in it.
+    haves: Vec<PieceIndex>,
+    effects: VecDeque<Effect>,
+    /// Whether pieces may be asked for.
+    exchange: Exchange,
+    /// Blocks became free: every peer's queue has to be looked at.
+    refill_all: bool,
+    /// Blocks that are being collected aside.
+    aside_count: usize,
+    down: Rate,
+    up: Rate,
+    wasted_bytes: u64,
+    picked: Vec<BlockRef>,
+}
+
+/// Whether the exchange asks for pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// Serve what is verified, ask for nothing: data on disk is still being checked.
+    ServeOnly,
+    /// Serve and fetch.
+    Full,
+}
+
+/// The connection that writes a block.
+#[derive(Clone, Copy, Debug)]
+struct Writer {
+    peer: PeerKey,
+    wrote: Instant,
+}
+
+impl Swarm {
+    /// The exchange of `torrent`, with no piece and no peer.
+    pub fn new(torrent: TorrentId, meta: Arc<Metainfo>, mut rng: Rng, now: Instant) -> Self {
+        let geometry = meta.geometry();
+        let picker = Picker::new(
+            geometry.piece_count(),
+            geometry.nominal_piece_len(),
+            geometry.length(),
+            Rng::new(rng.next_u64()),
+        );
+        Self {
+            torrent,
+            ours: Bitfield::new(geometry.piece_count()),
+            picker,
+            choker: Choker::new(Rng::new(rng.next_u64()), now),
+            blame: Blame::default(),
+            peers: Slab::new(),
+            writers: BTreeMap::new(),
+            alone: BTreeMap::new(),
+            prepared: BTreeSet::new(),
+            hashing: BTreeSet::new(),
+            haves: Vec::new(),
+            effects: VecDeque::new(),
+            exchange: Exchange::ServeOnly,
+            refill_all: false,
+            aside_count: 0,
+            down: Rate::new(now),
+            up: Rate::new(now),
+            wasted_bytes: 0,
+            picked: Vec::new(),
+            meta,
+        }
+    }
+
+    /// What the torrent is.
+    pub fn meta(&self) -> &Arc<Metainfo> {
+        &self.meta
+    }
+
+    /// The verified pieces.
+    pub fn pieces(&self) -> &Bitfield {
+        &self.ours
+    }
+
+    /// Whether every piece is verified.
+    pub fn is_complete(&self) -> bool {
+        self.ours.is_full()
+    }
+
+    /// Bytes of the verified pieces.
+    pub fn done_bytes(&self) -> u64 {
+        let geometry = self.geometry();
+        let count = geometry.piece_count();
+        let full = u64::from(self.ours.count_ones()) * u64::from(geometry.nominal_piece_len());
+        if count > 0 && self.ours.has(count - 1) {
+            let last = geometry.piece_len(PieceIndex(count - 1));
+            full - u64::from(geometry.nominal_piece_len() - last)
+        } else {
+            full
+        }
+    }
+
+    /// A connected peer.
+    pub fn peer(&self, key: PeerKey) -> &Peer {
+        &self.peers[key.0 as usize]
+    }
+
+    /// All connected peers.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {
+        self.peers.iter().map(|(key, peer)| (PeerKey(key as u32), peer))
+    }
+
+    /// Number of connected peers.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Payload received, all peers together.
+    pub fn down(&mut self) -> &mut Rate {
+        &mut self.down
+    }
+
+    /// Payload sent, all peers together.
+    pub fn up(&mut self) -> &mut Rate {
+        &mut self.up
+    }
+
+    /// Payload received in vain.
+    pub fn wasted_bytes(&self) -> u64 {
+        self.wasted_bytes
+    }
+
+    /// The next thing to be done. The caller drains these after each input.
+    pub fn poll_effect(&mut self, now: Instant) -> Option<Effect> {
+        if self.effects.is_empty() && self.refill_all {
+            self.refill_all = false;
+            for key in self.keys() {
+                self.fill(key, now);
+            }
+        }
+        self.effects.pop_front()
+    }
+
+    /// A peer finished its handshake; what we have is sent to it first.
+    pub fn joined(&mut self, conn: ConnId, origin: Origin, caps: Caps, now: Instant) -> PeerKey {
+        let piece_count = self.geometry().piece_count();
+        let mut peer = Peer::new(conn, origin, caps, piece_count, now);
+        peer.haves_told = self.haves.len();
+        peer.counted = self.picker.peer_joined(&peer.have);
+        let opening = match self.ours.count_ones() {
+            0 if caps.fast => Some(Outgoing::HaveNone),
+            0 => None,
+            n if caps.fast && n == piece_count => Some(Outgoing::HaveAll),
+            _ => Some(Outgoing::Bitfield(Bytes::copy_from_slice(self.ours.as_bytes()))),
+        };
+        self.effects.extend(opening.map(|message| Effect::Send(conn, message)));
+        PeerKey(self.peers.insert(peer) as u32)
+    }
+
+    /// The stream of a peer is gone.
+    pub fn left(&mut self, key: PeerKey, now: Instant) {
+        self.drop_incoming(key);
+        self.release_requests(key, now);
+        let peer = self.peers.remove(key.0 as usize);
+        self.picker.peer_left(&peer.have, peer.counted);
+        self.abandon_alone(key);
+        if !peer.choked {
+            self.rechoke(now);
+        }
+    }
+
+    /// Takes in one message of a peer.
+    ///
+    /// # Errors
+    /// What the protocol forbids; the connection has to be closed.
+    pub fn message(&mut self, key: PeerKey, message: Message<'_>, now: Instant) -> Result<(), Fault> {
+        let opens = matches!(
+            message,
+            Message::Bitfield(_) | Message::HaveAll | Message::HaveNone
+        );
+        let result = match message {
+            Message::KeepAlive | Message::Port(_) | Message::Extended { .. } => return Ok(()),
+            Message::Choke => self.choked_us(key, now),
+            Message::Unchoke => self.unchoked_us(key, now),
+            Message::Interested => self.interest(key, true, now),
+            Message::NotInterested => self.interest(key, false, now),
+            Message::Have(piece) => self.has(key, piece, now),
+            Message::Bitfield(bytes) => self.has_bits(key, bytes, now),
+            Message::HaveAll => self.has_all(key, now),
+            Message::HaveNone => self.has_none(key),
+            Message::Request(block) => self.requested(key, block, now),
+            Message::Cancel(block) => self.cancelled(key, block),
+            Message::Suggest(piece) => self.suggested(key, piece),
+            Message::Reject(block) => self.rejected(key, block),
+            Message::AllowedFast(piece) => self.allowed_fast(key, piece, now),
+            Message::Unknown { .. } => self.unknown(key, now),
+        };
+        if !opens {
+            self.peer_mut(key).opening = false;
+        }
+        result
+    }
+
+    /// The peer said in its extension handshake how many requests it queues (BEP 10 `reqq`).
+    pub fn queue_limit_told(&mut self, key: PeerKey, requests: u32) {
+        self.peer_mut(key).requests_max = requests.max(1);
+    }
+
+    /// The peer said whether it will download nothing (BEP 21).
+    pub fn upload_only_told(&mut self, key: PeerKey, upload_only: bool) {
+        self.peer_mut(key).upload_only = upload_only;
+        self.close_if_redundant(key);
+    }
+
+    /// Time passes; to be called about once a second while there are peers.
+    pub fn tick(&mut self, now: Instant) {
+        for key in self.keys() {
+            self.expire_requests(key, now);
+        }
+        if self.choker.next_round() <= now {
+            self.rechoke(now);
+        }
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.meta.geometry()
+    }
+
+    fn peer_mut(&mut self, key: PeerKey) -> &mut Peer {
+        &mut self.peers[key.0 as usize]
+    }
+
+    fn keys(&self) -> Vec<PeerKey> {
+        self.peers.iter().map(|(key, _)| PeerKey(key as u32)).collect()
+    }
+
+    fn send(&mut self, key: PeerKey, message: Outgoing) {
+        let conn = self.peer(key).conn;
+        self.effects.push_back(Effect::Send(conn, message));
+    }
+
+    fn flush(&mut self, key: PeerKey) {
+        let conn = self.peer(key).conn;
+        self.effects.push_back(Effect::Flush(conn));
+    }
+
+    /// Both sides have everything: the connection serves nobody.
+    fn close_if_redundant(&mut self, key: PeerKey) {
+        let peer = self.peer(key);
+        if self.exchange == Exchange::Full
+            && self.is_complete()
+            && (peer.is_seed() || peer.upload_only)
+        {
+            self.effects.push_back(Effect::Close(peer.conn, Departure::Redundant));
+        }
+    }
+
+    fn check_index(&self, piece: PieceIndex) -> Result<(), Fault> {
+        let count = self.geometry().piece_count();
+        if piece.0 < count { Ok(()) } else { Err(Fault::PieceOutOfRange { index: piece.0, count }) }
+    }
+
+    fn check_block(&self, block: BlockRef) -> Result<(), Fault> {
+        self.check_index(block.piece)?;
+        if self.geometry().contains(block.piece, block.begin, block.len) {
+            Ok(())
+        } else {
+            Err(Fault::BlockOutOfRange {
+                piece: block.piece.0,
+                begin: block.begin,
+                len: block.len,
+            })
+        }
+    }
+
+    fn unknown(&mut self, key: PeerKey, now: Instant) -> Result<(), Fault> {
+        if self.peer_mut(key).nuisance.unknown(now) { Err(Fault::UnknownFlood) } else { Ok(()) }
+    }
+
+    fn flip(&mut self, key: PeerKey, now: Instant) -> Result<(), Fault> {
+        if self.peer_mut(key).nuisance.flip(now) { Err(Fault::Flapping) } else { Ok(()) }
+    }
+
+    fn check_fast(&self, key: PeerKey) -> Result<(), Fault> {
+        if self.peer(key).caps.fast { Ok(()) } else { Err(Fault::FastNotAgreed) }
+    }
+}

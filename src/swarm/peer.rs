@@ -1,0 +1,256 @@
+//! One connected peer of one torrent, as the exchange sees it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::bits::Bitfield;
+use crate::base::id::{ConnId, PeerId, PieceIndex};
+use crate::base::limits;
+use crate::base::rate::Rate;
+use crate::base::time::Instant;
+use crate::swarm::picker::Counted;
+use crate::wire::message::BlockRef;
+
+/// Place of a peer in its swarm; used again after the peer has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerKey(pub u32);
+
+/// Who sent something, beyond the life of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    /// The other end of the stream.
+    pub remote: SocketAddr,
+    /// The id in its handshake.
+    pub peer_id: PeerId,
+}
+
+/// What both ends agreed on in their handshakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// The fast extension (BEP 6) is on.
+    pub fast: bool,
+}
+
+/// State of the exchange with one peer.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its stream.
+    pub conn: ConnId,
+    /// Who it is.
+    pub origin: Origin,
+    /// What was agreed.
+    pub caps: Caps,
+    /// Pieces that it has.
+    pub have: Bitfield,
+    /// Pieces that it has and we lack.
+    pub offers: u32,
+    /// It said (BEP 21) that it will download nothing.
+    pub upload_only: bool,
+    /// It chokes us.
+    pub chokes_us: bool,
+    /// It wants something of us.
+    pub wants_us: bool,
+    /// We choke it.
+    pub choked: bool,
+    /// We told it that we want something.
+    pub wanted: bool,
+    /// When it joined.
+    pub joined: Instant,
+    /// When it was last unchoked, if ever.
+    pub unchoked_at: Option<Instant>,
+    /// Payload received from it.
+    pub down: Rate,
+    /// Payload sent to it.
+    pub up: Rate,
+    pub(super) counted: Counted,
+    /// Messages that may only come first (`bitfield` and its like) are still allowed.
+    pub(super) opening: bool,
+    /// Requests that we have open with it, oldest first.
+    pub(super) requests: VecDeque<Request>,
+    /// Requests that we gave up; the answer is still welcome for a while.
+    pub(super) withdrawn: VecDeque<Request>,
+    /// The block that is arriving.
+    pub(super) incoming: Option<Incoming>,
+    /// Requests that we may have open with it: its `reqq`, or a default.
+    pub(super) requests_max: u32,
+    /// Last payload byte, or when it unchoked us.
+    pub(super) heard: Instant,
+    /// It let requests time out and has not delivered since.
+    pub(super) snubbed: bool,
+    /// Pieces that we may ask for while choked (BEP 6).
+    pub(super) allowed_fast: Vec<PieceIndex>,
+    /// Pieces that it may ask for while choked, and blocks served so.
+    pub(super) granted_fast: Vec<(PieceIndex, u32)>,
+    /// Requests of its that wait for an answer, oldest first.
+    pub(super) uploads: VecDeque<BlockRef>,
+    /// How much of the swarm's log of new pieces it was told.
+    pub(super) haves_told: usize,
+    pub(super) nuisance: Nuisance,
+}
+
+/// A request that is open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub block: BlockRef,
+    pub at: Instant,
+}
+
+/// The block that a connection is in the middle of.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub block: BlockRef,
+    pub reception: Reception,
+    /// The picker counts a request for it that is settled or released with it.
+    pub counted: bool,
+}
+
+/// Where the payload of an arriving block goes.
+#[derive(Debug)]
+pub(super) enum Reception {
+    /// Straight to storage: this connection is the block's one writer.
+    Write,
+    /// Into a buffer, as another connection is writing the block.
+    Aside(Vec<u8>),
+    /// Nowhere: the block is not needed any more, or never was.
+    Drop,
+}
+
+/// Counts what a well-behaved peer does seldom.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Nuisance {
+    /// Start of the current minute.
+    minute: Instant,
+    unknown: u32,
+    flips: u32,
+    refused: u32,
+    /// Since the beginning: requests for pieces that we lack.
+    pub lacking: u32,
+    /// Since the beginning: blocks that nobody asked for, and their bytes.
+    pub unasked: u32,
+    pub unasked_bytes: u64,
+}
+
+impl Nuisance {
+    /// Counts a message of unknown id; says whether it is one too many for a minute.
+    pub fn unknown(&mut self, now: Instant) -> bool {
+        self.turn(now);
+        self.unknown += 1;
+        self.unknown > UNKNOWN_PER_MIN_MAX
+    }
+
+    /// Counts a choke, unchoke or change of interest.
+    pub fn flip(&mut self, now: Instant) -> bool {
+        self.turn(now);
+        self.flips += 1;
+        self.flips > FLIPS_PER_MIN_MAX
+    }
+
+    /// Counts a request that was refused for being too many or while choked.
+    pub fn refused(&mut self, now: Instant) -> bool {
+        self.turn(now);
+        self.refused += 1;
+        self.refused > REFUSED_PER_MIN_MAX
+    }
+
+    fn turn(&mut self, now: Instant) {
+        if now - self.minute >= Duration::from_secs(60) {
+            self.minute = now;
+            (self.unknown, self.flips, self.refused) = (0, 0, 0);
+        }
+    }
+}
+
+impl Peer {
+    /// A peer that finished its handshake at `now`: both sides choke, nobody is interested.
+    pub(super) fn new(conn: ConnId, origin: Origin, caps: Caps, piece_count: u32, now: Instant) -> Self {
+        Self {
+            conn,
+            origin,
+            caps,
+            have: Bitfield::new(piece_count),
+            offers: 0,
+            upload_only: false,
+            chokes_us: true,
+            wants_us: false,
+            choked: true,
+            wanted: false,
+            joined: now,
+            unchoked_at: None,
+            down: Rate::new(now),
+            up: Rate::new(now),
+            counted: Counted::Pieces,
+            opening: true,
+            requests: VecDeque::new(),
+            withdrawn: VecDeque::new(),
+            incoming: None,
+            requests_max: limits::REQUESTS_OUT_DEFAULT,
+            heard: now,
+            snubbed: false,
+            allowed_fast: Vec::new(),
+            granted_fast: Vec::new(),
+            uploads: VecDeque::new(),
+            haves_told: 0,
+            nuisance: Nuisance::default(),
+        }
+    }
+
+    /// Whether it has every piece.
+    pub fn is_seed(&self) -> bool {
+        self.have.is_full() && !self.have.is_empty()
+    }
+
+    /// Requests that should be open with it: what it delivers in [`QUEUE_TIME`], within its `reqq`.
+    pub(super) fn queue_target(&mut self, now: Instant) -> usize {
+        if self.snubbed {
+            return 1;
+        }
+        let by_rate = self.down.bytes_per_sec(now) * QUEUE_TIME.as_millis() as u64
+            / 1000
+            / u64::from(limits::BLOCK_LEN);
+        let most = self.requests_max.clamp(1, limits::REQUESTS_OUT_MAX) as usize;
+        (by_rate as usize).max(QUEUE_MIN).min(most)
+    }
+
+    /// How long an answer may take before its request counts as lost.
+    pub(super) fn patience(&mut self, now: Instant) -> Duration {
+        let rate = self.down.bytes_per_sec(now);
+        let queued = self.requests.len() as u64 * u64::from(limits::BLOCK_LEN);
+        let expected = (queued * 1000).checked_div(rate).map_or(PATIENCE_MAX, Duration::from_millis);
+        (expected * 2).clamp(PATIENCE_MIN, PATIENCE_MAX)
+    }
+
+    /// Remembers that `request` was given up, for late answers.
+    pub(super) fn withdraw(&mut self, request: Request, now: Instant) {
+        if self.withdrawn.len() >= limits::REQUESTS_OUT_MAX as usize {
+            self.withdrawn.pop_front();
+        }
+        self.withdrawn.push_back(Request { at: now, ..request });
+    }
+
+    /// Takes `block` from what was given up within [`LATE_MAX`].
+    pub(super) fn take_withdrawn(&mut self, block: BlockRef, now: Instant) -> bool {
+        while self.withdrawn.front().is_some_and(|r| now - r.at > LATE_MAX) {
+            self.withdrawn.pop_front();
+        }
+        let place = self.withdrawn.iter().position(|r| r.block == block);
+        place.and_then(|i| self.withdrawn.remove(i)).is_some()
+    }
+}
+
+/// How much of a peer's delivery is asked for ahead.
+const QUEUE_TIME: Duration = Duration::from_secs(1);
+/// Requests with a peer whose rate is not known yet.
+const QUEUE_MIN: usize = 32;
+/// A request is never given up sooner.
+const PATIENCE_MIN: Duration = Duration::from_secs(4);
+/// A request is given up at the latest.
+const PATIENCE_MAX: Duration = Duration::from_secs(20);
+/// An answer to a request that was given up is welcome for this long.
+const LATE_MAX: Duration = Duration::from_secs(60);
+/// Messages of unknown id a minute that are skipped.
+const UNKNOWN_PER_MIN_MAX: u32 = 100;
+/// Changes of choke and interest a minute that are borne.
+const FLIPS_PER_MIN_MAX: u32 = 600;
+/// Refused requests a minute that are borne; enough for a queue that crossed our choke.
+const REFUSED_PER_MIN_MAX: u32 = limits::REQUESTS_IN_CLOSE;

@@ -1,0 +1,239 @@
+//! What peers have, what we have, and pieces that are fetched from one peer alone.
+
+use super::peer::{Origin, PeerKey};
+use super::{Effect, Exchange, Fault, Swarm};
+use crate::base::bits::Bitfield;
+use crate::base::id::PieceIndex;
+use crate::base::time::Instant;
+use crate::base::verdict::Verdict;
+use crate::wire::message::{BlockRef, Outgoing};
+
+/// A piece that failed with blocks of several senders and is fetched from one peer only.
+#[derive(Debug)]
+pub(super) struct Alone {
+    /// The peer that it is asked of, once one is found.
+    pub owner: Option<PeerKey>,
+    /// First block that was not asked for yet.
+    pub next: u32,
+    /// Blocks that are stored.
+    pub done: Bitfield,
+    /// Blocks whose request was lost and has to be repeated.
+    pub again: Vec<u32>,
+}
+
+impl Alone {
+    fn new(blocks: u32) -> Self {
+        Self { owner: None, next: 0, done: Bitfield::new(blocks), again: Vec::new() }
+    }
+}
+
+impl Swarm {
+    /// What was on disk is known: pieces may be asked for from now on.
+    pub fn begin_exchange(&mut self, now: Instant) {
+        self.exchange = Exchange::Full;
+        for key in self.keys() {
+            self.review_interest(key);
+            self.close_if_redundant(key);
+            self.fill(key, now);
+        }
+    }
+
+    /// Whether pieces are asked for.
+    pub fn exchange(&self) -> Exchange {
+        self.exchange
+    }
+
+    /// A piece that was on disk before turned out good.
+    pub fn found(&mut self, piece: PieceIndex) {
+        if self.ours.set(piece.0) {
+            self.picker.have(piece);
+            self.announce(piece);
+        }
+    }
+
+    /// Storage hashed a piece that was fetched.
+    pub fn piece_checked(&mut self, piece: PieceIndex, verdict: Verdict, now: Instant) {
+        self.hashing.remove(&piece);
+        self.prepared.remove(&piece);
+        match verdict {
+            Verdict::Good { blocks } => self.piece_passed(piece, &blocks),
+            Verdict::Bad { blocks } => self.piece_failed(piece, blocks),
+            Verdict::Missing => self.piece_failed(piece, Vec::new()),
+        }
+        if self.exchange == Exchange::Full && self.is_complete() {
+            for key in self.keys() {
+                self.close_if_redundant(key);
+            }
+        } else {
+            self.refill_all |= self.alone.contains_key(&piece);
+        }
+        debug_assert!(now >= Instant::ZERO);
+    }
+
+    fn piece_passed(&mut self, piece: PieceIndex, digests: &[u64]) {
+        for guilty in self.blame.passed(piece, digests) {
+            self.effects.push_back(Effect::Ban(guilty, piece));
+        }
+        self.alone.remove(&piece);
+        if !self.ours.set(piece.0) {
+            return;
+        }
+        self.picker.have(piece);
+        self.announce(piece);
+        if self.is_complete() {
+            self.effects.push_back(Effect::Completed);
+        }
+    }
+
+    fn piece_failed(&mut self, piece: PieceIndex, digests: Vec<u64>) {
+        let geometry = self.geometry();
+        let (blocks, len) = (geometry.block_count(piece), geometry.piece_len(piece));
+        self.wasted_bytes += u64::from(len);
+        if let Some(guilty) = self.blame.failed(piece, digests) {
+            self.effects.push_back(Effect::Ban(guilty, piece));
+        }
+        self.picker.piece_failed(piece);
+        self.picker.set_wanted(piece, super::picker::Wanted::No);
+        self.alone.insert(piece, Alone::new(blocks));
+        self.refill_all = true;
+    }
+
+    /// Lets every peer know of a new piece of ours.
+    fn announce(&mut self, piece: PieceIndex) {
+        self.haves.push(piece);
+        for key in self.keys() {
+            let peer = self.peer_mut(key);
+            if peer.have.has(piece.0) {
+                peer.offers -= 1;
+                if peer.offers == 0 {
+                    self.review_interest(key);
+                }
+            }
+            self.flush(key);
+        }
+    }
+
+    /// The next piece that this peer has to hear of; pieces that it has itself are left out.
+    pub fn next_have(&mut self, key: PeerKey) -> Option<PieceIndex> {
+        let peer = &mut self.peers[key.0 as usize];
+        while let Some(&piece) = self.haves.get(peer.haves_told) {
+            peer.haves_told += 1;
+            if !peer.have.has(piece.0) {
+                return Some(piece);
+            }
+        }
+        None
+    }
+
+    pub(super) fn has(&mut self, key: PeerKey, piece: PieceIndex, now: Instant) -> Result<(), Fault> {
+        self.check_index(piece)?;
+        if !self.peer_mut(key).have.set(piece.0) {
+            return Ok(());
+        }
+        self.picker.peer_gained(piece);
+        if !self.ours.has(piece.0) {
+            self.peer_mut(key).offers += 1;
+            self.review_interest(key);
+            self.fill(key, now);
+        }
+        self.close_if_redundant(key);
+        Ok(())
+    }
+
+    pub(super) fn has_bits(&mut self, key: PeerKey, bytes: &[u8], now: Instant) -> Result<(), Fault> {
+        let count = self.geometry().piece_count();
+        let bits = Bitfield::from_bytes(bytes, count)
+            .ok_or(Fault::BadBitfield { len: bytes.len(), count })?;
+        self.has_set(key, bits, now)
+    }
+
+    pub(super) fn has_all(&mut self, key: PeerKey, now: Instant) -> Result<(), Fault> {
+        self.check_fast(key)?;
+        self.has_set(key, Bitfield::full(self.geometry().piece_count()), now)
+    }
+
+    pub(super) fn has_none(&mut self, key: PeerKey) -> Result<(), Fault> {
+        self.check_fast(key)?;
+        if !self.peer(key).opening {
+            return Err(Fault::LateBitfield);
+        }
+        self.peer_mut(key).opening = false;
+        Ok(())
+    }
+
+    fn has_set(&mut self, key: PeerKey, bits: Bitfield, now: Instant) -> Result<(), Fault> {
+        let ours = &self.ours;
+        let peer = &mut self.peers[key.0 as usize];
+        if !peer.opening {
+            return Err(Fault::LateBitfield);
+        }
+        peer.opening = false;
+        self.picker.peer_left(&peer.have, peer.counted);
+        peer.counted = self.picker.peer_joined(&bits);
+        peer.offers = bits.ones().filter(|&piece| !ours.has(piece)).count() as u32;
+        peer.have = bits;
+        self.review_interest(key);
+        self.close_if_redundant(key);
+        self.fill(key, now);
+        Ok(())
+    }
+
+    /// Tells the peer if we began or ceased to want something.
+    pub(super) fn review_interest(&mut self, key: PeerKey) {
+        let wanted = self.exchange == Exchange::Full && self.peer(key).offers > 0;
+        if self.peer(key).wanted != wanted {
+            self.peer_mut(key).wanted = wanted;
+            self.send(key, if wanted { Outgoing::Interested } else { Outgoing::NotInterested });
+        }
+    }
+
+    /// Appends requests for pieces that this peer alone may deliver.
+    pub(super) fn pick_alone(&mut self, key: PeerKey, most: usize, out: &mut Vec<BlockRef>) {
+        if self.alone.is_empty() {
+            return;
+        }
+        let pieces: Vec<PieceIndex> = self.alone.keys().copied().collect();
+        for piece in pieces {
+            if self.alone[&piece].owner.is_none() && self.may_own(key, piece) {
+                self.blame.restarted(piece);
+                let state = self.alone.get_mut(&piece).expect("listed above");
+                state.owner = Some(key);
+            }
+            let geometry = self.meta.geometry();
+            let state = self.alone.get_mut(&piece).expect("listed above");
+            while state.owner == Some(key) && out.len() < most {
+                let block = match state.again.pop() {
+                    Some(block) => block,
+                    None if state.next < geometry.block_count(piece) => {
+                        state.next += 1;
+                        state.next - 1
+                    }
+                    None => break,
+                };
+                let begin = block * crate::base::limits::BLOCK_LEN;
+                out.push(BlockRef { piece, begin, len: geometry.block_len(piece, block) });
+            }
+        }
+    }
+
+    /// One that had no part in the failure is preferred, while such a peer could deliver.
+    fn may_own(&self, key: PeerKey, piece: PieceIndex) -> bool {
+        let can = |peer: &super::Peer| !peer.chokes_us && !peer.snubbed && peer.have.has(piece.0);
+        let suspect = |origin: Origin| self.blame.is_suspect(piece, origin);
+        let peer = self.peer(key);
+        can(peer)
+            && (!suspect(peer.origin)
+                || !self.peers.iter().any(|(_, other)| can(other) && !suspect(other.origin)))
+    }
+
+    /// The peer will not deliver: the pieces that it was to deliver alone look for another one.
+    pub(super) fn abandon_alone(&mut self, key: PeerKey) {
+        let geometry = self.meta.geometry();
+        for (&piece, state) in &mut self.alone {
+            if state.owner == Some(key) && !self.hashing.contains(&piece) {
+                *state = Alone::new(geometry.block_count(piece));
+                self.refill_all = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Serving: requests that come in, blocks that leave, whom to choke.
+
+use std::net::IpAddr;
+
+use super::peer::PeerKey;
+use super::{Fault, Swarm};
+use crate::base::digest::sha1;
+use crate::base::id::{InfoHash, PieceIndex};
+use crate::base::limits;
+use crate::base::time::Instant;
+use crate::swarm::choker::{Candidate, Role};
+use crate::wire::message::{BlockRef, Outgoing};
+
+impl Swarm {
+    pub(super) fn interest(
+        &mut self,
+        key: PeerKey,
+        wants: bool,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        self.flip(key, now)?;
+        if self.peer(key).wants_us == wants {
+            return Ok(());
+        }
+        self.peer_mut(key).wants_us = wants;
+        if wants {
+            self.grant_fast(key);
+        }
+        if wants == self.peer(key).choked {
+            self.interest_changed(now);
+        }
+        Ok(())
+    }
+
+    pub(super) fn requested(
+        &mut self,
+        key: PeerKey,
+        block: BlockRef,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        if block.len == 0 || block.len > limits::REQUEST_LEN_MAX {
+            return Err(Fault::RequestLen { len: block.len });
+        }
+        self.check_block(block)?;
+        if !self.ours.has(block.piece.0) {
+            let peer = self.peer_mut(key);
+            peer.nuisance.lacking += 1;
+            if peer.nuisance.lacking > LACKING_MAX {
+                return Err(Fault::LackingRequests { count: peer.nuisance.lacking });
+            }
+            self.refuse(key, block);
+            return Ok(());
+        }
+        let full = self.peer(key).uploads.len() >= limits::REQUESTS_IN_MAX as usize;
+        if full || (self.peer(key).choked && !self.take_grant(key, block.piece)) {
+            if self.peer_mut(key).nuisance.refused(now) {
+                return Err(Fault::RequestFlood);
+            }
+            self.refuse(key, block);
+            return Ok(());
+        }
+        self.peer_mut(key).uploads.push_back(block);
+        self.flush(key);
+        Ok(())
+    }
+
+    pub(super) fn cancelled(&mut self, key: PeerKey, block: BlockRef) -> Result<(), Fault> {
+        let peer = self.peer_mut(key);
+        if let Some(place) = peer.uploads.iter().position(|b| *b == block) {
+            peer.uploads.remove(place);
+            self.refuse(key, block);
+        }
+        Ok(())
+    }
+
+    /// The next block to send to this peer.
+    pub fn next_upload(&mut self, key: PeerKey) -> Option<BlockRef> {
+        self.peer_mut(key).uploads.pop_front()
+    }
+
+    /// Payload went out to this peer.
+    pub fn uploaded(&mut self, key: PeerKey, bytes: u64, now: Instant) {
+        self.peer_mut(key).up.add(bytes, now);
+        self.up.add(bytes, now);
+    }
+
+    /// Without the fast extension a refusal is silent (BEP 3), with it it is a message (BEP 6).
+    fn refuse(&mut self, key: PeerKey, block: BlockRef) {
+        if self.peer(key).caps.fast {
+            self.send(key, Outgoing::Reject(block));
+        }
+    }
+
+    /// Decides anew who is served.
+    pub(super) fn rechoke(&mut self, now: Instant) {
+        let role = self.role();
+        let candidates: Vec<Candidate> = self.candidates(now);
+        let chosen = self.choker.rechoke(&candidates, role, now);
+        self.apply_chokes(&chosen, now);
+    }
+
+    /// A peer began or ceased to be interested: a free slot is given away at once.
+    fn interest_changed(&mut self, now: Instant) {
+        let candidates: Vec<Candidate> = self.candidates(now);
+        let chosen = self.choker.unchoke_now(&candidates, self.role(), now);
+        self.apply_chokes(&chosen, now);
+    }
+
+    fn role(&self) -> Role {
+        if self.is_complete() { Role::Seed } else { Role::Leecher }
+    }
+
+    fn candidates(&mut self, now: Instant) -> Vec<Candidate> {
+        let candidate = |peer: &mut super::Peer| Candidate {
+            conn: peer.conn,
+            interested: peer.wants_us,
+            unchoked: !peer.choked,
+            snubbed: peer.snubbed,
+            down_rate: peer.down.bytes_per_sec(now),
+            up_rate: peer.up.bytes_per_sec(now),
+            joined: peer.joined,
+            last_unchoked: peer.unchoked_at,
+        };
+        self.peers.iter_mut().map(|(_, peer)| candidate(peer)).collect()
+    }
+
+    fn apply_chokes(&mut self, chosen: &[crate::base::id::ConnId], now: Instant) {
+        for key in self.keys() {
+            let peer = self.peer(key);
+            match (chosen.contains(&peer.conn), peer.choked) {
+                (true, true) => self.unchoke(key, now),
+                (false, false) => self.choke(key),
+                _ => {}
+            }
+        }
+    }
+
+    fn unchoke(&mut self, key: PeerKey, now: Instant) {
+        let peer = self.peer_mut(key);
+        peer.choked = false;
+        peer.unchoked_at = Some(now);
+        self.send(key, Outgoing::Unchoke);
+    }
+
+    /// Chokes; with the fast extension what is queued is then rejected, one by one (BEP 6).
+    fn choke(&mut self, key: PeerKey) {
+        self.peer_mut(key).choked = true;
+        self.send(key, Outgoing::Choke);
+        let queued = std::mem::take(&mut self.peer_mut(key).uploads);
+        for block in queued {
+            self.refuse(key, block);
+        }
+    }
+
+    /// Names the pieces that a newcomer may fetch while choked (BEP 6, "Allowed Fast").
+    fn grant_fast(&mut self, key: PeerKey) {
+        let peer = self.peer(key);
+        let few = peer.have.count_ones() < ALLOWED_FAST_COUNT as u32;
+        if !peer.caps.fast || !few || !peer.granted_fast.is_empty() {
+            return;
+        }
+        let IpAddr::V4(ip) = peer.origin.remote.ip().to_canonical() else { return };
+        let count = self.geometry().piece_count();
+        let set = allowed_fast_set(ip.octets(), self.meta.info_hash, count, ALLOWED_FAST_COUNT);
+        for piece in set {
+            if self.ours.has(piece.0) && !self.peer(key).have.has(piece.0) {
+                self.peer_mut(key).granted_fast.push((piece, 0));
+                self.send(key, Outgoing::AllowedFast(piece));
+            }
+        }
+    }
+
+    /// Uses up one block of what may be served to a choked peer: each piece three times over.
+    fn take_grant(&mut self, key: PeerKey, piece: PieceIndex) -> bool {
+        let most = self.geometry().block_count(piece).saturating_mul(3);
+        let grants = &mut self.peer_mut(key).granted_fast;
+        match grants.iter_mut().find(|(granted, _)| *granted == piece) {
+            Some((_, served)) if *served < most => {
+                *served += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The canonical allowed-fast set of BEP 6 for a peer at `ip`: at most `k` pieces of `count`.
+pub fn allowed_fast_set(ip: [u8; 4], info_hash: InfoHash, count: u32, k: usize) -> Vec<PieceIndex> {
+    let mut set = Vec::new();
+    if count == 0 {
+        return set;
+    }
+    let k = k.min(count as usize);
+    let mut seed = vec![ip[0], ip[1], ip[2], 0];
+    seed.extend_from_slice(&info_hash.0);
+    // A small torrent may repeat its indices for long; what is found by then is enough.
+    for _ in 0..ALLOWED_FAST_ROUNDS_MAX {
+        let digest = sha1(&seed);
+        for word in digest.chunks_exact(4) {
+            let word = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
+            let piece = PieceIndex(word % count);
+            if set.len() < k && !set.contains(&piece) {
+                set.push(piece);
+            }
+        }
+        if set.len() == k {
+            break;
+        }
+        seed = digest.to_vec();
+    }
+    set
+}
+
+/// Pieces that a choked newcomer may fetch (libtorrent: 5).
+const ALLOWED_FAST_COUNT: usize = 5;
+const ALLOWED_FAST_ROUNDS_MAX: u32 = 100;
+/// Requests for pieces that we lack before the peer is closed.
+const LACKING_MAX: u32 = 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allowed_fast_set_of_the_beps_example() {
+        // BEP 6, "Allowed Fast": info hash of 0xaa bytes, 80.4.4.200, 1313 pieces.
+        let set = allowed_fast_set([80, 4, 4, 200], InfoHash([0xaa; 20]), 1313, 9);
+        let indices: Vec<u32> = set.iter().map(|p| p.0).collect();
+        assert_eq!(indices, [1059, 431, 808, 1217, 287, 376, 1188, 353, 508]);
+    }
+
+    #[test]
+    fn allowed_fast_set_of_a_tiny_torrent_ends() {
+        assert_eq!(allowed_fast_set([1, 2, 3, 4], InfoHash([1; 20]), 1, 5), [PieceIndex(0)]);
+        assert!(allowed_fast_set([1, 2, 3, 4], InfoHash([1; 20]), 0, 5).is_empty());
+    }
+}

@@ -1,0 +1,8 @@
+//! Formats: bytes from the network to values and back. No policy, no clock, no I/O.
+
+pub mod bencode;
+pub mod compact;
+pub mod decoder;
+pub mod extended;
+pub mod handshake;
+pub mod message;

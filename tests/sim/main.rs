@@ -1,0 +1,4 @@
+//! Scenarios in virtual time: whole peers without a socket, a file or a clock.
+
+mod transfer;
+mod world;

@@ -1,0 +1,35 @@
+//! What the scenarios share: torrents with content, and lines to carry them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evpeer::base::rng::Rng;
+use evpeer::meta::create::{CreateOptions, Creator, NewFile};
+use evpeer::meta::metainfo::Metainfo;
+use evpeer::sim::Link;
+
+/// A torrent of files of these lengths, with random content.
+pub fn torrent(rng_seed: u64, piece_len: u32, lengths: &[u64]) -> (Arc<Metainfo>, Arc<[u8]>) {
+    let mut rng = Rng::new(rng_seed);
+    let total: u64 = lengths.iter().sum();
+    let content: Vec<u8> = (0..total).map(|_| rng.next_u64() as u8).collect();
+    let file = |(i, &len): (usize, &u64)| NewFile {
+        path: vec![format!("file-{i}")],
+        len,
+        executable: false,
+    };
+    let options = CreateOptions {
+        name: "content".to_owned(),
+        files: lengths.iter().enumerate().map(file).collect(),
+        piece_len: Some(piece_len),
+        ..CreateOptions::default()
+    };
+    let mut creator = Creator::new(options).expect("the options are sound");
+    creator.feed(&content);
+    let bytes = creator.finish();
+    let meta = Metainfo::from_bytes(&bytes).expect("what is created can be read");
+    (Arc::new(meta), content.into())
+}
+
+/// A LAN: 1 ms and 100 MB/s.
+pub const LAN: Link = Link { latency: Duration::from_millis(1), bytes_per_sec: 100_000_000 };
