@@ -68,6 +68,10 @@ impl Reactor {
 
     /// A socket that is on its way to `remote`, from the address that the user wants.
     fn open_stream(&self, remote: SocketAddr) -> io::Result<TcpStream> {
+        if self.bind.is_some_and(|ip| ip.is_ipv4() != remote.is_ipv4()) {
+            let text = "the address to connect from is of the other family";
+            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, text));
+        }
         let domain = Domain::for_address(remote);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
