@@ -40,8 +40,6 @@ pub const NAME_LEN_MAX: usize = 255;
 pub const PATH_LEN_MAX: usize = 3072;
 /// Tracker addresses of a torrent at most; further ones are dropped.
 pub const TRACKERS_MAX: usize = 100;
-/// Longest tracker address, bytes; longer ones are dropped.
-pub const TRACKER_URL_LEN_MAX: usize = 2048;
 /// Peer addresses taken from one magnet link at most.
 pub const MAGNET_PEERS_MAX: usize = 50;
 /// Containers inside one another in a .torrent file at most.

@@ -1,0 +1,3 @@
+//! Where payload lies: files, the windows of them that are in memory, and their digests.
+
+pub mod lanes;
