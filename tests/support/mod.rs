@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`process`] | a child process whose output is kept and that dies with its guard |
+//! | [`proc`]    | memory, CPU time and descriptors of a process |
 //! | [`evpeer`]  | the binary under test, started and read as a user's script would |
 //! | [`clients`] | Transmission, aria2 and libtorrent behind one face |
 //! | [`sandbox`] | a test inside network, mount and process namespaces of its own |
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 pub mod clients;
 pub mod data;
 pub mod evpeer;
+pub mod proc;
 pub mod process;
 pub mod rawpeer;
 pub mod relay;
