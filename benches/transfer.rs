@@ -54,8 +54,8 @@ fn content(root: &Path) -> Arc<Metainfo> {
         ..CreateOptions::default()
     };
     let mut creator = Creator::new(options).expect("the options are sound");
-    creator.feed(&bytes);
-    let torrent = creator.finish();
+    creator.feed(&bytes).expect("as long as said");
+    let torrent = creator.finish().expect("all of it was fed");
     Arc::new(Metainfo::from_bytes(&torrent).expect("what is created can be read"))
 }
 

@@ -56,6 +56,8 @@ pub enum Stage {
     Exchange(Box<Exchange>),
     /// A question to a tracker.
     Announce(Box<Announce>),
+    /// What it was for is done; it is being closed.
+    Closing,
 }
 
 /// Why we are connecting.

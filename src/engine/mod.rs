@@ -179,7 +179,7 @@ impl Engine {
             Stage::Undecided(_) => self.decide(conn, bytes, now),
             Stage::Greeting(..) => self.greeted(conn, bytes, now),
             Stage::Announce(_) => self.tracker_said(conn, bytes, now),
-            Stage::Dialling(_) => Taken { used: bytes.len(), store: None },
+            Stage::Dialling(_) | Stage::Closing => Taken { used: bytes.len(), store: None },
         }
     }
 

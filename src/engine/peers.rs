@@ -328,6 +328,7 @@ impl Engine {
         };
         log::debug!("connection ended remote={} reason={}", conn.remote, ending.text());
         match conn.stage {
+            Stage::Closing => {}
             Stage::Undecided(_) => self.undecided -= 1,
             Stage::Dialling(Purpose::Peer(torrent)) => {
                 self.dialling -= 1;

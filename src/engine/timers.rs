@@ -50,7 +50,7 @@ impl Engine {
                 Some((limits::HANDSHAKE_TIMEOUT, "no handshake"))
             }
             Stage::Announce(_) => Some((limits::TRACKER_TIMEOUT, "no answer in time")),
-            Stage::Exchange(_) => None,
+            Stage::Exchange(_) | Stage::Closing => None,
         };
         if let Some((patience, why)) = opening {
             // A dialled stream has its time for the handshake from when it was established.

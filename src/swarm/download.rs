@@ -92,12 +92,12 @@ impl Swarm {
             self.pick_alone(key, free, &mut picked);
             let peer = &self.peers[key.0 as usize];
             self.picker.pick(&peer.have, free - picked.len(), &mut picked);
-            if picked.len() < free && self.picker.is_endgame() {
+            if picked.is_empty() && self.picker.is_endgame() {
                 let asked = |block: BlockRef| {
                     peer.incoming.as_ref().is_some_and(|i| i.block == block)
                         || peer.requests.iter().any(|r| r.block == block)
                 };
-                let room = (free - picked.len()).min(ENDGAME_MAX);
+                let room = free.min(ENDGAME_MAX);
                 self.picker.pick_endgame(&peer.have, asked, room, COPIES_MAX, &mut picked);
             }
         }

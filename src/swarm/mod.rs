@@ -183,6 +183,16 @@ impl Swarm {
         &mut self.up
     }
 
+    /// Payload received since the start, bytes.
+    pub fn downloaded_bytes(&self) -> u64 {
+        self.down.total()
+    }
+
+    /// Payload sent since the start, bytes.
+    pub fn uploaded_bytes(&self) -> u64 {
+        self.up.total()
+    }
+
     /// Payload received in vain.
     pub fn wasted_bytes(&self) -> u64 {
         self.wasted_bytes
