@@ -23,7 +23,7 @@
 //!
 //! # The law
 //!
-//! Everything from [`base`] to [`control`] is *pure*: no file, socket, thread, clock or
+//! Everything from [`base`] to control is *pure*: no file, socket, thread, clock or
 //! environment, no iteration over hash tables, randomness only from [`base::rng`]. A layer knows
 //! those below it; [`swarm`], [`tracker`] and [`discovery`] never know each other; [`engine`] and
 //! [`storage`] never see each other and share the values [`Slot`](base::slot::Slot),
@@ -65,6 +65,8 @@ pub mod config;
 pub mod discovery;
 pub mod engine;
 pub mod meta;
+pub mod reactor;
+pub mod sim;
 pub mod storage;
 pub mod swarm;
 pub mod tracker;
