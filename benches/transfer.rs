@@ -49,7 +49,11 @@ fn content(root: &Path) -> Arc<Metainfo> {
     std::fs::write(root.join("content"), &bytes).expect("the temporary folder takes the content");
     let options = CreateOptions {
         name: "content".to_owned(),
-        files: vec![NewFile { path: Vec::new(), len: LEN, executable: false }],
+        files: vec![NewFile {
+            path: Vec::new(),
+            len: LEN,
+            executable: false,
+        }],
         piece_len: Some(PIECE_LEN),
         ..CreateOptions::default()
     };
@@ -60,18 +64,29 @@ fn content(root: &Path) -> Arc<Metainfo> {
 }
 
 fn spec(meta: &Arc<Metainfo>, peers: Vec<HostPort>) -> TorrentSpec {
-    TorrentSpec { meta: Arc::clone(meta), peers, trackers: Vec::new() }
+    TorrentSpec {
+        meta: Arc::clone(meta),
+        peers,
+        trackers: Vec::new(),
+    }
 }
 
 /// Turns until `is_it` holds for a report.
 fn run_until(reactor: &mut Reactor, is_it: impl Fn(&Report) -> bool) {
     loop {
-        reactor.turn(Duration::from_millis(100)).expect("the loop goes on");
+        reactor
+            .turn(Duration::from_millis(100))
+            .expect("the loop goes on");
         while let Some(report) = reactor.poll_report() {
             if is_it(&report) {
                 return;
             }
-            if let Report::State { state: State::Error, reason, .. } = report {
+            if let Report::State {
+                state: State::Error,
+                reason,
+                ..
+            } = report
+            {
                 panic!("the torrent failed: {reason:?}");
             }
         }
@@ -83,9 +98,16 @@ fn transfer(meta: &Arc<Metainfo>, seed_port: u16, storage: StorageKind) -> Durat
     let root = tempfile::tempdir().expect("a temporary folder");
     let mut leecher = reactor(root.path(), storage);
     let start = Instant::now();
-    let seed = HostPort { host: "127.0.0.1".to_owned(), port: seed_port };
-    leecher.add_torrent(spec(meta, vec![seed])).expect("the torrent is new");
-    run_until(&mut leecher, |report| matches!(report, Report::Complete { .. }));
+    let seed = HostPort {
+        host: "127.0.0.1".to_owned(),
+        port: seed_port,
+    };
+    leecher
+        .add_torrent(spec(meta, vec![seed]))
+        .expect("the torrent is new");
+    run_until(&mut leecher, |report| {
+        matches!(report, Report::Complete { .. })
+    });
     start.elapsed()
 }
 
@@ -94,15 +116,25 @@ fn bench(c: &mut Criterion) {
     let meta = content(root.path());
     let mut seed = reactor(root.path(), StorageKind::Auto);
     let port = seed.local_port();
-    seed.add_torrent(spec(&meta, Vec::new())).expect("the torrent is new");
-    let seeding = |r: &Report| matches!(r, Report::State { state: State::Seeding, .. });
+    seed.add_torrent(spec(&meta, Vec::new()))
+        .expect("the torrent is new");
+    let seeding = |r: &Report| {
+        matches!(
+            r,
+            Report::State {
+                state: State::Seeding,
+                ..
+            }
+        )
+    };
     run_until(&mut seed, seeding);
 
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                seed.turn(Duration::from_millis(20)).expect("the loop goes on");
+                seed.turn(Duration::from_millis(20))
+                    .expect("the loop goes on");
                 while seed.poll_report().is_some() {}
             }
         });

@@ -41,7 +41,9 @@ impl Engine {
             return;
         }
         let port = self.port;
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
         if !matches!(torrent.state, State::Downloading | State::Seeding) {
             return;
         }
@@ -62,17 +64,23 @@ impl Engine {
 
     /// Tells the trackers that know us that this torrent stops.
     pub(super) fn stop_announcing(&mut self, id: TorrentId, now: Instant) {
-        let under_way = |(conn, state): (ConnId, Option<&super::Conn>)| match state.map(|s| &s.stage) {
-            Some(Stage::Announce(a) | Stage::Dialling(Purpose::Announce(a)))
-                if a.torrent == id && !a.farewell =>
-            {
-                Some(conn)
-            }
-            _ => None,
-        };
-        let conns = self.conn_ids().into_iter().map(|conn| (conn, self.conn(conn)));
+        let under_way =
+            |(conn, state): (ConnId, Option<&super::Conn>)| match state.map(|s| &s.stage) {
+                Some(Stage::Announce(a) | Stage::Dialling(Purpose::Announce(a)))
+                    if a.torrent == id && !a.farewell =>
+                {
+                    Some(conn)
+                }
+                _ => None,
+            };
+        let conns = self
+            .conn_ids()
+            .into_iter()
+            .map(|conn| (conn, self.conn(conn)));
         let stale: Vec<ConnId> = conns.filter_map(under_way).collect();
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
         torrent.tracker.stopped(now);
         for conn in stale {
             self.close(conn, Ending::Local("the torrent stops"), now);
@@ -124,13 +132,21 @@ impl Engine {
         {
             let message = rejected.error.to_string();
             log::warn!("tracker not usable url={}: {message}", rejected.url);
-            self.report(Report::TrackerFailed { torrent: id, url: rejected.url, message });
+            self.report(Report::TrackerFailed {
+                torrent: id,
+                url: rejected.url,
+                message,
+            });
         }
     }
 
     fn ask(&mut self, announce: Announce) {
         let (host, port) = (announce.url.host().to_owned(), announce.url.port());
-        self.look_up(Lookup::Tracker(announce.torrent, Box::new(announce)), host, port);
+        self.look_up(
+            Lookup::Tracker(announce.torrent, Box::new(announce)),
+            host,
+            port,
+        );
     }
 
     pub(super) fn tracker_resolved(
@@ -170,8 +186,12 @@ impl Engine {
 
     /// The stream to the tracker is up: the request goes out.
     pub(super) fn ask_tracker(&mut self, conn: ConnId, announce: Box<Announce>) {
-        let Some(state) = self.conn_mut(conn) else { return };
-        state.outbox.push(Outgoing::Raw(Bytes::from(announce.url.to_request())));
+        let Some(state) = self.conn_mut(conn) else {
+            return;
+        };
+        state
+            .outbox
+            .push(Outgoing::Raw(Bytes::from(announce.url.to_request())));
         state.stage = Stage::Announce(announce);
         self.flush(conn);
     }
@@ -184,7 +204,10 @@ impl Engine {
                 self.response_ended(conn, outcome, now);
             }
         }
-        Taken { used: bytes.len(), store: None }
+        Taken {
+            used: bytes.len(),
+            store: None,
+        }
     }
 
     /// The tracker closed the stream.
@@ -202,15 +225,14 @@ impl Engine {
         }
     }
 
-    fn response_ended(
-        &mut self,
-        conn: ConnId,
-        outcome: Result<Response, HttpError>,
-        now: Instant,
-    ) {
-        let Some(announce) = self.take_announce(conn) else { return };
+    fn response_ended(&mut self, conn: ConnId, outcome: Result<Response, HttpError>, now: Instant) {
+        let Some(announce) = self.take_announce(conn) else {
+            return;
+        };
         let (id, farewell) = (announce.torrent, announce.farewell);
-        let Some(remote) = self.conn(conn).map(|c| c.remote) else { return };
+        let Some(remote) = self.conn(conn).map(|c| c.remote) else {
+            return;
+        };
         self.close(conn, Ending::Local("answered"), now);
         let response = match outcome {
             Ok(response) => response,
@@ -264,7 +286,9 @@ impl Engine {
         from: SocketAddr,
         now: Instant,
     ) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
         if farewell {
             return;
         }
@@ -277,13 +301,21 @@ impl Engine {
         }
         let peers = reply.peers.len() as u32;
         log::debug!("tracker answered url={url} peers={peers}");
-        self.report(Report::TrackerAnswered { torrent: id, url, peers, warning: reply.warning });
+        self.report(Report::TrackerAnswered {
+            torrent: id,
+            url,
+            peers,
+            warning: reply.warning,
+        });
         self.rearm_torrent(id, now);
     }
 
     /// The stream of an announce was lost, or never came up: another address, or failure.
     pub(super) fn announce_failed(&mut self, announce: Box<Announce>, why: &str, now: Instant) {
-        let asked = self.torrents.get(&announce.torrent).is_some_and(|t| t.tracker.is_asking());
+        let asked = self
+            .torrents
+            .get(&announce.torrent)
+            .is_some_and(|t| t.tracker.is_asking());
         if asked || announce.farewell {
             self.dial_tracker(announce, why, now);
         }
@@ -296,7 +328,9 @@ impl Engine {
         failure: AnnounceFailure,
         now: Instant,
     ) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
         if farewell || !torrent.tracker.is_asking() {
             return;
         }
@@ -304,7 +338,11 @@ impl Engine {
             return;
         };
         log::warn!("tracker failed url={url}: {message}");
-        self.report(Report::TrackerFailed { torrent: id, url, message });
+        self.report(Report::TrackerFailed {
+            torrent: id,
+            url,
+            message,
+        });
         self.rearm_torrent(id, now);
     }
 }

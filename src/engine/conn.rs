@@ -97,7 +97,10 @@ pub struct Head {
 
 impl Default for Head {
     fn default() -> Self {
-        Self { bytes: [0; HANDSHAKE_LEN], len: 0 }
+        Self {
+            bytes: [0; HANDSHAKE_LEN],
+            len: 0,
+        }
     }
 }
 
