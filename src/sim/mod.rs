@@ -25,7 +25,7 @@ use crate::base::time::Instant;
 use crate::config::{Config, StorageKind};
 use crate::engine::{Action, Engine, HostPort, Report, Secrets, StorageAction, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
-use crate::storage::{self, Access, Lent, Storage, StorageOptions};
+use crate::storage::{self, Access, Lent, Pace, Storage, StorageOptions};
 
 pub mod disk;
 pub mod net;
@@ -414,7 +414,7 @@ impl World {
                     event,
                 }));
             }
-            idle &= host.storage.work(u64::MAX) == 0;
+            idle &= host.storage.work(u64::MAX, Pace::AtOnce) == 0;
             while let Some(event) = host.storage.poll_event() {
                 idle = false;
                 tell(host, event, self.now);
