@@ -80,6 +80,10 @@ pub const TRACKER_URL_LEN_MAX: usize = 2048;
 pub const TRACKER_TEXT_LEN_MAX: usize = 256;
 /// Longest `trackerid` that is sent back to its tracker, bytes.
 pub const TRACKER_ID_LEN_MAX: usize = 256;
+/// Addresses of a tracker's name that are tried, one after the other.
+pub const TRACKER_ADDRESSES_MAX: usize = 8;
+/// Redirects of one announce that are followed.
+pub const TRACKER_REDIRECTS_MAX: u32 = 5;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
 
@@ -87,6 +91,10 @@ pub const TRACKER_PEERS_MAX: usize = 200;
 pub const WINDOWS_LEN_MAX: u64 = 128 * 1024 * 1024;
 /// Size of one window into a file, bytes.
 pub const WINDOW_LEN: u64 = 1024 * 1024;
+/// Windows over all torrents at most: they may be small, and each may be of another file.
+pub const WINDOWS_COUNT_MAX: usize = 192;
+/// Files of torrents that are open at a time at most.
+pub const FILES_OPEN_MAX: usize = 256;
 /// Payload that may wait for pages at most, bytes.
 pub const WAITING_LEN_MAX: u64 = 16 * 1024 * 1024;
 /// Payload stored but not hashed at which reading pauses, bytes.
