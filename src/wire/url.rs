@@ -183,26 +183,17 @@ impl TrackerUrl {
 /// the keys by which private trackers know their users.
 impl fmt::Display for TrackerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.host_field())?;
+        let credentials = self.credentials.as_ref().map_or("", |_| "***@");
+        write!(f, "http://{credentials}{}", self.host_field())?;
         let (path, query) = match self.target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (&*self.target, None),
+            Some((path, _)) => (path, "?***"),
+            None => (&*self.target, ""),
         };
         for part in path.split('/').skip(1) {
-            write!(
-                f,
-                "/{}",
-                if part.len() >= SECRET_LEN_MIN {
-                    "…"
-                } else {
-                    part
-                }
-            )?;
+            let is_secret = part.len() >= SECRET_LEN_MIN;
+            write!(f, "/{}", if is_secret { "***" } else { part })?;
         }
-        match query {
-            Some(_) => f.write_str("?…"),
-            None => Ok(()),
-        }
+        f.write_str(query)
     }
 }
 
@@ -434,8 +425,11 @@ mod tests {
         let request = String::from_utf8(url.to_request()).expect("ASCII");
         assert!(request.contains("\r\nAuthorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"));
         assert!(request.starts_with("GET /0123456789abcdef/announce?passkey=secret HTTP"));
-        assert_eq!(url.to_string(), "http://t/…/announce?…");
-        assert_eq!(format!("{url:?}"), "TrackerUrl(http://t/…/announce?…)");
+        assert_eq!(url.to_string(), "http://***@t/***/announce?***");
+        assert_eq!(
+            format!("{url:?}"),
+            "TrackerUrl(http://***@t/***/announce?***)"
+        );
     }
 
     /// RFC 4648, section 10.
