@@ -88,6 +88,10 @@ pub const TRACKER_PEERS_MAX: usize = 200;
 pub const WINDOWS_LEN_MAX: u64 = 128 * 1024 * 1024;
 /// Size of one window into a file, bytes.
 pub const WINDOW_LEN: u64 = 1024 * 1024;
+/// Windows over all torrents at most: they may be small, and each may be of another file.
+pub const WINDOWS_COUNT_MAX: usize = 192;
+/// Files of torrents that are open at a time at most.
+pub const FILES_OPEN_MAX: usize = 256;
 /// Payload that may wait for pages at most, bytes.
 pub const WAITING_LEN_MAX: u64 = 16 * 1024 * 1024;
 /// Payload stored but not hashed at which reading pauses, bytes.

@@ -1,8 +1,11 @@
 //! Formats: bytes from the network to values and back. No policy, no clock, no I/O.
 
+pub mod announce;
 pub mod bencode;
 pub mod compact;
 pub mod decoder;
 pub mod extended;
 pub mod handshake;
+pub mod http;
 pub mod message;
+pub mod url;

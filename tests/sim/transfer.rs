@@ -17,17 +17,27 @@ fn five_leechers_get_everything_from_one_seed() {
         let (meta, content) = torrent(rng_seed, 32 * 1024, &[700_001, 0, 300_000, 5]);
         let mut world = World::new(rng_seed, LAN, meta, content);
         let seed = world.add_peer(Have::All, &[]);
-        let leechers: Vec<HostId> =
-            (0..5).map(|_| world.add_peer(Have::Nothing, &[seed])).collect();
+        let leechers: Vec<HostId> = (0..5)
+            .map(|_| world.add_peer(Have::Nothing, &[seed]))
+            .collect();
         let is_complete = |world: &World, host: HostId| {
-            world.reports(host).iter().any(|r| matches!(r, Report::Complete { .. }))
+            world
+                .reports(host)
+                .iter()
+                .any(|r| matches!(r, Report::Complete { .. }))
         };
         let done = world.run_until(MINUTES, |w| leechers.iter().all(|&l| is_complete(w, l)));
         assert!(done, "rng_seed {rng_seed}: not complete at {}", world.now());
         for &leecher in &leechers {
-            assert!(world.is_content_right(leecher), "rng_seed {rng_seed}: {leecher:?}");
+            assert!(
+                world.is_content_right(leecher),
+                "rng_seed {rng_seed}: {leecher:?}"
+            );
         }
-        assert!(!is_complete(&world, seed), "the seed did not become complete, it was");
+        assert!(
+            !is_complete(&world, seed),
+            "the seed did not become complete, it was"
+        );
     }
 }
 
@@ -60,8 +70,19 @@ fn download_goes_on_without_the_first_seed() {
         assert!(world.run_until(MINUTES, |w| w.progress(first) == 1.0));
         world.cut(seed);
         let second = world.add_peer(Have::Nothing, &[seed, first]);
-        assert!(world.run_until(MINUTES, |w| w.progress(second) == 1.0), "rng_seed {rng_seed}");
-        let seeds = |r: &Report| matches!(r, Report::State { state: State::Seeding, .. });
+        assert!(
+            world.run_until(MINUTES, |w| w.progress(second) == 1.0),
+            "rng_seed {rng_seed}"
+        );
+        let seeds = |r: &Report| {
+            matches!(
+                r,
+                Report::State {
+                    state: State::Seeding,
+                    ..
+                }
+            )
+        };
         assert!(world.run_until(MINUTES, |w| w.reports(second).iter().any(seeds)));
         assert!(world.is_content_right(second), "rng_seed {rng_seed}");
     }

@@ -55,45 +55,16 @@ fn pieces(blocks: &[BlockRef]) -> Vec<u32> {
 /// One column per piece: `ours` and `theirs` mark pieces held, `peers` counts holders.
 #[test]
 fn picks_the_rarest_piece_the_peer_can_give() {
+    #[rustfmt::skip]
     let cases = [
         // what it shows                  ours        peers       theirs      picked
-        ("rarest first", "####....", "11113214", "########", Some(6)),
-        ("theirs only", "####....", "11113214", "######.#", Some(5)),
-        (
-            "ours is not wanted",
-            "####..#.",
-            "11113214",
-            "########",
-            Some(5),
-        ),
-        (
-            "nothing left to give",
-            "######..",
-            "11111100",
-            "######..",
-            None,
-        ),
-        (
-            "they have nothing",
-            "####....",
-            "11111111",
-            "........",
-            None,
-        ),
-        (
-            "a holder nobody counted",
-            "####....",
-            "11113200",
-            "......#.",
-            Some(6),
-        ),
-        (
-            "what nobody else has can wait",
-            "####....",
-            "11112200",
-            "....#.#.",
-            Some(4),
-        ),
+        ("rarest first",                  "####....", "11113214", "########", Some(6)),
+        ("theirs only",                   "####....", "11113214", "######.#", Some(5)),
+        ("ours is not wanted",            "####..#.", "11113214", "########", Some(5)),
+        ("nothing left to give",          "######..", "11111100", "######..", None),
+        ("they have nothing",             "####....", "11111111", "........", None),
+        ("a holder nobody counted",       "####....", "11113200", "......#.", Some(6)),
+        ("what nobody else has can wait", "####....", "11112200", "....#.#.", Some(4)),
     ];
     for (name, ours, peers, theirs, picked) in cases {
         let blocks = pick(&mut picker(ours, peers), &bits(theirs), 1);
@@ -194,18 +165,19 @@ fn last_piece_and_last_block_are_short() {
 #[test]
 fn only_whole_aligned_blocks_are_blocks() {
     let picker = Picker::new(2, 2 * BLOCK_LEN, u64::from(3 * BLOCK_LEN) + 7, Rng::new(1));
+    #[rustfmt::skip]
     let cases = [
-        // what it shows       piece     begin          len        is a block
-        ("first", 0, 0, BLOCK_LEN, true),
-        ("short tail", 1, BLOCK_LEN, 7, true),
-        ("long tail", 1, BLOCK_LEN, 8, false),
-        ("not aligned", 0, 1, BLOCK_LEN, false),
-        ("half", 0, 0, 1, false),
-        ("empty", 0, 0, 0, false),
-        ("behind the piece", 0, 2 * BLOCK_LEN, BLOCK_LEN, false),
-        ("far behind", 0, u32::MAX, BLOCK_LEN, false),
-        ("no such piece", 2, 0, BLOCK_LEN, false),
-        ("absurd piece", u32::MAX, 0, BLOCK_LEN, false),
+        // what it shows    piece     begin          len        is a block
+        ("first",           0,        0,             BLOCK_LEN, true),
+        ("short tail",      1,        BLOCK_LEN,     7,         true),
+        ("long tail",       1,        BLOCK_LEN,     8,         false),
+        ("not aligned",     0,        1,             BLOCK_LEN, false),
+        ("half",            0,        0,             1,         false),
+        ("empty",           0,        0,             0,         false),
+        ("behind piece",    0,        2 * BLOCK_LEN, BLOCK_LEN, false),
+        ("far behind",      0,        u32::MAX,      BLOCK_LEN, false),
+        ("no such piece",   2,        0,             BLOCK_LEN, false),
+        ("absurd piece",    u32::MAX, 0,             BLOCK_LEN, false),
     ];
     for (name, piece, begin, len, is_block) in cases {
         let piece = PieceIndex(piece);
@@ -278,7 +250,7 @@ fn failed_and_lost_pieces_are_picked_again() {
         assert!(picker.is_endgame());
         blocks
             .iter()
-            .for_each(|&block| drop(picker.block_done(block)));
+            .for_each(|&block| assert!(picker.block_done(block).is_new));
         match round {
             0 => picker.piece_failed(PieceIndex(0)),
             _ => {
@@ -360,7 +332,9 @@ fn peer_that_lacks_all_rare_pieces_of_a_large_torrent_gets_one_it_has() {
     let mut picker = Picker::new(piece_count, BLOCK_LEN, length, Rng::new(1));
     (0..4).for_each(|index| picker.have(PieceIndex(index)));
     let (mut common, mut lonely) = (Bitfield::new(piece_count), Bitfield::new(piece_count));
-    (50_000..piece_count).for_each(|index| drop(common.set(index)));
+    for index in 50_000..piece_count {
+        common.set(index);
+    }
     lonely.set(99_999);
     let mut rare = Bitfield::full(piece_count);
     rare.clear(0);
@@ -644,7 +618,9 @@ fn random_bits(len: u32, rng: &mut Rng) -> Bitfield {
         0 => Bitfield::full(len),
         share => {
             let mut bits = Bitfield::new(len);
-            (0..len * share / 4).for_each(|_| drop(bits.set(rng.below(len))));
+            for _ in 0..len * share / 4 {
+                bits.set(rng.below(len));
+            }
             bits
         }
     }

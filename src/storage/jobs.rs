@@ -1,0 +1,272 @@
+//! What can block: work that storage asks for, and its execution against the real file system.
+//!
+//! A [`Job`] owns what it works on (file, map, buffer), so that whatever happens to the torrent
+//! meanwhile, it cannot work on the wrong thing. [`run`] executes it on whatever thread; the
+//! [`Done`] goes back to [`Storage::job_done`](super::Storage::job_done).
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Access;
+use super::error::StorageError;
+use super::map::{Map, MapAccess};
+use super::os::Populate;
+pub use super::run::run;
+use crate::meta::metainfo::Metainfo;
+
+/// Names a job while it is under way; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// One piece of work that may block.
+#[derive(Debug)]
+pub struct Job {
+    /// Goes back with the result.
+    pub id: JobId,
+    /// What to do.
+    pub work: Work,
+}
+
+/// Where a job waits for its turn. Each lane runs its jobs one after the other, in the order
+/// given: the limits on maps and open files rely on that order, correctness does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// What the exchange of payload waits for: maps, page-in, reads.
+    Paging,
+    /// What may take long: creation, allocation, writing back, syncing.
+    Disk,
+}
+
+/// An open file.
+#[derive(Clone, Debug)]
+pub enum Handle {
+    /// A file of this machine.
+    File(Arc<File>),
+    /// A file of the simulator's disk, under its number there.
+    Sim(u64),
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Reading what is there; nothing is created or changed.
+    Read,
+    /// Reading and writing: created, made long enough and allocated, never cut.
+    Write,
+}
+
+/// The kinds of work. Paths are relative to `root`, the output folder, where one is given.
+#[derive(Debug)]
+pub enum Work {
+    /// Look at all files of a torrent, and at the free space.
+    Scan {
+        /// The output folder.
+        root: Arc<Path>,
+        /// The torrent.
+        meta: Arc<Metainfo>,
+        /// Whether missing bytes must fit.
+        access: Access,
+    },
+    /// Make the files without bytes.
+    CreateEmpty {
+        /// The output folder.
+        root: Arc<Path>,
+        /// The torrent.
+        meta: Arc<Metainfo>,
+    },
+    /// Open a file.
+    Open {
+        /// The output folder.
+        root: Arc<Path>,
+        /// The torrent.
+        meta: Arc<Metainfo>,
+        /// Index of the file.
+        file: u32,
+        /// What for.
+        mode: OpenMode,
+    },
+    /// Map a window and make its pages present.
+    Map {
+        /// The file, open for writing if `access` is.
+        file: Handle,
+        /// For messages.
+        path: PathBuf,
+        /// Where the window begins in the file.
+        offset: u64,
+        /// Bytes of the window.
+        len: u32,
+        /// What the map is to allow.
+        access: MapAccess,
+        /// Which pages to make present.
+        populate: Populate,
+    },
+    /// Make the pages of a map present.
+    Populate {
+        /// The map.
+        map: Arc<Map>,
+        /// For messages.
+        path: PathBuf,
+    },
+    /// Drop a map.
+    Unmap {
+        /// The last reference but for jobs under way on the same lane.
+        map: Arc<Map>,
+    },
+    /// Fill a buffer with a window.
+    Read {
+        /// The file.
+        file: Handle,
+        /// For messages.
+        path: PathBuf,
+        /// Where the window begins in the file.
+        offset: u64,
+        /// Bytes of the window.
+        len: u32,
+        /// Memory to use again.
+        buffer: Vec<u8>,
+        /// The file is known to hold zeros there: it need not be asked.
+        fresh: bool,
+    },
+    /// Write part of a window back.
+    Write {
+        /// The file, open for writing.
+        file: Handle,
+        /// The output folder.
+        root: Arc<Path>,
+        /// For messages.
+        path: PathBuf,
+        /// Where the window begins in the file.
+        offset: u64,
+        /// The window.
+        bytes: Arc<Vec<u8>>,
+        /// Which of its bytes to write.
+        range: Range<usize>,
+    },
+    /// Bring files and folders to the disk.
+    Sync {
+        /// The output folder.
+        root: Arc<Path>,
+        /// Files that were written.
+        files: Vec<SyncFile>,
+        /// Folders whose content changed.
+        dirs: Vec<PathBuf>,
+    },
+    /// Close a file that was read only, or bring it to the disk and close it.
+    Close {
+        /// The last reference but for jobs under way.
+        file: Handle,
+        /// For messages.
+        path: PathBuf,
+        /// Whether it was written since the last sync.
+        written: bool,
+    },
+}
+
+/// A file to bring to the disk.
+#[derive(Debug)]
+pub struct SyncFile {
+    /// The file, open since before the first byte was stored.
+    pub file: Handle,
+    /// For messages.
+    pub path: PathBuf,
+    /// Whether its length and allocation are new too.
+    pub created: bool,
+}
+
+/// The result of a job.
+#[derive(Debug)]
+pub struct Done {
+    /// Which job.
+    pub id: JobId,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a job, by its kind.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Of `Scan`.
+    Scanned(Result<Scan, StorageError>),
+    /// Of `CreateEmpty`: folders whose content changed.
+    CreatedEmpty(Result<Vec<PathBuf>, StorageError>),
+    /// Of `Open`.
+    Opened(Result<Opened, StorageError>),
+    /// Of `Map`.
+    Mapped(Result<Arc<Map>, MapError>),
+    /// Of `Read`.
+    Read(Result<Vec<u8>, StorageError>),
+    /// Of `Populate`, `Write`, `Sync` and `Close`.
+    Finished(Result<(), StorageError>),
+    /// Of `Unmap`.
+    Unmapped,
+}
+
+/// What a torrent's files look like before it begins.
+#[derive(Debug)]
+pub struct Scan {
+    /// One for each file of the metainfo.
+    pub files: Vec<Presence>,
+}
+
+/// Whether a file is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// No such file.
+    Absent,
+    /// Fewer bytes than the torrent needs.
+    Short,
+    /// Enough bytes, or a pad file, which needs none.
+    Whole,
+}
+
+/// What came of opening a file.
+#[derive(Debug)]
+pub enum Opened {
+    /// There is none, or it is too short to be read from.
+    Absent,
+    /// It is open.
+    Open {
+        /// The file.
+        file: Handle,
+        /// It may be written.
+        is_writable: bool,
+        /// The length that it had; what lies behind is zeros.
+        len_before: u64,
+        /// Every byte has its place on the disk; if not, a store to a map of it may fail.
+        allocated: bool,
+        /// Folders whose content changed.
+        dirs: Vec<PathBuf>,
+    },
+}
+
+/// Why a window could not be mapped.
+#[derive(Debug)]
+pub enum MapError {
+    /// The file system does not map this file.
+    Refused(io::Error),
+    /// The file cannot be used at all.
+    Failed(StorageError),
+}
+
+impl Job {
+    /// Where it waits for its turn.
+    pub fn lane(&self) -> Lane {
+        match &self.work {
+            Work::Map { .. } | Work::Populate { .. } | Work::Unmap { .. } | Work::Read { .. } => {
+                Lane::Paging
+            }
+            Work::Open { mode, .. } => match mode {
+                OpenMode::Read => Lane::Paging,
+                OpenMode::Write => Lane::Disk,
+            },
+            Work::Scan { .. }
+            | Work::CreateEmpty { .. }
+            | Work::Write { .. }
+            | Work::Sync { .. }
+            | Work::Close { .. } => Lane::Disk,
+        }
+    }
+}

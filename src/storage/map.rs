@@ -1,0 +1,208 @@
+//! Mapped windows: the only place where bytes of a map are touched.
+//!
+//! A [`Map`] is a run of one file, shared with the page cache. Bytes go in by [`Map::write`] and
+//! are looked at by [`with_slices`], whose slices live only while its closure runs. Both happen on
+//! the loop thread, which owns the window table; other threads create maps, populate their pages
+//! and drop them, but neither load from nor store to them.
+#![expect(
+    unsafe_code,
+    reason = "memory that the file system also owns has no safe type"
+)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::ptr;
+use std::slice;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+/// A shared mapping of part of a file; unmapped when dropped.
+#[derive(Debug)]
+pub struct Map {
+    raw: MmapRaw,
+    access: MapAccess,
+}
+
+/// What a mapping allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapAccess {
+    /// Loads only.
+    Read,
+    /// Loads and stores.
+    Write,
+}
+
+impl Map {
+    /// Maps `len` bytes of `file` from `offset` on, shared with the page cache.
+    ///
+    /// # Errors
+    /// What `mmap` says; `UnexpectedEof` if the file ends before the range does, as the pages
+    /// behind its end could not be touched.
+    pub fn new(file: &File, offset: u64, len: u32, access: MapAccess) -> io::Result<Self> {
+        if file.metadata()?.len() < offset + u64::from(len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut options = MmapOptions::new();
+        options.offset(offset).len(len as usize);
+        let raw = match access {
+            MapAccess::Read => options.map_raw_read_only(file)?,
+            MapAccess::Write => options.map_raw(file)?,
+        };
+        Ok(Self { raw, access })
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Whether there are no bytes, which `mmap` does not allow.
+    pub fn is_empty(&self) -> bool {
+        self.raw.len() == 0
+    }
+
+    /// What the mapping allows.
+    pub fn access(&self) -> MapAccess {
+        self.access
+    }
+
+    /// The mapping for `madvise`.
+    pub(super) fn raw(&self) -> &MmapRaw {
+        &self.raw
+    }
+
+    /// Copies `bytes` to `offset` of the mapping.
+    ///
+    /// # Panics
+    /// If they do not fit, or the mapping is for loads only.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        assert_eq!(self.access, MapAccess::Write, "store to a read-only map");
+        let end = offset.checked_add(bytes.len()).expect("offset in a window");
+        assert!(end <= self.raw.len(), "store of {end} B past the window");
+        // SAFETY: `raw` maps `raw.len()` writable bytes for as long as `self` lives, and the range
+        // lies within them (asserted above). `bytes` cannot overlap it: slices of a map exist only
+        // inside `with_slices`, whose closure is not handed any `Map`. No other thread of ours
+        // loads or stores here (module doc). Other processes may change the file at any time;
+        // the bytes are never trusted before they hash right. If the file system cannot back the
+        // page (truncated, device gone), the kernel raises SIGBUS; allocation before mapping and
+        // the length check of `new` make that a fault of the device or of another process.
+        unsafe {
+            ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                self.raw.as_mut_ptr().add(offset),
+                bytes.len(),
+            );
+        }
+    }
+}
+
+/// A run of bytes to look at.
+#[derive(Clone, Copy)]
+pub enum Part<'a> {
+    /// Bytes of ordinary memory.
+    Bytes(&'a [u8]),
+    /// `len` bytes of a map from `start` on.
+    Map {
+        /// The mapping.
+        map: &'a Map,
+        /// First byte.
+        start: usize,
+        /// Number of bytes.
+        len: usize,
+    },
+}
+
+impl Part<'_> {
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Map { len, .. } => *len,
+        }
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Runs `look` on the bytes of `parts`, which it cannot keep.
+///
+/// # Panics
+/// If there are more than [`PARTS_MAX`] parts, or one reaches beyond its map.
+pub fn with_slices<R>(parts: &[Part<'_>], look: impl FnOnce(&[&[u8]]) -> R) -> R {
+    let mut slices: [&[u8]; PARTS_MAX] = [&[]; PARTS_MAX];
+    for (slice, part) in slices[..parts.len()].iter_mut().zip(parts) {
+        *slice = match *part {
+            Part::Bytes(bytes) => bytes,
+            Part::Map { map, start, len } => {
+                let Range { start, end } = start..start.checked_add(len).expect("in a window");
+                assert!(end <= map.raw.len(), "load of {end} B past the window");
+                // SAFETY: the range lies within the mapping (asserted above), which outlives this
+                // function as `parts` borrows it. `look` is generic over the slices' lifetime, so
+                // it cannot keep them, and it is called before we return; stores of ours need
+                // the loop thread, which is here. Another process may change the bytes while
+                // `look` reads them: they are only hashed or handed to the kernel, never used as
+                // indices or lengths. A page that the file system cannot back raises SIGBUS here,
+                // or EFAULT in a system call.
+                unsafe { slice::from_raw_parts(map.raw.as_ptr().add(start), len) }
+            }
+        };
+    }
+    look(&slices[..parts.len()])
+}
+
+/// Parts that [`with_slices`] takes at most: what `writev` is given at once.
+pub const PARTS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_of(bytes: &[u8]) -> File {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn stores_are_seen_by_loads_and_by_the_file() {
+        use std::os::unix::fs::FileExt;
+        let file = file_of(&[7; 10_000]);
+        let map = Map::new(&file, 4096, 5000, MapAccess::Write).unwrap();
+        map.write(10, b"abc");
+        let part = Part::Map {
+            map: &map,
+            start: 9,
+            len: 5,
+        };
+        with_slices(&[part, Part::Bytes(b"xy")], |slices| {
+            assert_eq!(slices, [&b"\x07abc\x07"[..], b"xy"]);
+        });
+        let mut read = [0; 5];
+        file.read_exact_at(&mut read, 4096 + 9).unwrap();
+        assert_eq!(&read, b"\x07abc\x07");
+    }
+
+    #[test]
+    fn range_past_the_end_of_the_file_is_refused() {
+        let file = file_of(&[7; 5000]);
+        let error = Map::new(&file, 4096, 905, MapAccess::Read).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            Map::new(&file, 4096, 904, MapAccess::Read).unwrap().len(),
+            904
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "past the window")]
+    fn store_past_the_window_panics() {
+        let file = file_of(&[7; 5000]);
+        let map = Map::new(&file, 0, 5000, MapAccess::Write).unwrap();
+        map.write(4998, b"abc");
+    }
+}

@@ -1,0 +1,663 @@
+//! Whom to serve: a function of rates, interest and chance to the set of unchoked peers.
+//!
+//! Every [`ROUND`] the slots are given out anew (BEP 3 "choking and optimistic unchoking").
+//! A leecher serves those that serve it best and, in one slot, somebody by chance for
+//! [`OPTIMISTIC_TURN`]. A seed lets everybody have a turn, those that waited longest first.
+//! Between rounds a free slot is given away at once; nobody loses one.
+//!
+//! How many slots there are follows the upstream: see [`Slots`].
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use crate::base::id::ConnId;
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
+
+/// Gives out the upload slots of one torrent.
+#[derive(Debug)]
+pub struct Choker {
+    rng: Rng,
+    next_round: Instant,
+    /// The peer that is served by chance, and since when.
+    optimistic: Option<(ConnId, Instant)>,
+    slots: Slots,
+}
+
+/// What the choice depends on, one for each connected peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// The peer.
+    pub conn: ConnId,
+    /// It wants something of us.
+    pub interested: bool,
+    /// It has a slot at the moment.
+    pub unchoked: bool,
+    /// It left our requests unanswered for too long.
+    pub snubbed: bool,
+    /// Payload from it, bytes per second.
+    pub down_rate: u64,
+    /// Payload to it, bytes per second.
+    pub up_rate: u64,
+    /// When it connected.
+    pub joined: Instant,
+    /// When it was last given a slot.
+    pub last_unchoked: Option<Instant>,
+}
+
+/// Which side of the exchange we are on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Pieces are missing: peers are served for what they give.
+    Leecher,
+    /// Nothing is missing: peers take turns.
+    Seed,
+}
+
+impl Choker {
+    /// No slot is given yet; the first round is one [`ROUND`] after `now`.
+    pub fn new(rng: Rng, now: Instant) -> Self {
+        Self {
+            rng,
+            next_round: now + ROUND,
+            optimistic: None,
+            slots: Slots::default(),
+        }
+    }
+
+    /// When [`Self::rechoke`] is due.
+    pub fn next_round(&self) -> Instant {
+        self.next_round
+    }
+
+    /// Slots at the moment.
+    pub fn slot_count(&self) -> usize {
+        self.slots.count
+    }
+
+    /// Gives the slots out anew; returns everybody who has one now.
+    ///
+    /// Before the round is due this only gives away what is free, as [`Self::unchoke_now`].
+    pub fn rechoke(&mut self, peers: &[Candidate], role: Role, now: Instant) -> Vec<ConnId> {
+        if now < self.next_round {
+            return self.unchoke_now(peers, role, now);
+        }
+        self.next_round = now + ROUND;
+        let interested: Vec<&Candidate> = peers.iter().filter(|p| p.interested).collect();
+        let served = interested.iter().filter(|p| p.unchoked).count();
+        let is_full = served >= self.slots.count && interested.len() > self.slots.count;
+        self.slots
+            .round(peers.iter().map(|p| p.up_rate).sum(), is_full);
+
+        let mut chosen = match role {
+            Role::Leecher => self.best_givers(interested, now),
+            Role::Seed => self.longest_waiting(interested, now),
+        };
+        // A slot that nobody asks for stays where it is: its owner may want something soon.
+        let idle = peers.iter().filter(|p| p.unchoked && !p.interested);
+        let free = self.slots.count.saturating_sub(chosen.len());
+        chosen.extend(idle.take(free).map(|p| p.conn));
+        chosen
+    }
+
+    /// Gives away slots that are free; returns everybody who has one now.
+    ///
+    /// Peers that have one keep it until the next round, and count only while they want
+    /// something.
+    pub fn unchoke_now(&mut self, peers: &[Candidate], role: Role, now: Instant) -> Vec<ConnId> {
+        assert!(
+            peers.iter().all(|p| p.joined <= now),
+            "peers come before they are served"
+        );
+        let served = peers.iter().filter(|p| p.unchoked && p.interested).count();
+        let mut chosen: Vec<ConnId> = peers
+            .iter()
+            .filter(|p| p.unchoked)
+            .map(|p| p.conn)
+            .collect();
+        let may_wait = |p: &&Candidate| p.interested && !p.unchoked;
+        let mut waiting: Vec<&Candidate> = peers.iter().filter(may_wait).collect();
+        if role == Role::Leecher {
+            waiting.retain(|p| !p.snubbed);
+        }
+        self.rng.shuffle(&mut waiting);
+        waiting.sort_by_key(|p| waiting_since(p));
+        let free = self.slots.count.saturating_sub(served);
+        chosen.extend(waiting.iter().take(free).map(|p| p.conn));
+        chosen
+    }
+
+    /// A leecher's choice: the best givers, and one by chance.
+    ///
+    /// Who gives nothing, without being asked in vain, comes behind all who give, those that
+    /// waited longest first: somebody has to begin.
+    fn best_givers(&mut self, mut interested: Vec<&Candidate>, now: Instant) -> Vec<ConnId> {
+        self.rng.shuffle(&mut interested);
+        interested.sort_by_key(|p| (Reverse(p.down_rate), waiting_since(p)));
+        let givers: Vec<&Candidate> = interested.iter().filter(|p| !p.snubbed).copied().collect();
+        let regular_count = self.slots.count - 1;
+        let earned = |conn| {
+            givers
+                .iter()
+                .take(regular_count)
+                .any(|p| p.conn == conn && p.down_rate > 0)
+        };
+        let is_turn_over = |(conn, since): (ConnId, Instant)| {
+            let is_there = interested.iter().any(|p| p.conn == conn);
+            !is_there || earned(conn) || since + OPTIMISTIC_TURN <= now
+        };
+        let optimistic = self
+            .optimistic
+            .filter(|&turn| !is_turn_over(turn))
+            .map(|(conn, _)| conn);
+
+        let others = givers
+            .iter()
+            .map(|p| p.conn)
+            .filter(|&conn| Some(conn) != optimistic);
+        let mut ranked: Vec<ConnId> = others.collect();
+        let spare = ranked.split_off(ranked.len().min(regular_count));
+        let mut chosen = ranked;
+        if optimistic.is_some() {
+            chosen.extend(optimistic);
+            return chosen;
+        }
+        interested.retain(|p| !chosen.contains(&p.conn));
+        self.optimistic = self.draw(&interested).map(|conn| (conn, now));
+        chosen.extend(self.optimistic.map(|(conn, _)| conn));
+        debug_assert!(self.optimistic.is_some() || spare.is_empty());
+        chosen
+    }
+
+    /// One of `peers` by chance; one that never had a slot is three times as likely (BEP 3).
+    fn draw(&mut self, peers: &[&Candidate]) -> Option<ConnId> {
+        let weight = |p: &Candidate| if p.last_unchoked.is_none() { 3 } else { 1 };
+        let total: u32 = peers.iter().map(|p| weight(p)).sum();
+        let mut ticket = self.rng.below(total.max(1));
+        for peer in peers {
+            match ticket.checked_sub(weight(peer)) {
+                None => return Some(peer.conn),
+                Some(rest) => ticket = rest,
+            }
+        }
+        None
+    }
+
+    /// A seed's choice: who is in the middle of a turn, then who waited longest.
+    fn longest_waiting(&mut self, mut interested: Vec<&Candidate>, now: Instant) -> Vec<ConnId> {
+        self.optimistic = None;
+        self.rng.shuffle(&mut interested);
+        interested.sort_by_key(|p| {
+            let is_in_turn = p.unchoked && !is_turn_over(p, now);
+            // Whoever has had its turn waits from now on.
+            let since = if p.unchoked {
+                now + SEED_TURN
+            } else {
+                waiting_since(p)
+            };
+            (Reverse(is_in_turn), since, Reverse(p.up_rate))
+        });
+        let chosen = interested.iter().take(self.slots.count);
+        chosen.map(|p| p.conn).collect()
+    }
+}
+
+/// Whether a peer that a seed serves has had its share. One that takes nothing does not need it.
+fn is_turn_over(peer: &Candidate, now: Instant) -> bool {
+    let since = peer.last_unchoked.unwrap_or(now);
+    let turn = if peer.up_rate > 0 {
+        SEED_TURN
+    } else {
+        IDLE_TURN
+    };
+    since + turn <= now
+}
+
+/// Since when a peer goes without a slot. Who waited longer comes first, newcomers like
+/// everybody: a stream of new names cannot keep anybody waiting for ever.
+fn waiting_since(peer: &Candidate) -> Instant {
+    peer.last_unchoked.map_or(peer.joined, |at| at + SEED_TURN)
+}
+
+/// The number of slots, by trial: one more as long as that carries more, one fewer as long as
+/// fewer carry as much.
+///
+/// Too many slots spread a seed's upstream over so many peers that none has a whole piece to
+/// pass on for long; too few leave it idle. What the line can carry is not known, only what it
+/// carried: after a change the sum of all rates is compared with what it was before, and half
+/// of an equal share tells whether the slot made a difference. If the sum is well below what
+/// was seen lately, there is room for one more without waiting.
+#[derive(Debug)]
+struct Slots {
+    count: usize,
+    /// Highest sum of rates lately, bytes per second.
+    peak: u64,
+    trial: Trial,
+    /// What the next trial is.
+    next: Direction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trial {
+    /// None for so many rounds.
+    Rest(u32),
+    /// There is one slot more, or fewer, than when the sum of rates was this.
+    Running(Direction, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    More,
+    Fewer,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            count: SLOTS_MIN,
+            peak: 0,
+            trial: Trial::Rest(0),
+            next: Direction::More,
+        }
+    }
+}
+
+impl Slots {
+    /// Takes in the sum of all upload rates at the end of a round, bytes per second. `is_full`:
+    /// all slots were in use, and more peers wait.
+    fn round(&mut self, rate: u64, is_full: bool) {
+        self.peak = rate.max(self.peak - self.peak / PEAK_DECAY);
+        if !is_full {
+            self.trial = Trial::Rest(0);
+            return;
+        }
+        let has_spare = rate < self.peak - self.peak / 8;
+        match self.trial {
+            Trial::Running(direction, before) if self.did_well(direction, rate, before) => {
+                self.try_out(direction, rate);
+            }
+            Trial::Running(Direction::More, _) => self.give_up(Direction::Fewer),
+            Trial::Running(Direction::Fewer, _) => self.give_up(Direction::More),
+            Trial::Rest(_) if has_spare => self.try_out(Direction::More, rate),
+            Trial::Rest(0) => self.try_out(self.next, rate),
+            Trial::Rest(rounds) => self.trial = Trial::Rest(rounds - 1),
+        }
+    }
+
+    fn did_well(&self, direction: Direction, rate: u64, before: u64) -> bool {
+        match direction {
+            Direction::More => rate > before + before / (2 * (self.count as u64 - 1)),
+            Direction::Fewer => rate + before / (2 * (self.count as u64 + 1)) > before,
+        }
+    }
+
+    fn try_out(&mut self, direction: Direction, rate: u64) {
+        self.trial = if self.step(direction) {
+            Trial::Running(direction, rate)
+        } else {
+            self.rest(direction)
+        };
+    }
+
+    /// Takes the last step back.
+    fn give_up(&mut self, back: Direction) {
+        self.step(back);
+        self.trial = self.rest(match back {
+            Direction::More => Direction::Fewer,
+            Direction::Fewer => Direction::More,
+        });
+    }
+
+    /// A pause, after which the other direction than `last` is tried.
+    fn rest(&mut self, last: Direction) -> Trial {
+        self.next = match last {
+            Direction::More => Direction::Fewer,
+            Direction::Fewer => Direction::More,
+        };
+        Trial::Rest(TRIAL_REST)
+    }
+
+    /// Changes the number by one; `false` if it is at its limit.
+    fn step(&mut self, direction: Direction) -> bool {
+        match direction {
+            Direction::More if self.count < SLOTS_MAX => self.count += 1,
+            Direction::Fewer if self.count > SLOTS_MIN => self.count -= 1,
+            Direction::More | Direction::Fewer => return false,
+        }
+        true
+    }
+}
+
+/// Time between two choices (BEP 3: ten seconds).
+pub const ROUND: Duration = Duration::from_secs(10);
+/// How long a leecher serves one peer by chance (BEP 3: 30 seconds).
+pub const OPTIMISTIC_TURN: Duration = Duration::from_secs(30);
+/// How long a seed serves a peer while others wait.
+pub const SEED_TURN: Duration = Duration::from_secs(20);
+/// How long a seed keeps a slot for a peer that takes nothing, while others wait.
+const IDLE_TURN: Duration = Duration::from_secs(10);
+/// Slots of a torrent at least (BEP 3: four downloaders) and at most.
+pub const SLOTS_MIN: usize = 4;
+/// See [`SLOTS_MIN`].
+pub const SLOTS_MAX: usize = 16;
+/// The peak loses one of so many parts each round: half of it in under two minutes.
+const PEAK_DECAY: u64 = 16;
+/// Rounds between a trial that changed nothing and the next.
+const TRIAL_REST: u32 = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_micros(1_000_000_000);
+
+    fn conn(index: u32) -> ConnId {
+        ConnId {
+            index,
+            generation: 1,
+        }
+    }
+
+    /// One column per peer: `#` in `interested`, `unchoked`, `snubbed`; rates are digits, and
+    /// `waits` says how many times ten seconds ago a peer was last unchoked (`-`: never).
+    fn peers(rows: [&str; 6]) -> Vec<Candidate> {
+        let [interested, unchoked, snubbed, down, up, waits] = rows.map(|row| {
+            let columns: Vec<char> = row.chars().collect();
+            columns
+        });
+        let rate = |column: char| u64::from(column.to_digit(10).unwrap()) * 1000;
+        let peer = |at: usize| Candidate {
+            conn: conn(at as u32),
+            interested: interested[at] == '#',
+            unchoked: unchoked[at] == '#',
+            snubbed: snubbed[at] == '#',
+            down_rate: rate(down[at]),
+            up_rate: rate(up[at]),
+            joined: Instant::ZERO,
+            last_unchoked: waits[at]
+                .to_digit(10)
+                .map(|tens| Instant::from_micros(NOW.as_micros() - u64::from(tens) * 10_000_000)),
+        };
+        (0..interested.len()).map(peer).collect()
+    }
+
+    fn shown(chosen: &[ConnId], peers: &[Candidate]) -> String {
+        let mark = |peer: &Candidate| {
+            if chosen.contains(&peer.conn) {
+                '#'
+            } else {
+                '.'
+            }
+        };
+        assert!(chosen.iter().all(|c| peers.iter().any(|p| p.conn == *c)));
+        peers.iter().map(mark).collect()
+    }
+
+    /// A choker whose first round is at [`NOW`].
+    fn choker(rng_seed: u64) -> Choker {
+        let created = Instant::from_micros(NOW.as_micros() - ROUND.as_micros() as u64);
+        Choker::new(Rng::new(rng_seed), created)
+    }
+
+    #[test]
+    fn leecher_serves_the_best_givers_and_one_by_chance() {
+        #[rustfmt::skip]
+        let cases = [
+            // what it shows            interest  unchoked  snubbed   down      always    never
+            ("three best givers",       "######", "......", "......", "987654", "###...", "......"),
+            ("only who is interested",  ".#####", "......", "......", "987654", ".###..", "#....."),
+            ("not who snubs",           "######", "......", "#.....", "987654", ".###..", "......"),
+            ("few: all are served",     "####..", "......", "......", "987654", "####..", "....##"),
+            ("snubbers have the chance","###...", "......", "###...", "987654", "......", "...###"),
+            ("no interest, no slot",    "......", "......", "......", "987654", "......", "######"),
+            ("idle slots stay",         "##....", "...##.", "......", "987654", "##.##.", "..#..#"),
+        ];
+        for (name, interested, unchoked, snubbed, down, always, never) in cases {
+            for rng_seed in 0..50 {
+                let rows = [interested, unchoked, snubbed, down, "000000", "------"];
+                let peers = peers(rows);
+                let chosen = choker(rng_seed).rechoke(&peers, Role::Leecher, NOW);
+                assert!(chosen.len() <= SLOTS_MIN, "{name}");
+                let chosen = shown(&chosen, &peers);
+                for ((chosen, always), never) in
+                    chosen.chars().zip(always.chars()).zip(never.chars())
+                {
+                    assert!(always == '.' || chosen == '#', "{name}");
+                    assert!(never == '.' || chosen == '.', "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chance_favours_newcomers_three_to_one() {
+        // Three better givers take the regular slots; one of five others had a slot before.
+        let rows = [
+            "########", "........", "........", "99900000", "00000000", "---4----",
+        ];
+        let peers = peers(rows);
+        let mut wins = [0u32; 8];
+        for rng_seed in 0..2600 {
+            let chosen = choker(rng_seed).rechoke(&peers, Role::Leecher, NOW);
+            let lucky = chosen.iter().find(|c| c.index >= 3).unwrap();
+            wins[lucky.index as usize] += 1;
+        }
+        assert!((150..=250).contains(&wins[3]), "{wins:?}");
+        assert!(
+            wins[4..].iter().all(|n| (500..=700).contains(n)),
+            "{wins:?}"
+        );
+    }
+
+    #[test]
+    fn chance_lasts_thirty_seconds_unless_the_peer_earns_its_slot() {
+        let rows = [
+            "########", "........", "........", "99900000", "00000000", "--------",
+        ];
+        let mut peers = peers(rows);
+        let mut choker = choker(1);
+        let lucky = |chosen: Vec<ConnId>| chosen.into_iter().find(|c| c.index >= 3).unwrap();
+        let mut now = NOW;
+        let first = lucky(choker.rechoke(&peers, Role::Leecher, now));
+        for _ in 0..2 {
+            now += ROUND;
+            assert_eq!(lucky(choker.rechoke(&peers, Role::Leecher, now)), first);
+        }
+        peers[first.index as usize].down_rate = 20_000;
+        now = choker.next_round();
+        let chosen = choker.rechoke(&peers, Role::Leecher, now);
+        assert_eq!(chosen.len(), SLOTS_MIN);
+        assert!(chosen.contains(&first), "earned");
+        let second = chosen.iter().find(|c| c.index >= 3 && **c != first);
+        assert!(second.is_some(), "and the chance goes to another");
+    }
+
+    #[test]
+    fn seed_serves_those_who_waited_longest() {
+        #[rustfmt::skip]
+        let cases = [
+            // what it shows                  interest  unchoked  up        waits     chosen
+            ("never served before served",    "######", "......", "000000", "11----", "..####"),
+            ("longest wait first",            "######", "......", "000000", "987654", "####.."),
+            ("turns are finished",            "######", "####..", "555500", "111199", "####.."),
+            ("turns end, slowest yield",      "######", "####..", "576500", "222299", ".##.##"),
+            ("nobody waits: turns go on",     "####..", "####..", "555500", "999999", "####.."),
+            ("who takes nothing yields",      "#####.", "####..", "550500", "111199", "##.##."),
+            ("interest counts",               ".#####", "......", "000000", "998765", ".####."),
+        ];
+        for (name, interested, unchoked, up, waits, chosen) in cases {
+            for rng_seed in 0..20 {
+                let rows = [interested, unchoked, "......", "000000", up, waits];
+                let peers = peers(rows);
+                let mut choker = choker(rng_seed);
+                choker.slots.trial = Trial::Rest(9);
+                let got = choker.rechoke(&peers, Role::Seed, NOW);
+                assert_eq!(shown(&got, &peers), chosen, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn free_slot_is_given_away_at_once_and_none_is_taken() {
+        #[rustfmt::skip]
+        let cases = [
+            // what it shows                 role           interest  unchoked  snubbed   chosen
+            ("all fit",                      Role::Leecher, "###...", "......", "......", "###..."),
+            ("longest wait first",           Role::Seed,    "######", "##....", "......", "####.."),
+            ("none is free",                 Role::Seed,    "######", "####..", "......", "####.."),
+            ("idle owners do not count",     Role::Seed,    "...###", "###...", "......", "######"),
+            ("nobody loses a slot",          Role::Seed,    "######", "#####.", "......", "#####."),
+            ("a leecher lets snubbers wait", Role::Leecher, "######", "......", "#.....", ".####."),
+            ("a seed does not mind",         Role::Seed,    "######", "......", "#.....", "####.."),
+        ];
+        for (name, role, interested, unchoked, snubbed, chosen) in cases {
+            let rows = [interested, unchoked, snubbed, "000000", "000000", "987654"];
+            let peers = peers(rows);
+            let mut early = Choker::new(Rng::new(1), NOW);
+            let got = early.unchoke_now(&peers, role, NOW);
+            assert_eq!(shown(&got, &peers), chosen, "{name}");
+            let got = early.rechoke(&peers, role, NOW);
+            assert_eq!(
+                shown(&got, &peers),
+                chosen,
+                "{name}: before the round is due"
+            );
+            assert_eq!(early.next_round(), NOW + ROUND);
+        }
+    }
+
+    /// A seed or leecher with so many interested peers; carries out what the choker says, and
+    /// serves each at `rate` of who has a slot and how many have.
+    struct Line<F> {
+        peers: Vec<Candidate>,
+        choker: Choker,
+        now: Instant,
+        rate: F,
+    }
+
+    impl<F: Fn(u64) -> u64> Line<F> {
+        fn new(count: u32, rng_seed: u64, rate: F) -> Self {
+            let peer = |index| Candidate {
+                conn: conn(index),
+                interested: true,
+                unchoked: false,
+                snubbed: false,
+                down_rate: 0,
+                up_rate: 0,
+                joined: NOW,
+                last_unchoked: None,
+            };
+            let choker = Choker::new(Rng::new(rng_seed), NOW);
+            Self {
+                peers: (0..count).map(peer).collect(),
+                choker,
+                now: NOW,
+                rate,
+            }
+        }
+
+        fn round(&mut self, role: Role) {
+            self.now = self.choker.next_round();
+            let chosen = self.choker.rechoke(&self.peers, role, self.now);
+            let rate = (self.rate)(chosen.len() as u64);
+            for peer in &mut self.peers {
+                let is_chosen = chosen.contains(&peer.conn);
+                if is_chosen && !peer.unchoked {
+                    peer.last_unchoked = Some(self.now);
+                }
+                peer.unchoked = is_chosen;
+                peer.up_rate = if is_chosen { rate } else { 0 };
+            }
+        }
+    }
+
+    /// Goal: a seed leaves nobody out, a leecher starves nobody who gives nothing yet.
+    /// Method: 50 interested peers, many seeds; count the time until each was served.
+    #[test]
+    fn everybody_of_fifty_has_a_turn() {
+        for rng_seed in 0..20 {
+            for (role, bound) in [(Role::Seed, 50 / 4 * 20 + 40), (Role::Leecher, 600)] {
+                let mut line = Line::new(50, rng_seed, |served| 1000 / served);
+                while line.peers.iter().any(|p| p.last_unchoked.is_none()) {
+                    line.round(role);
+                    let passed = (line.now - NOW).as_secs();
+                    assert!(passed <= bound, "{role:?}: {passed} s, rng_seed {rng_seed}");
+                }
+            }
+        }
+    }
+
+    /// Goal: newcomers cannot keep a waiting peer from its turn at a seed.
+    /// Method: four new peers arrive in every round.
+    #[test]
+    fn stream_of_newcomers_starves_nobody() {
+        let mut line = Line::new(20, 1, |served| 1000 / served);
+        for _ in 0..20 {
+            line.round(Role::Seed);
+            for _ in 0..4 {
+                let newcomer = Candidate {
+                    conn: conn(line.peers.len() as u32),
+                    unchoked: false,
+                    up_rate: 0,
+                    joined: line.now,
+                    last_unchoked: None,
+                    ..line.peers[0]
+                };
+                line.peers.push(newcomer);
+            }
+        }
+        assert!(line.peers[..20].iter().all(|p| p.last_unchoked.is_some()));
+    }
+
+    #[test]
+    fn slots_follow_what_the_line_carries() {
+        type Rate = fn(u64) -> u64;
+        let cases: [(&str, Rate, std::ops::RangeInclusive<usize>); 4] = [
+            (
+                "one peer fills the line",
+                |served| 1_000_000 / served,
+                4..=5,
+            ),
+            ("peers are slow", |_| 1000, 15..=16),
+            ("eight fill the line", |served| 8000 / served.max(8), 7..=9),
+            ("nobody takes anything", |_| 0, 4..=5),
+        ];
+        for (name, rate, slots) in cases {
+            let mut line = Line::new(50, 1, rate);
+            for round in 0..200 {
+                line.round(Role::Seed);
+                if round > 40 {
+                    let count = line.choker.slot_count();
+                    assert!(slots.contains(&count), "{name}: {count} in round {round}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slots_close_again_when_the_line_becomes_narrow() {
+        let mut line = Line::new(50, 1, |_| 1000);
+        (0..60).for_each(|_| line.round(Role::Seed));
+        assert!(line.choker.slot_count() >= SLOTS_MAX - 1);
+        let mut narrow = Line {
+            peers: line.peers,
+            choker: line.choker,
+            now: line.now,
+            rate: |served| 4000 / served,
+        };
+        (0..120).for_each(|_| narrow.round(Role::Seed));
+        assert!(narrow.choker.slot_count() <= SLOTS_MIN + 1);
+    }
+
+    #[test]
+    fn same_seed_makes_the_same_choice() {
+        let run = |rng_seed| {
+            let mut line = Line::new(30, rng_seed, |_| 7);
+            (0..20).for_each(|_| line.round(Role::Leecher));
+            let served = line.peers.iter().map(|p| p.last_unchoked);
+            served.collect::<Vec<_>>()
+        };
+        assert_eq!(run(5), run(5));
+        assert_ne!(run(5), run(6));
+    }
+}
