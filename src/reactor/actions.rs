@@ -1,0 +1,155 @@
+//! Carries out what the engine and storage ask for, and carries answers back.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use mio::Waker;
+
+use crate::base::time::Instant;
+use crate::engine::action::{Action, LookupId, Report, StorageAction};
+use crate::storage::{self, jobs};
+
+use super::Reactor;
+use super::lanes::{self, Answer, Ending, Lane, LaneDied, Question};
+
+/// The helper threads.
+pub struct Lanes {
+    names: Lane<Question, Answer>,
+    paging: Lane<jobs::Job, jobs::Done>,
+    disk: Lane<jobs::Job, jobs::Done>,
+}
+
+impl Lanes {
+    /// Starts the three threads.
+    pub fn start(waker: &Arc<Waker>) -> io::Result<Self> {
+        Ok(Self {
+            names: Lane::start("names", lanes::resolve, Ending::Abandon, waker)?,
+            paging: Lane::start("paging", jobs::run, Ending::Finish, waker)?,
+            disk: Lane::start("disk", jobs::run, Ending::Finish, waker)?,
+        })
+    }
+
+    /// Whether storage will hear of a job.
+    pub fn is_disk_busy(&self) -> bool {
+        self.paging.is_busy() || self.disk.is_busy()
+    }
+}
+
+impl Reactor {
+    /// Does everything that the engine asks for. Due after each of its inputs.
+    pub(super) fn run_actions(&mut self, now: Instant) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Connect { conn, remote } => self.connect(conn, remote, now),
+                Action::Close { conn } => self.drop_stream(conn),
+                Action::Flush { conn } => self.flush(conn),
+                Action::Resolve { lookup, host, port } => self.resolve(lookup, host, port, now),
+                Action::Storage(action) => self.storage_action(action),
+                Action::Report(report) => self.report(report),
+            }
+        }
+    }
+
+    /// Looks `host` up: addresses at once, names on their lane.
+    fn resolve(&mut self, lookup: LookupId, host: String, port: u16, now: Instant) {
+        let literal = host.trim_start_matches('[').trim_end_matches(']');
+        match literal.parse::<IpAddr>() {
+            Ok(ip) => {
+                let addresses = vec![(ip, port).into()];
+                self.engine.resolved(lookup, Ok(addresses), now);
+            }
+            Err(_) => self.lanes.names.submit(Question { lookup, host, port }),
+        }
+    }
+
+    fn storage_action(&mut self, action: StorageAction) {
+        let storage = &mut self.storage;
+        match action {
+            StorageAction::Open { torrent, meta } => storage.add(torrent, meta),
+            StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
+            StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
+            StorageAction::Store { slot, bytes } => storage.store(slot, &bytes),
+            StorageAction::Check { torrent, piece } => storage.check(torrent, piece),
+            StorageAction::Settle { torrent } => storage.settle(torrent),
+            StorageAction::Sync { torrent } => storage.sync(torrent),
+            StorageAction::Close { torrent } => storage.remove(torrent),
+        }
+    }
+
+    /// Tells the engine what storage says.
+    pub(super) fn storage_event(&mut self, event: storage::Event, now: Instant) {
+        use storage::Event;
+        let engine = &mut self.engine;
+        match event {
+            Event::Scanned {
+                torrent,
+                candidates,
+            } => engine.scanned(torrent, candidates, now),
+            Event::Checked {
+                torrent,
+                piece,
+                verdict,
+            } => engine.piece_checked(torrent, piece, verdict, now),
+            Event::Readable => self.parked.move_to(&mut self.ready),
+            Event::Settled { torrent } => engine.settled(torrent, now),
+            Event::Durable { torrent } => engine.durable(torrent, now),
+            Event::Failed { torrent, error } => {
+                log::warn!("storage failed torrent={torrent} error={error}");
+                engine.storage_failed(torrent, error.to_string(), now);
+            }
+        }
+    }
+
+    /// Gives storage's jobs to the threads that may block.
+    pub(super) fn submit_jobs(&mut self) {
+        while let Some(job) = self.storage.poll_job() {
+            match job.lane() {
+                jobs::Lane::Paging => self.lanes.paging.submit(job),
+                jobs::Lane::Disk => self.lanes.disk.submit(job),
+            }
+        }
+    }
+
+    /// Carries home what the threads have done.
+    pub(super) fn take_lane_results(&mut self, now: Instant) -> Result<(), LaneDied> {
+        while let Some(Answer { lookup, result }) = self.lanes.names.poll_done()? {
+            self.engine.resolved(lookup, result, now);
+            self.run_actions(now);
+        }
+        while let Some(done) = self.lanes.paging.poll_done()? {
+            self.storage.job_done(done);
+        }
+        while let Some(done) = self.lanes.disk.poll_done()? {
+            self.storage.job_done(done);
+        }
+        self.take_storage_events(now);
+        Ok(())
+    }
+
+    /// Keeps `report` for the user. If nobody listens, news of peers and trackers are dropped
+    /// rather than kept without bound; those of torrents are few.
+    fn report(&mut self, report: Report) {
+        if self.reports.len() >= REPORTS_MAX && is_passing_news(&report) {
+            log::debug!("report dropped reports={}", self.reports.len());
+        } else {
+            self.reports.push_back(report);
+        }
+    }
+}
+
+/// Whether the network can make any number of such reports.
+fn is_passing_news(report: &Report) -> bool {
+    match report {
+        Report::State { .. } | Report::Complete { .. } | Report::Durable { .. } => false,
+        Report::TrackerFailed { .. }
+        | Report::TrackerAnswered { .. }
+        | Report::NameFailed { .. }
+        | Report::PeerJoined { .. }
+        | Report::PeerLeft { .. }
+        | Report::PeerBanned { .. } => true,
+    }
+}
+
+/// Reports that wait for the user before news of peers are dropped.
+const REPORTS_MAX: usize = 4096;

@@ -1,0 +1,411 @@
+//! The shell around the engine: owns poll, sockets, clock, storage and helper threads, turns
+//! readiness into inputs of the engine, and its actions into system calls. Decides nothing.
+//!
+//! ```text
+//!            events                     inputs
+//! poll ──▶ slots, ready ──▶ turns ──────────────▶ engine
+//!  ▲                          │ store, lend          │ actions
+//!  │ Waker                    ▼                      ▼
+//! lanes ◀──── jobs ──── storage ◀──────────── sockets, storage, lanes, reports
+//! ```
+//!
+//! One pass of the loop is [`Reactor::turn`]. Every part of it has a budget of bytes or events
+//! (see [`ready`]); what is left over waits for the next pass, which then polls without waiting.
+//!
+//! | file      | owns |
+//! |-----------|------|
+//! | `slots`   | the sockets, by connection; what a token stands for |
+//! | `ready`   | who is next, and budgets |
+//! | `stream`  | turns of a connection: connect, read, write |
+//! | `accept`  | listening sockets in service |
+//! | `listen`  | opening the one port |
+//! | `lanes`   | helper threads |
+//! | `actions` | carrying out what engine and storage ask for |
+
+mod accept;
+mod actions;
+mod clock;
+mod lanes;
+pub mod listen;
+mod os;
+mod ready;
+mod slots;
+mod stream;
+mod udp;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::base::id::{PeerId, TorrentId};
+use crate::base::limits;
+use crate::base::plan::WritePlan;
+use crate::base::time::Instant;
+use crate::config::Config;
+use crate::engine::action::{Report, Snapshot};
+use crate::engine::{AddError, Engine, Secrets, TorrentSpec};
+use crate::storage::{Access, Storage, StorageOptions};
+
+use accept::Acceptor;
+use actions::Lanes;
+use clock::Clock;
+use lanes::LaneDied;
+use listen::{ListenError, Port};
+use ready::{Ready, TURN_LEN_MAX};
+use slots::{Slots, Source};
+use udp::Udp;
+
+/// Runs one engine over real sockets and files, on the thread that calls [`Reactor::turn`].
+pub struct Reactor {
+    engine: Engine,
+    storage: Storage,
+    clock: Clock,
+    poll: Poll,
+    events: Events,
+    lanes: Lanes,
+    signals: Option<Signals>,
+    signals_seen: u32,
+    port: u16,
+    bind: Option<IpAddr>,
+    acceptor: Acceptor,
+    udp: Vec<Udp>,
+    slots: Slots,
+    /// Connections with something to do now.
+    ready: Ready,
+    /// Connections with bytes to read, while storage has enough on its plate.
+    paused: Ready,
+    /// Connections whose next block to send is not in memory yet.
+    parked: Ready,
+    /// Whether the last pass left something to hash.
+    has_hash_work: bool,
+    receive_buffer: Box<[u8]>,
+    plan: WritePlan,
+    reports: VecDeque<Report>,
+}
+
+/// What a reactor is made of.
+#[derive(Clone, Debug)]
+pub struct ReactorOptions {
+    /// What the user set.
+    pub config: Config,
+    /// The folder of the data.
+    pub root: PathBuf,
+    /// Whether the data may be written.
+    pub access: Access,
+    /// Whether SIGINT and SIGTERM are counted instead of ending the process.
+    pub watch_signals: bool,
+}
+
+/// Why a reactor cannot start. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Peer ids and keys that others can guess are not acceptable.
+    #[error("the system gives no random numbers: {0}")]
+    Entropy(getrandom::Error),
+    /// Something that every process gets, unless a limit is reached.
+    #[error("the system refuses {what}: {source}; raise the limit on open files or threads")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why the loop cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReactorError {
+    /// The system's readiness queue fails.
+    #[error("cannot wait for events: {0}")]
+    Poll(io::Error),
+    /// A helper thread is gone.
+    #[error(transparent)]
+    Lane(#[from] LaneDied),
+}
+
+impl Reactor {
+    /// Opens the port and starts the helper threads; nothing is read or written before the
+    /// first torrent is added.
+    ///
+    /// # Errors
+    /// See [`StartError`]; its text names address and remedy.
+    pub fn new(options: ReactorOptions) -> Result<Self, StartError> {
+        let mut config = options.config;
+        config.conns_max = conns_max(config.conns_max);
+        let bind = config.bind;
+        let secrets = secrets().map_err(StartError::Entropy)?;
+        let port = listen::open(config.port, bind)?;
+
+        let poll = Poll::new().map_err(refused("an event queue"))?;
+        let waker = Waker::new(poll.registry(), Source::Waker.token());
+        let waker = Arc::new(waker.map_err(refused("an event queue"))?);
+        let lanes = Lanes::start(&waker).map_err(refused("a thread"))?;
+        let signals = if options.watch_signals {
+            Some(watch_signals(&poll).map_err(refused("signals"))?)
+        } else {
+            None
+        };
+        let Port { number, tcp, udp } = port;
+        let acceptor = Acceptor::new(tcp, poll.registry()).map_err(refused("an event queue"))?;
+        let udp = register_udp(udp, &poll).map_err(refused("an event queue"))?;
+
+        let storage = Storage::new(StorageOptions {
+            root: options.root,
+            kind: config.storage,
+            access: options.access,
+            windows_len_max: limits::WINDOWS_LEN_MAX,
+        });
+        let clock = Clock::start();
+        let mut engine = Engine::new(config, secrets, clock.now());
+        engine.listening(number);
+        let mut reactor = Self {
+            engine,
+            storage,
+            clock,
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            lanes,
+            signals,
+            signals_seen: 0,
+            port: number,
+            bind,
+            acceptor,
+            udp,
+            slots: Slots::default(),
+            ready: Ready::default(),
+            paused: Ready::default(),
+            parked: Ready::default(),
+            has_hash_work: false,
+            receive_buffer: vec![0; TURN_LEN_MAX].into(),
+            plan: WritePlan::default(),
+            reports: VecDeque::new(),
+        };
+        reactor.run_actions(clock.now());
+        log::info!("listening port={number}");
+        Ok(reactor)
+    }
+
+    /// Takes up a torrent.
+    ///
+    /// # Errors
+    /// The engine's, for instance that it is there already.
+    pub fn add_torrent(&mut self, spec: TorrentSpec) -> Result<TorrentId, AddError> {
+        let now = self.clock.now();
+        let added = self.engine.add_torrent(spec, now);
+        self.run_actions(now);
+        self.submit_jobs();
+        added
+    }
+
+    /// Begins to end in good order; [`Reactor::is_finished`] tells when that is done.
+    pub fn shutdown(&mut self) {
+        let now = self.clock.now();
+        self.engine.shutdown(now);
+        self.run_actions(now);
+        self.submit_jobs();
+    }
+
+    /// Whether the shutdown is through, as far as others are concerned.
+    pub fn is_finished(&self) -> bool {
+        self.engine.is_finished(self.clock.now())
+    }
+
+    /// A torrent's figures; `None` if there is no such torrent.
+    pub fn snapshot(&mut self, torrent: TorrentId) -> Option<Snapshot> {
+        self.engine.snapshot(torrent, self.clock.now())
+    }
+
+    /// The next news for the user.
+    pub fn poll_report(&mut self) -> Option<Report> {
+        self.reports.pop_front()
+    }
+
+    /// The port that is open, also if any was asked for.
+    pub fn local_port(&self) -> u16 {
+        self.port
+    }
+
+    /// How often SIGINT or SIGTERM came. Several within one pass count once.
+    pub fn signals_seen(&self) -> u32 {
+        self.signals_seen
+    }
+
+    /// The engine, for questions that need no answer in actions.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Waits for something to happen, `max_wait` at most, and deals with it.
+    ///
+    /// Returns early whenever there was an event; call it in a loop.
+    ///
+    /// # Errors
+    /// The loop cannot go on; see [`ReactorError`].
+    pub fn turn(&mut self, max_wait: Duration) -> Result<(), ReactorError> {
+        self.wait(max_wait).map_err(ReactorError::Poll)?;
+        let now = self.clock.now();
+        self.take_lane_results(now)?;
+        self.accept_turns(now);
+        for udp in &mut self.udp {
+            udp.turn(&mut self.receive_buffer);
+        }
+        let received = self.conn_turns();
+        self.hash(received);
+        let now = self.clock.now();
+        self.take_storage_events(now);
+        if self.engine.next_deadline().is_some_and(|at| at <= now) {
+            self.engine.timers_fired(now);
+            self.run_actions(now);
+        }
+        // Last, as a job may take the windows that a connection was promised for its turn.
+        self.submit_jobs();
+        Ok(())
+    }
+
+    /// Polls, and notes in the slots what is ready.
+    fn wait(&mut self, max_wait: Duration) -> io::Result<()> {
+        if !self.is_reading_paused() {
+            self.paused.move_to(&mut self.ready);
+        }
+        let timeout = self.timeout(max_wait);
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        for event in &self.events {
+            match Source::from_token(event.token()) {
+                Source::Conn(conn) => {
+                    if let Some(stream) = self.slots.get_mut(conn) {
+                        note(stream, event);
+                        self.ready.push(conn);
+                    }
+                }
+                Source::Waker => {} // results are looked for in every pass
+                Source::Signals => {
+                    let signals = self.signals.iter_mut().flat_map(Signals::pending);
+                    self.signals_seen += signals.count() as u32;
+                }
+                Source::Listener(place) => self.acceptor.set_acceptable(place),
+                Source::Udp(place) => self.udp[place].set_readable(),
+            }
+        }
+        Ok(())
+    }
+
+    /// How long to wait for events: not at all while work is left.
+    fn timeout(&self, max_wait: Duration) -> Duration {
+        let has_work = !self.ready.is_empty()
+            || self.has_hash_work
+            || self.acceptor.has_work()
+            || self.udp.iter().any(Udp::is_readable);
+        if has_work {
+            return Duration::ZERO;
+        }
+        let now = self.clock.now();
+        [self.engine.next_deadline(), self.acceptor.resumes_at()]
+            .into_iter()
+            .flatten()
+            .map(|at| at.since(now))
+            .fold(max_wait, Duration::min)
+    }
+
+    /// Hashes for this pass: at least as much as it received, so that the backlog cannot grow
+    /// for want of time.
+    fn hash(&mut self, received: usize) {
+        let budget = (received as u64).max(HASH_LEN_MIN);
+        self.storage.work(budget);
+        self.has_hash_work = self.storage.has_work();
+    }
+
+    /// Whether payload has to wait for storage. Only while something is under way that will end
+    /// the pause by itself: results of helper threads, or hashing in the next passes.
+    fn is_reading_paused(&self) -> bool {
+        let status = self.storage.status();
+        (status.waiting_bytes > limits::WAITING_LEN_MAX && self.lanes.is_disk_busy())
+            || (status.hash_backlog_bytes > limits::HASH_BACKLOG_MAX && self.has_hash_work)
+    }
+
+    /// Does what storage's events say.
+    fn take_storage_events(&mut self, now: Instant) {
+        while let Some(event) = self.storage.poll_event() {
+            self.storage_event(event, now);
+            self.run_actions(now);
+        }
+    }
+}
+
+/// Notes in `stream` what `event` says. Errors are found by reading and writing.
+fn note(stream: &mut slots::Stream, event: &Event) {
+    stream.is_read_closed |= event.is_read_closed();
+    stream.is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+    stream.is_writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+}
+
+/// Counts SIGINT and SIGTERM from now on.
+fn watch_signals(poll: &Poll) -> io::Result<Signals> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let token = Source::Signals.token();
+    poll.registry()
+        .register(&mut signals, token, Interest::READABLE)?;
+    Ok(signals)
+}
+
+/// Takes the UDP sockets into service.
+fn register_udp(sockets: Vec<mio::net::UdpSocket>, poll: &Poll) -> io::Result<Vec<Udp>> {
+    let mut udp = Vec::new();
+    for (place, mut socket) in sockets.into_iter().enumerate() {
+        let token = Source::Udp(place).token();
+        poll.registry()
+            .register(&mut socket, token, Interest::READABLE)?;
+        udp.push(Udp::new(socket));
+    }
+    Ok(udp)
+}
+
+/// Connections that the limit of descriptors allows, `wanted` at most; raises the soft limit.
+fn conns_max(wanted: u32) -> u32 {
+    let needed = u64::from(wanted) + DESCRIPTORS_OTHER;
+    let limit = os::raise_descriptor_limit(needed);
+    if limit >= needed {
+        return wanted;
+    }
+    let allowed = limit.saturating_sub(DESCRIPTORS_OTHER).max(limit / 3);
+    log::warn!("fewer connections than wanted wanted={wanted} conns_max={allowed} nofile={limit}");
+    u32::try_from(allowed).map_or(wanted, |allowed| allowed.min(wanted))
+}
+
+/// What only this process knows, from the system's generator.
+fn secrets() -> Result<Secrets, getrandom::Error> {
+    let mut id = [0; 12];
+    getrandom::fill(&mut id)?;
+    Ok(Secrets {
+        rng_seed: getrandom::u64()?,
+        peer_id: PeerId::ours(id),
+        key: getrandom::u32()?,
+    })
+}
+
+/// Says what the system refused at the start.
+fn refused(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::System { what, source }
+}
+
+/// Events taken from the system at a time; further ones wait there.
+const EVENTS_MAX: usize = 1024;
+/// Bytes that a pass may hash at least, about a millisecond's worth.
+const HASH_LEN_MIN: u64 = 1024 * 1024;
+/// Descriptors for everything but the connections that count against `conns_max`: streams that
+/// have not said what they are, files, the port, standard streams.
+const DESCRIPTORS_OTHER: u64 = limits::UNDECIDED_MAX as u64 + 256;
