@@ -58,6 +58,10 @@
 //! 3. The response is parsed as it comes, within limits; its peers become
 //!    [`Candidates`](discovery::candidates::Candidates).
 //! 4. The torrent's timer takes those that are due and dials them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::iter_over_hash_type)
+)]
 
 pub mod base;
 pub mod cli;

@@ -1,3 +1,7 @@
 //! The `evpeer` binary: arguments to command to exit code.
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::iter_over_hash_type)
+)]
 
 fn main() {}
