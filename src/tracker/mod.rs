@@ -1,0 +1,3 @@
+//! Both sides of announces: whom to ask for peers, and when.
+
+pub mod client;
