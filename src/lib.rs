@@ -1,6 +1,73 @@
-//! skeleton
+//! A BitTorrent peer for the LAN: client and server in one binary, on one port, in one thread.
+//!
+//! The one idea of this house: **a pure core that is told the time and the bytes, and answers
+//! with actions; a thin shell that owns sockets, files and the clock**. The same core runs under
+//! the reactor (real sockets, real files) and under the simulator (virtual time, memory).
+//!
+//! ```text
+//!    sockets   timers   files               virtual clock   pipes   disk
+//!       │        │        │                       │           │       │
+//!    ┌──▼────────▼────────▼──┐  same calls  ┌─────▼───────────▼───────▼──┐
+//!    │   reactor + storage   │ ◀──────────▶ │        sim (World)         │
+//!    └───────────┬───────────┘              └─────────────┬──────────────┘
+//!                ▼   inputs(bytes, now)  ▲ actions        ▼
+//!  ┌──────────────────────────────────────────────────────────────────────┐
+//!  │ control       reports and figures as JSON                            │
+//!  │ engine        connections, timers; carries values between siblings   │
+//!  │ swarm (exchange)  │  tracker (client)  │  discovery (candidates)     │
+//!  │ meta          metainfo, geometry, safe paths, create                 │
+//!  │ wire          formats: bytes ↔ values                                │
+//!  │ base          ids, Instant, bitfield, timers, rng, limits            │
+//!  └──────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! # The law
+//!
+//! Everything from [`base`] to control is *pure*: no file, socket, thread, clock or
+//! environment, no iteration over hash tables, randomness only from [`base::rng`]. A layer knows
+//! those below it; [`swarm`], [`tracker`] and [`discovery`] never know each other; [`engine`] and
+//! [`storage`] never see each other and share the values [`Slot`](base::slot::Slot),
+//! [`WritePlan`](base::plan::WritePlan) and [`Verdict`](base::verdict::Verdict).
+//! `tests/tidy.rs` reads every path in the sources and keeps this true.
+//!
+//! # Walk one: a block, from socket to `have`
+//!
+//! 1. [`reactor`]: a socket is readable; the connection joins the ring of those with work and
+//!    gets a turn, in which the one receive buffer is filled.
+//! 2. [`Engine::received`](engine::Engine::received) takes one step of the bytes: the
+//!    [`Decoder`](wire::decoder::Decoder) says "so many bytes of payload of this block", and
+//!    [`Swarm::payload`](swarm::Swarm::payload) where they go: the block's one writer stores
+//!    straight away.
+//! 3. [`Storage::store`](storage::Storage::store) copies them, once, into the window of the file.
+//! 4. The block is whole: [`Picker::block_done`](swarm::picker::Picker::block_done) marks it, the
+//!    peer's queue of requests is filled up, and with the last block of a piece
+//!    [`Effect::Check`](swarm::Effect::Check) leaves.
+//! 5. [`Storage::work`](storage::Storage::work) hashes up to four pieces at once; the
+//!    [`Verdict`](base::verdict::Verdict) comes back through
+//!    [`Engine::piece_checked`](engine::Engine::piece_checked).
+//! 6. A good piece is set and logged; every connection hears of it in its next
+//!    [`write_plan`](engine::Engine::write_plan). For a bad one
+//!    [`Blame`](swarm::blame::Blame) finds who sent it.
+//!
+//! # Walk two: an announce, from the timer to a new peer
+//!
+//! 1. [`tracker::client::Client`] says that an announce is due, to which tracker, with which
+//!    event; [`engine::Action::Resolve`] asks for the address of its name.
+//! 2. [`Engine::resolved`](engine::Engine::resolved) opens a stream like any other; the request
+//!    of [`wire::http`] is what waits to be written.
+//! 3. The response is parsed as it comes, within limits; its peers become
+//!    [`Candidates`](discovery::candidates::Candidates).
+//! 4. The torrent's timer takes those that are due and dials them.
+
 pub mod base;
+pub mod cli;
 pub mod config;
+pub mod discovery;
+pub mod engine;
 pub mod meta;
+pub mod reactor;
+pub mod sim;
 pub mod storage;
+pub mod swarm;
+pub mod tracker;
 pub mod wire;

@@ -7,6 +7,22 @@ pub fn sha1(bytes: &[u8]) -> [u8; 20] {
     Sha1::digest(bytes).into()
 }
 
+/// SHA-1 of bytes that come one run after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Sha1Stream(Sha1);
+
+impl Sha1Stream {
+    /// Takes the bytes that follow those before.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes since the last call of this.
+    pub fn finish(&mut self) -> [u8; 20] {
+        self.0.finalize_reset().into()
+    }
+}
+
 /// The first eight bytes of the SHA-1 of `block`: enough to tell two senders' blocks apart.
 pub fn block_digest(block: &[u8]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = sha1(block);
@@ -26,5 +42,16 @@ mod tests {
             "a9993e364706816aba3e25717850c26c9cd0d89d"
         );
         assert_eq!(block_digest(b"abc"), 0xa999_3e36_4706_816a);
+    }
+
+    #[test]
+    fn stream_gives_the_digest_of_all_its_runs_and_begins_anew() {
+        let mut stream = Sha1Stream::default();
+        for _ in 0..2 {
+            stream.update(b"a");
+            stream.update(b"");
+            stream.update(b"bc");
+            assert_eq!(stream.finish(), sha1(b"abc"));
+        }
     }
 }

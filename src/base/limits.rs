@@ -80,6 +80,10 @@ pub const TRACKER_URL_LEN_MAX: usize = 2048;
 pub const TRACKER_TEXT_LEN_MAX: usize = 256;
 /// Longest `trackerid` that is sent back to its tracker, bytes.
 pub const TRACKER_ID_LEN_MAX: usize = 256;
+/// Addresses of a tracker's name that are tried, one after the other.
+pub const TRACKER_ADDRESSES_MAX: usize = 8;
+/// Redirects of one announce that are followed.
+pub const TRACKER_REDIRECTS_MAX: u32 = 5;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
 

@@ -58,7 +58,10 @@ enum State {
 impl Candidates {
     /// An empty set; `rng` chooses among addresses that are due.
     pub fn new(rng: Rng) -> Self {
-        Self { known: BTreeMap::new(), rng }
+        Self {
+            known: BTreeMap::new(),
+            rng,
+        }
     }
 
     /// Takes up an address; says whether it is new.
@@ -74,7 +77,14 @@ impl Candidates {
             return false;
         }
         let state = State::Idle(now);
-        self.known.insert(remote, Candidate { source, failures: 0, state });
+        self.known.insert(
+            remote,
+            Candidate {
+                source,
+                failures: 0,
+                state,
+            },
+        );
         true
     }
 
@@ -86,8 +96,12 @@ impl Candidates {
             return None;
         }
         let choice = self.rng.below(due as u32) as usize;
-        let (&remote, candidate) =
-            self.known.iter_mut().filter(|(_, c)| is_due(c)).nth(choice).expect("counted above");
+        let (&remote, candidate) = self
+            .known
+            .iter_mut()
+            .filter(|(_, c)| is_due(c))
+            .nth(choice)
+            .expect("counted above");
         candidate.state = State::Busy;
         Some(remote)
     }
@@ -112,7 +126,9 @@ impl Candidates {
 
     /// A connection that lasted for `age` ended.
     pub fn ended(&mut self, remote: SocketAddr, end: End, age: Duration, now: Instant) {
-        let Some(candidate) = self.known.get_mut(&remote) else { return };
+        let Some(candidate) = self.known.get_mut(&remote) else {
+            return;
+        };
         if candidate.state == State::Never {
             return;
         }
@@ -203,7 +219,10 @@ mod tests {
         candidates.take_due(now).expect("due");
         candidates.ended(addr(1), End::Never, Duration::ZERO, now);
         assert_eq!(candidates.next_deadline(), None);
-        assert!(!candidates.add(addr(1), Source::User, now), "it stays known as bad");
+        assert!(
+            !candidates.add(addr(1), Source::User, now),
+            "it stays known as bad"
+        );
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub enum Stage {
     Exchange(Box<Exchange>),
     /// A question to a tracker.
     Announce(Box<Announce>),
+    /// What it was for is done; it is being closed.
+    Closing,
 }
 
 /// Why we are connecting.
@@ -95,7 +97,10 @@ pub struct Head {
 
 impl Default for Head {
     fn default() -> Self {
-        Self { bytes: [0; HANDSHAKE_LEN], len: 0 }
+        Self {
+            bytes: [0; HANDSHAKE_LEN],
+            len: 0,
+        }
     }
 }
 

@@ -33,8 +33,8 @@ pub mod conn;
 pub mod outbox;
 mod peers;
 mod timers;
-mod torrents;
 pub mod torrent;
+mod torrents;
 
 pub use action::{Action, LookupId, Report, Snapshot, State, StorageAction};
 pub use torrent::{AddError, HostPort, TorrentSpec};
@@ -137,7 +137,12 @@ impl Engine {
     }
 
     /// A stream came in. `None`: there is no room for it, drop it.
-    pub fn accepted(&mut self, remote: SocketAddr, _local: SocketAddr, now: Instant) -> Option<ConnId> {
+    pub fn accepted(
+        &mut self,
+        remote: SocketAddr,
+        _local: SocketAddr,
+        now: Instant,
+    ) -> Option<ConnId> {
         let full = self.conns.len() >= self.config.conns_max as usize;
         if full || self.undecided >= limits::UNDECIDED_MAX || self.ending.is_some() {
             return None;
@@ -152,7 +157,9 @@ impl Engine {
 
     /// A stream that was dialled is established.
     pub fn connected(&mut self, conn: ConnId, _local: SocketAddr, now: Instant) {
-        let Some(state) = self.conn_mut(conn) else { return };
+        let Some(state) = self.conn_mut(conn) else {
+            return;
+        };
         state.last_in = now;
         let head = Stage::Undecided(Box::<Head>::default());
         let Stage::Dialling(purpose) = std::mem::replace(&mut state.stage, head) else {
@@ -164,14 +171,18 @@ impl Engine {
             Purpose::Peer(torrent) => self.greet(conn, torrent),
             Purpose::Announce(announce) => self.ask_tracker(conn, announce),
         }
-        self.timers.arm(TimerId::Conn(conn), now + limits::HANDSHAKE_TIMEOUT);
+        self.timers
+            .arm(TimerId::Conn(conn), now + limits::HANDSHAKE_TIMEOUT);
     }
 
     /// Bytes came in. One step: the caller stores what `store` says, then comes again with what
     /// was not used.
     pub fn received(&mut self, conn: ConnId, bytes: &[u8], now: Instant) -> Taken {
         let Some(state) = self.conn_mut(conn) else {
-            return Taken { used: bytes.len(), store: None };
+            return Taken {
+                used: bytes.len(),
+                store: None,
+            };
         };
         state.last_in = now;
         match &mut state.stage {
@@ -179,7 +190,10 @@ impl Engine {
             Stage::Undecided(_) => self.decide(conn, bytes, now),
             Stage::Greeting(..) => self.greeted(conn, bytes, now),
             Stage::Announce(_) => self.tracker_said(conn, bytes, now),
-            Stage::Dialling(_) => Taken { used: bytes.len(), store: None },
+            Stage::Dialling(_) | Stage::Closing => Taken {
+                used: bytes.len(),
+                store: None,
+            },
         }
     }
 
@@ -199,7 +213,9 @@ impl Engine {
 
     /// Appends what `conn` wants to write next to `plan`.
     pub fn write_plan(&mut self, conn: ConnId, plan: &mut WritePlan) {
-        let Some((generation, state)) = self.conns.get_mut(conn.index as usize) else { return };
+        let Some((generation, state)) = self.conns.get_mut(conn.index as usize) else {
+            return;
+        };
         if *generation != conn.generation {
             return;
         }
@@ -216,7 +232,9 @@ impl Engine {
 
     /// `n` bytes of the last plan left.
     pub fn sent(&mut self, conn: ConnId, n: usize, now: Instant) {
-        let Some((generation, state)) = self.conns.get_mut(conn.index as usize) else { return };
+        let Some((generation, state)) = self.conns.get_mut(conn.index as usize) else {
+            return;
+        };
         if *generation != conn.generation || n == 0 {
             return;
         }
@@ -291,7 +309,10 @@ impl Engine {
         self.generation = self.generation.wrapping_add(1);
         let deadline = conn.opened + patience;
         let index = self.conns.insert((self.generation, conn));
-        let id = ConnId { index: index as u32, generation: self.generation };
+        let id = ConnId {
+            index: index as u32,
+            generation: self.generation,
+        };
         self.timers.arm(TimerId::Conn(id), deadline);
         id
     }

@@ -107,8 +107,16 @@ mod tests {
 
     #[test]
     fn any_partial_write_goes_on_where_it_stopped() {
-        let block = BlockRef { piece: PieceIndex(1), begin: 64, len: 40 };
-        let messages = [Outgoing::Unchoke, Outgoing::Piece(block), Outgoing::Have(PieceIndex(3))];
+        let block = BlockRef {
+            piece: PieceIndex(1),
+            begin: 64,
+            len: 40,
+        };
+        let messages = [
+            Outgoing::Unchoke,
+            Outgoing::Piece(block),
+            Outgoing::Have(PieceIndex(3)),
+        ];
         let mut whole = Outbox::default();
         messages.iter().for_each(|m| whole.push(m.clone()));
         let mut plan = WritePlan::default();

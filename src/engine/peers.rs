@@ -22,18 +22,31 @@ use crate::wire::message::{Message, Outgoing};
 impl Engine {
     /// The first bytes of an incoming stream: a peer's handshake, or nothing we know.
     pub(super) fn decide(&mut self, id: ConnId, bytes: &[u8], now: Instant) -> Taken {
-        let Some(conn) = self.conn_mut(id) else { return Taken { used: bytes.len(), store: None } };
-        let Stage::Undecided(head) = &mut conn.stage else { unreachable!("matched by the caller") };
+        let Some(conn) = self.conn_mut(id) else {
+            return Taken {
+                used: bytes.len(),
+                store: None,
+            };
+        };
+        let Stage::Undecided(head) = &mut conn.stage else {
+            unreachable!("matched by the caller")
+        };
         let used = head.fill(bytes);
         match handshake::sniff(head.so_far()) {
             Sniff::Peer | Sniff::NeedMore => {}
             Sniff::Http => {
                 self.close(id, Ending::Fault("HTTP is not served yet"), now);
-                return Taken { used: bytes.len(), store: None };
+                return Taken {
+                    used: bytes.len(),
+                    store: None,
+                };
             }
             Sniff::Unknown => {
                 self.close(id, Ending::Fault("not a protocol that is spoken here"), now);
-                return Taken { used: bytes.len(), store: None };
+                return Taken {
+                    used: bytes.len(),
+                    store: None,
+                };
             }
         }
         let whole = head.whole().copied();
@@ -48,10 +61,14 @@ impl Engine {
 
     /// A stream that we dialled is up: our handshake goes first.
     pub(super) fn greet(&mut self, id: ConnId, torrent: TorrentId) {
-        let Some(running) = self.torrents.get(&torrent) else { return };
+        let Some(running) = self.torrents.get(&torrent) else {
+            return;
+        };
         let info_hash = running.swarm.meta().info_hash;
         let bytes = self.our_handshake(info_hash);
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = self.conn_mut(id) else {
+            return;
+        };
         conn.stage = Stage::Greeting(torrent, Box::default());
         conn.outbox.push(Outgoing::Raw(bytes));
         self.flush(id);
@@ -59,12 +76,20 @@ impl Engine {
 
     /// Bytes of the other handshake, on a stream that we dialled.
     pub(super) fn greeted(&mut self, id: ConnId, bytes: &[u8], now: Instant) -> Taken {
-        let Some(conn) = self.conn_mut(id) else { return Taken { used: bytes.len(), store: None } };
+        let Some(conn) = self.conn_mut(id) else {
+            return Taken {
+                used: bytes.len(),
+                store: None,
+            };
+        };
         let Stage::Greeting(torrent, head) = &mut conn.stage else {
             unreachable!("matched by the caller")
         };
         let (torrent, used) = (*torrent, head.fill(bytes));
-        let wrong = !matches!(handshake::sniff(head.so_far()), Sniff::Peer | Sniff::NeedMore);
+        let wrong = !matches!(
+            handshake::sniff(head.so_far()),
+            Sniff::Peer | Sniff::NeedMore
+        );
         let whole = head.whole().copied();
         if wrong {
             self.close(id, Ending::Fault("does not speak the peer protocol"), now);
@@ -78,8 +103,16 @@ impl Engine {
     }
 
     fn our_handshake(&self, info_hash: crate::base::id::InfoHash) -> Bytes {
-        let reserved = Reserved { fast: self.config.fast, extended: true, dht: false };
-        let ours = Handshake { reserved, info_hash, peer_id: self.secrets.peer_id };
+        let reserved = Reserved {
+            fast: self.config.fast,
+            extended: true,
+            dht: false,
+        };
+        let ours = Handshake {
+            reserved,
+            info_hash,
+            peer_id: self.secrets.peer_id,
+        };
         Bytes::copy_from_slice(&ours.encode())
     }
 
@@ -95,16 +128,28 @@ impl Engine {
             Ok(torrent) => torrent,
             Err(ending) => return self.close(id, ending, now),
         };
-        let ours = dialled.is_none().then(|| self.our_handshake(theirs.info_hash));
-        let caps = Caps { fast: self.config.fast && theirs.reserved.fast };
-        let Some(running) = self.torrents.get_mut(&torrent) else { return };
-        let Some((_, conn)) = self.conns.get_mut(id.index as usize) else { return };
-        let origin = Origin { remote: conn.remote, peer_id: theirs.peer_id };
+        let ours = dialled
+            .is_none()
+            .then(|| self.our_handshake(theirs.info_hash));
+        let caps = Caps {
+            fast: self.config.fast && theirs.reserved.fast,
+        };
+        let Some(running) = self.torrents.get_mut(&torrent) else {
+            return;
+        };
+        let Some((_, conn)) = self.conns.get_mut(id.index as usize) else {
+            return;
+        };
+        let origin = Origin {
+            remote: conn.remote,
+            peer_id: theirs.peer_id,
+        };
         let key = running.swarm.joined(id, origin, caps, now);
         if ours.is_some() {
             self.undecided -= 1;
         }
-        ours.into_iter().for_each(|bytes| conn.outbox.push(Outgoing::Raw(bytes)));
+        ours.into_iter()
+            .for_each(|bytes| conn.outbox.push(Outgoing::Raw(bytes)));
         conn.stage = Stage::Exchange(Box::new(Exchange {
             torrent,
             key,
@@ -115,7 +160,8 @@ impl Engine {
             dialled: dialled.is_some(),
         }));
         let remote = conn.remote;
-        self.timers.arm(TimerId::Conn(id), now + limits::KEEPALIVE_INTERVAL);
+        self.timers
+            .arm(TimerId::Conn(id), now + limits::KEEPALIVE_INTERVAL);
         self.run_effects(torrent, now);
         if theirs.reserved.extended {
             self.send_extended(id, torrent);
@@ -123,7 +169,11 @@ impl Engine {
         self.flush(id);
         self.arm_torrent(torrent, now + super::timers::TICK);
         log::debug!("peer joined remote={remote} id={}", theirs.peer_id);
-        self.report(Report::PeerJoined { torrent, remote, peer_id: theirs.peer_id });
+        self.report(Report::PeerJoined {
+            torrent,
+            remote,
+            peer_id: theirs.peer_id,
+        });
     }
 
     /// Whether the stream may take part: a torrent of ours, not ourselves, not twice, not banned.
@@ -154,10 +204,16 @@ impl Engine {
         {
             return Err(Ending::Fault("sent wrong data before"));
         }
-        let twin = running.swarm.peers().find(|(_, p)| p.origin.peer_id == theirs.peer_id);
+        let twin = running
+            .swarm
+            .peers()
+            .find(|(_, p)| p.origin.peer_id == theirs.peer_id);
         if let Some((_, twin)) = twin {
             let twin = twin.conn;
-            let twin_dialled = self.conn(twin).and_then(|c| c.exchange()).is_some_and(|e| e.dialled);
+            let twin_dialled = self
+                .conn(twin)
+                .and_then(|c| c.exchange())
+                .is_some_and(|e| e.dialled);
             // Both ends keep the stream that was dialled by the smaller peer id.
             let keep_dialled = self.secrets.peer_id < theirs.peer_id;
             if twin_dialled == dialled.is_some() || twin_dialled == keep_dialled {
@@ -170,8 +226,13 @@ impl Engine {
 
     /// Our extension handshake (BEP 10), also sent again when what it says has changed.
     pub(super) fn send_extended(&mut self, id: ConnId, torrent: TorrentId) {
-        let complete = self.torrents.get(&torrent).is_some_and(|t| t.state == State::Seeding);
-        let Some(remote) = self.conn(id).map(|c| c.remote) else { return };
+        let complete = self
+            .torrents
+            .get(&torrent)
+            .is_some_and(|t| t.state == State::Seeding);
+        let Some(remote) = self.conn(id).map(|c| c.remote) else {
+            return;
+        };
         let ours = ExtHandshake {
             m: extended::OURS,
             v: Some(concat!("evpeer ", env!("CARGO_PKG_VERSION")).to_owned()),
@@ -189,11 +250,20 @@ impl Engine {
 
     /// One message, or a part of a block.
     pub(super) fn exchange_step(&mut self, id: ConnId, bytes: &[u8], now: Instant) -> Taken {
-        let all = Taken { used: bytes.len(), store: None };
-        let Some((_, conn)) = self.conns.get_mut(id.index as usize) else { return all };
-        let Stage::Exchange(exchange) = &mut conn.stage else { return all };
+        let all = Taken {
+            used: bytes.len(),
+            store: None,
+        };
+        let Some((_, conn)) = self.conns.get_mut(id.index as usize) else {
+            return all;
+        };
+        let Stage::Exchange(exchange) = &mut conn.stage else {
+            return all;
+        };
         let (torrent, key, extended) = (exchange.torrent, exchange.key, exchange.extended);
-        let Some(running) = self.torrents.get_mut(&torrent) else { return all };
+        let Some(running) = self.torrents.get_mut(&torrent) else {
+            return all;
+        };
         let (used, step) = match exchange.decoder.step(bytes) {
             Ok(step) => step,
             Err(error) => {
@@ -215,7 +285,10 @@ impl Engine {
                 told = Some(ExtHandshake::decode(body));
                 Ok(())
             }
-            Step::Message(Message::Extended { id: extended::UPLOAD_ONLY_ID, body }) if extended => {
+            Step::Message(Message::Extended {
+                id: extended::UPLOAD_ONLY_ID,
+                body,
+            }) if extended => {
                 if let Some(&flag) = body.first() {
                     running.swarm.upload_only_told(key, flag != 0);
                 }
@@ -240,13 +313,19 @@ impl Engine {
 
     /// The peer's extension handshake (BEP 10); it may come again with changes.
     fn extended_told(&mut self, id: ConnId, theirs: ExtHandshake, now: Instant) {
-        let Some((_, conn)) = self.conns.get_mut(id.index as usize) else { return };
-        let Stage::Exchange(exchange) = &mut conn.stage else { return };
+        let Some((_, conn)) = self.conns.get_mut(id.index as usize) else {
+            return;
+        };
+        let Stage::Exchange(exchange) = &mut conn.stage else {
+            return;
+        };
         if let Some(wanted) = theirs.m.upload_only {
             exchange.upload_only_id = wanted;
         }
         let (torrent, key) = (exchange.torrent, exchange.key);
-        let Some(running) = self.torrents.get_mut(&torrent) else { return };
+        let Some(running) = self.torrents.get_mut(&torrent) else {
+            return;
+        };
         if let Some(port) = theirs.p
             && conn.listens.is_none()
         {
@@ -296,13 +375,23 @@ impl Engine {
         now: Instant,
     ) {
         let ip = origin.remote.ip();
-        let banned =
-            if ip.is_loopback() { Banned::Id(origin.peer_id) } else { Banned::Ip(ip) };
+        let banned = if ip.is_loopback() {
+            Banned::Id(origin.peer_id)
+        } else {
+            Banned::Ip(ip)
+        };
         if self.banned.len() < BANNED_MAX {
             self.banned.insert(banned);
         }
-        log::warn!("peer banned remote={} piece={piece}: wrong data", origin.remote);
-        self.report(Report::PeerBanned { torrent, remote: origin.remote, piece });
+        log::warn!(
+            "peer banned remote={} piece={piece}: wrong data",
+            origin.remote
+        );
+        self.report(Report::PeerBanned {
+            torrent,
+            remote: origin.remote,
+            piece,
+        });
         for id in self.conn_ids() {
             let is_it = |c: &super::Conn| {
                 c.exchange().is_some_and(|e| e.peer_id == origin.peer_id)
@@ -326,8 +415,13 @@ impl Engine {
             Ending::Redundant(_) => End::Redundant,
             Ending::Failed(_) | Ending::Remote(_) | Ending::Local(_) => End::Lost,
         };
-        log::debug!("connection ended remote={} reason={}", conn.remote, ending.text());
+        log::debug!(
+            "connection ended remote={} reason={}",
+            conn.remote,
+            ending.text()
+        );
         match conn.stage {
+            Stage::Closing => {}
             Stage::Undecided(_) => self.undecided -= 1,
             Stage::Dialling(Purpose::Peer(torrent)) => {
                 self.dialling -= 1;
@@ -347,7 +441,11 @@ impl Engine {
                     running.swarm.left(exchange.key, now);
                 }
                 let reason = ending.text().to_owned();
-                self.report(Report::PeerLeft { torrent, remote: conn.remote, reason });
+                self.report(Report::PeerLeft {
+                    torrent,
+                    remote: conn.remote,
+                    reason,
+                });
                 self.peer_ended(torrent, conn.listens, end, age, now);
                 self.run_effects(torrent, now);
             }

@@ -43,18 +43,24 @@ impl Engine {
 
     /// A stream's deadline: arms the next one, or ends the stream.
     fn conn_due(&mut self, id: ConnId, now: Instant) {
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = self.conn_mut(id) else {
+            return;
+        };
         let opening = match &conn.stage {
             Stage::Dialling(_) => Some((limits::CONNECT_TIMEOUT, "no answer")),
             Stage::Undecided(_) | Stage::Greeting(..) => {
                 Some((limits::HANDSHAKE_TIMEOUT, "no handshake"))
             }
             Stage::Announce(_) => Some((limits::TRACKER_TIMEOUT, "no answer in time")),
-            Stage::Exchange(_) => None,
+            Stage::Exchange(_) | Stage::Closing => None,
         };
         if let Some((patience, why)) = opening {
             // A dialled stream has its time for the handshake from when it was established.
-            let since = if matches!(conn.stage, Stage::Greeting(..)) { conn.last_out } else { conn.opened };
+            let since = if matches!(conn.stage, Stage::Greeting(..)) {
+                conn.last_out
+            } else {
+                conn.opened
+            };
             if since + patience <= now {
                 self.close(id, Ending::Failed(why), now);
             } else {
@@ -74,7 +80,9 @@ impl Engine {
             self.flush(id);
         }
         let Some(conn) = self.conn(id) else { return };
-        let next = idle_at.min(conn.last_out + limits::KEEPALIVE_INTERVAL).max(now + TICK);
+        let next = idle_at
+            .min(conn.last_out + limits::KEEPALIVE_INTERVAL)
+            .max(now + TICK);
         self.timers.arm(TimerId::Conn(id), next);
     }
 
@@ -89,7 +97,9 @@ impl Engine {
     }
 
     fn torrent_due(&mut self, id: TorrentId, now: Instant) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
         if torrent.armed > now {
             return; // a later entry than this one stands for the torrent
         }
@@ -107,7 +117,9 @@ impl Engine {
     /// Arms the earliest of what the torrent waits for.
     pub(super) fn rearm_torrent(&mut self, id: TorrentId, now: Instant) {
         let may_dial = self.may_dial();
-        let Some(torrent) = self.torrents.get(&id) else { return };
+        let Some(torrent) = self.torrents.get(&id) else {
+            return;
+        };
         let mut next = Instant::NEVER;
         if torrent.swarm.peer_count() > 0 {
             next = torrent.ticked.max(now) + TICK;

@@ -100,7 +100,11 @@ impl Torrent {
     /// Its figures.
     pub fn snapshot(&mut self, now: Instant) -> Snapshot {
         let meta = Arc::clone(self.swarm.meta());
-        let seeds = self.swarm.peers().filter(|(_, peer)| peer.is_seed()).count();
+        let seeds = self
+            .swarm
+            .peers()
+            .filter(|(_, peer)| peer.is_seed())
+            .count();
         Snapshot {
             name: meta.name.clone(),
             info_hash: meta.info_hash,

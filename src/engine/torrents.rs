@@ -24,7 +24,10 @@ impl Engine {
     pub fn add_torrent(&mut self, spec: TorrentSpec, now: Instant) -> Result<TorrentId, AddError> {
         let meta = spec.meta;
         if self.by_hash.contains_key(&meta.info_hash) {
-            return Err(AddError::Duplicate { name: meta.name.clone(), info_hash: meta.info_hash });
+            return Err(AddError::Duplicate {
+                name: meta.name.clone(),
+                info_hash: meta.info_hash,
+            });
         }
         let id = TorrentId(self.torrents_added);
         self.torrents_added += 1;
@@ -59,13 +62,22 @@ impl Engine {
 
     /// A torrent's figures; `None` if there is no such torrent.
     pub fn snapshot(&mut self, id: TorrentId, now: Instant) -> Option<Snapshot> {
-        self.torrents.get_mut(&id).map(|torrent| torrent.snapshot(now))
+        self.torrents
+            .get_mut(&id)
+            .map(|torrent| torrent.snapshot(now))
     }
 
     /// Storage looked at the files: `candidates` are the pieces that may be there.
     pub fn scanned(&mut self, id: TorrentId, candidates: Bitfield, now: Instant) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
-        torrent.check = Some(Check { candidates, next: 0, running: 0, bytes: 0 });
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        torrent.check = Some(Check {
+            candidates,
+            next: 0,
+            running: 0,
+            bytes: 0,
+        });
         self.check_more(id, now);
     }
 
@@ -77,7 +89,9 @@ impl Engine {
         verdict: Verdict,
         now: Instant,
     ) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
         if let Some(check) = &mut torrent.check {
             check.running -= 1;
             check.bytes += u64::from(torrent.swarm.meta().geometry().piece_len(piece));
@@ -93,7 +107,9 @@ impl Engine {
 
     /// Every stored byte of the torrent is with the kernel.
     pub fn settled(&mut self, id: TorrentId, now: Instant) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
         if torrent.swarm.is_complete() && torrent.state == State::Downloading {
             torrent.tracker.completed(now);
             self.report(Report::Complete { torrent: id });
@@ -103,7 +119,11 @@ impl Engine {
 
     /// Everything stored of the torrent is on disk.
     pub fn durable(&mut self, id: TorrentId, _now: Instant) {
-        if self.torrents.get(&id).is_some_and(|t| t.state == State::Seeding) {
+        if self
+            .torrents
+            .get(&id)
+            .is_some_and(|t| t.state == State::Seeding)
+        {
             self.report(Report::Durable { torrent: id });
         }
     }
@@ -123,8 +143,12 @@ impl Engine {
 
     /// Hands further pieces to storage, or ends the check.
     fn check_more(&mut self, id: TorrentId, now: Instant) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
-        let Some(check) = &mut torrent.check else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        let Some(check) = &mut torrent.check else {
+            return;
+        };
         let piece_len = u64::from(torrent.swarm.meta().geometry().nominal_piece_len());
         let most = (CHECK_AHEAD_LEN / piece_len.max(1)).clamp(4, 1024) as u32;
         let mut next = Vec::new();
@@ -145,7 +169,9 @@ impl Engine {
 
     /// What is on disk is known: fetch what is missing, or seed.
     fn start(&mut self, id: TorrentId, now: Instant) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
         torrent.swarm.begin_exchange(now);
         if torrent.swarm.is_complete() {
             self.storage(StorageAction::Begin { torrent: id });
@@ -164,12 +190,19 @@ impl Engine {
         self.set_state(id, State::Seeding, None);
         self.storage(StorageAction::Sync { torrent: id });
         for conn in self.conns_of(id) {
-            let Some(state) = self.conn_mut(conn) else { continue };
-            let Some(exchange) = state.exchange() else { continue };
+            let Some(state) = self.conn_mut(conn) else {
+                continue;
+            };
+            let Some(exchange) = state.exchange() else {
+                continue;
+            };
             let (extended, upload_only_id) = (exchange.extended, exchange.upload_only_id);
             if upload_only_id != 0 {
                 let body = bytes::Bytes::from_static(&[1]);
-                state.outbox.push(Outgoing::Extended { id: upload_only_id, body });
+                state.outbox.push(Outgoing::Extended {
+                    id: upload_only_id,
+                    body,
+                });
             } else if extended {
                 self.send_extended(conn, id);
             }
@@ -179,7 +212,9 @@ impl Engine {
     }
 
     pub(super) fn set_state(&mut self, id: TorrentId, state: State, reason: Option<String>) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
         torrent.state = state;
         torrent.reason.clone_from(&reason);
         log::info!(
@@ -188,7 +223,11 @@ impl Engine {
             torrent.swarm.meta().name.escape_debug(),
             torrent.swarm.meta().info_hash.short(),
         );
-        self.report(Report::State { torrent: id, state, reason });
+        self.report(Report::State {
+            torrent: id,
+            state,
+            reason,
+        });
     }
 
     fn conns_of(&self, id: TorrentId) -> Vec<ConnId> {
@@ -213,7 +252,8 @@ impl Engine {
         self.lookups_made += 1;
         let lookup = LookupId(self.lookups_made);
         self.lookups.insert(lookup, purpose);
-        self.actions.push_back(Action::Resolve { lookup, host, port });
+        self.actions
+            .push_back(Action::Resolve { lookup, host, port });
     }
 
     pub(super) fn peer_resolved(
@@ -223,7 +263,9 @@ impl Engine {
         answer: Result<Vec<SocketAddr>, String>,
         now: Instant,
     ) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
         match answer {
             Ok(addresses) => {
                 for remote in addresses {
@@ -232,8 +274,14 @@ impl Engine {
                 self.rearm_torrent(id, now);
             }
             Err(message) => {
-                log::warn!("name not found host={}: {message}", peer.host.escape_debug());
-                self.report(Report::NameFailed { host: peer.host, message });
+                log::warn!(
+                    "name not found host={}: {message}",
+                    peer.host.escape_debug()
+                );
+                self.report(Report::NameFailed {
+                    host: peer.host,
+                    message,
+                });
             }
         }
     }

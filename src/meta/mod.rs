@@ -4,8 +4,9 @@
 //! [`paths`] is the only way from a name in a torrent to a path on disk, and [`geometry`] the
 //! only place that knows how pieces, blocks, bytes and files relate. Nothing here does I/O.
 
+pub mod create;
 pub mod geometry;
-
+pub mod magnet;
 pub mod metainfo;
 pub mod paths;
 pub mod trackers;

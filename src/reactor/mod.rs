@@ -410,6 +410,5 @@ const HASH_LEN_MIN: u64 = 1024 * 1024;
 /// have not said what they are, files, the port, standard streams.
 const DESCRIPTORS_OTHER: u64 = limits::UNDECIDED_MAX as u64 + 256;
 
-
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use crate::base::rng::Rng;
 use crate::meta::metainfo::{FileKind, Metainfo};
-use crate::storage::jobs::{
-    Done, Handle, Job, OpenMode, Opened, Outcome, Presence, Scan, Work,
-};
+use crate::storage::jobs::{Done, Handle, Job, OpenMode, Opened, Outcome, Presence, Scan, Work};
 
 /// Files by name; handles are places in a list.
 #[derive(Debug)]
@@ -22,24 +20,34 @@ pub struct Disk {
 impl Disk {
     /// An empty disk; `rng` draws how long each job takes.
     pub fn new(rng: Rng) -> Self {
-        Self { files: BTreeMap::new(), handles: Vec::new(), rng }
+        Self {
+            files: BTreeMap::new(),
+            handles: Vec::new(),
+            rng,
+        }
     }
 
     /// Puts all files of a torrent there.
     pub fn fill(&mut self, meta: &Metainfo, content: &[u8]) {
         for file in meta.files.iter().filter(|file| file.kind == FileKind::Data) {
             let (begin, end) = (file.offset as usize, (file.offset + file.len) as usize);
-            self.files.insert(file.path.as_path().to_path_buf(), content[begin..end].to_vec());
+            self.files.insert(
+                file.path.as_path().to_path_buf(),
+                content[begin..end].to_vec(),
+            );
         }
     }
 
     /// Whether all files of a torrent are there and right.
     pub fn holds(&self, meta: &Metainfo, content: &[u8]) -> bool {
-        meta.files.iter().filter(|file| file.kind == FileKind::Data).all(|file| {
-            let (begin, end) = (file.offset as usize, (file.offset + file.len) as usize);
-            let found = self.files.get(file.path.as_path());
-            found.is_some_and(|bytes| bytes[..] == content[begin..end])
-        })
+        meta.files
+            .iter()
+            .filter(|file| file.kind == FileKind::Data)
+            .all(|file| {
+                let (begin, end) = (file.offset as usize, (file.offset + file.len) as usize);
+                let found = self.files.get(file.path.as_path());
+                found.is_some_and(|bytes| bytes[..] == content[begin..end])
+            })
     }
 
     /// Executes a job; also how long that takes.
@@ -47,18 +55,25 @@ impl Disk {
         let outcome = match job.work {
             Work::Scan { meta, .. } => Outcome::Scanned(Ok(self.scan(&meta))),
             Work::CreateEmpty { meta, .. } => {
-                let empty = |f: &&crate::meta::metainfo::FileEntry| {
-                    f.kind == FileKind::Data && f.len == 0
-                };
+                let empty =
+                    |f: &&crate::meta::metainfo::FileEntry| f.kind == FileKind::Data && f.len == 0;
                 for file in meta.files.iter().filter(empty) {
-                    self.files.entry(file.path.as_path().to_path_buf()).or_default();
+                    self.files
+                        .entry(file.path.as_path().to_path_buf())
+                        .or_default();
                 }
                 Outcome::CreatedEmpty(Ok(Vec::new()))
             }
-            Work::Open { meta, file, mode, .. } => {
-                Outcome::Opened(Ok(self.open(&meta, file, mode)))
-            }
-            Work::Read { file, offset, len, mut buffer, .. } => {
+            Work::Open {
+                meta, file, mode, ..
+            } => Outcome::Opened(Ok(self.open(&meta, file, mode))),
+            Work::Read {
+                file,
+                offset,
+                len,
+                mut buffer,
+                ..
+            } => {
                 buffer.clear();
                 let bytes = &self.files[&self.handles[number(&file)]];
                 let end = (offset as usize + len as usize).min(bytes.len());
@@ -66,7 +81,13 @@ impl Disk {
                 buffer.resize(len as usize, 0);
                 Outcome::Read(Ok(buffer))
             }
-            Work::Write { file, offset, bytes, range, .. } => {
+            Work::Write {
+                file,
+                offset,
+                bytes,
+                range,
+                ..
+            } => {
                 let path = &self.handles[number(&file)];
                 let stored = self.files.get_mut(path).expect("an open file exists");
                 let begin = offset as usize + range.start;
@@ -79,7 +100,13 @@ impl Disk {
             }
         };
         let delay = Duration::from_micros(20 + u64::from(self.rng.below(500)));
-        (Done { id: job.id, outcome }, delay)
+        (
+            Done {
+                id: job.id,
+                outcome,
+            },
+            delay,
+        )
     }
 
     fn scan(&self, meta: &Arc<Metainfo>) -> Scan {
@@ -91,7 +118,9 @@ impl Disk {
                 None => Presence::Absent,
             },
         };
-        Scan { files: meta.files.iter().map(presence).collect() }
+        Scan {
+            files: meta.files.iter().map(presence).collect(),
+        }
     }
 
     fn open(&mut self, meta: &Metainfo, file: u32, mode: OpenMode) -> Opened {
@@ -110,7 +139,7 @@ impl Disk {
         self.handles.push(path);
         Opened::Open {
             file: Handle::Sim(self.handles.len() as u64 - 1),
-            created: len_before.is_none(),
+            is_writable: mode == OpenMode::Write,
             len_before: len_before.unwrap_or(0),
             allocated: true,
             dirs: Vec::new(),

@@ -155,26 +155,36 @@ impl World {
         let id = HostId(self.hosts.len() as u32);
         let addr = address(id);
         let mut random = [0; 12];
-        random.iter_mut().for_each(|byte| *byte = self.rng.next_u64() as u8);
+        random
+            .iter_mut()
+            .for_each(|byte| *byte = self.rng.next_u64() as u8);
         let secrets = Secrets {
             rng_seed: self.rng.next_u64(),
             peer_id: PeerId::ours(random),
             key: self.rng.next_u64() as u32,
         };
-        let config =
-            Config { port: addr.port(), storage: StorageKind::Pwrite, ..Config::default() };
+        let config = Config {
+            port: addr.port(),
+            storage: StorageKind::Pwrite,
+            ..Config::default()
+        };
         let mut engine = Engine::new(config, secrets, self.now);
         engine.listening(addr.port());
         let host_port = |peer: &HostId| {
             let addr = address(*peer);
-            HostPort { host: addr.ip().to_string(), port: addr.port() }
+            HostPort {
+                host: addr.ip().to_string(),
+                port: addr.port(),
+            }
         };
         let spec = TorrentSpec {
             meta: Arc::clone(&self.meta),
             peers: peers.iter().map(host_port).collect(),
             trackers: Vec::new(),
         };
-        let torrent = engine.add_torrent(spec, self.now).expect("a new engine has no torrent");
+        let torrent = engine
+            .add_torrent(spec, self.now)
+            .expect("a new engine has no torrent");
         let mut disk = Disk::new(Rng::new(self.rng.next_u64()));
         if have == Have::All {
             disk.fill(&self.meta, &self.content);
@@ -219,7 +229,10 @@ impl World {
     pub fn progress(&mut self, host: HostId) -> f64 {
         let now = self.now;
         let host = &mut self.hosts[host.0 as usize];
-        let snapshot = host.engine.snapshot(host.torrent, now).expect("the torrent is there");
+        let snapshot = host
+            .engine
+            .snapshot(host.torrent, now)
+            .expect("the torrent is there");
         snapshot.done_bytes as f64 / snapshot.length as f64
     }
 
@@ -227,7 +240,10 @@ impl World {
     pub fn traffic(&mut self, host: HostId) -> (u64, u64) {
         let now = self.now;
         let host = &mut self.hosts[host.0 as usize];
-        let snapshot = host.engine.snapshot(host.torrent, now).expect("the torrent is there");
+        let snapshot = host
+            .engine
+            .snapshot(host.torrent, now)
+            .expect("the torrent is there");
         (snapshot.up_bytes, snapshot.down_bytes)
     }
 
@@ -238,7 +254,9 @@ impl World {
 
     /// Whether the files on a host's disk are the torrent's content, byte for byte.
     pub fn is_content_right(&self, host: HostId) -> bool {
-        self.hosts[host.0 as usize].disk.holds(&self.meta, &self.content)
+        self.hosts[host.0 as usize]
+            .disk
+            .holds(&self.meta, &self.content)
     }
 
     /// Lets time pass until `done` holds or `limit` has passed; whether it held.
@@ -271,7 +289,11 @@ impl World {
 
     fn schedule(&mut self, at: Instant, event: Event) {
         self.scheduled += 1;
-        self.events.push(Reverse(Scheduled { at, number: self.scheduled, event }));
+        self.events.push(Reverse(Scheduled {
+            at,
+            number: self.scheduled,
+            event,
+        }));
     }
 
     /// Notes what happens, for the digest.
@@ -306,7 +328,9 @@ impl World {
                 None => return,
             },
             Event::Ended(stream, side) => {
-                let Some((host, conn)) = self.network.end_of(stream, side) else { return };
+                let Some((host, conn)) = self.network.end_of(stream, side) else {
+                    return;
+                };
                 self.hosts[host.0 as usize].streams.remove(&conn);
                 self.hosts[host.0 as usize].engine.end_of_stream(conn, now);
                 host
@@ -362,7 +386,8 @@ impl World {
         while !rest.is_empty() {
             let taken = to.engine.received(conn, rest, now);
             if let Some(slot) = taken.store {
-                to.storage.store(slot, &rest[taken.used - slot.len as usize..taken.used]);
+                to.storage
+                    .store(slot, &rest[taken.used - slot.len as usize..taken.used]);
             }
             rest = &rest[taken.used..];
         }
@@ -383,7 +408,11 @@ impl World {
                 self.scheduled += 1;
                 let number = self.scheduled;
                 let event = Event::Disk(id, Box::new(done));
-                self.events.push(Reverse(Scheduled { at: self.now + delay, number, event }));
+                self.events.push(Reverse(Scheduled {
+                    at: self.now + delay,
+                    number,
+                    event,
+                }));
             }
             idle &= host.storage.work(u64::MAX) == 0;
             while let Some(event) = host.storage.poll_event() {
@@ -423,7 +452,9 @@ impl World {
             Action::Flush { conn } => self.write(id, conn),
             Action::Resolve { lookup, .. } => {
                 let answer = Err("this world has no names".to_owned());
-                self.hosts[id.0 as usize].engine.resolved(lookup, answer, self.now);
+                self.hosts[id.0 as usize]
+                    .engine
+                    .resolved(lookup, answer, self.now);
             }
             Action::Storage(action) => apply(&mut self.hosts[id.0 as usize].storage, action),
             Action::Report(report) => self.hosts[id.0 as usize].reports.push(report),
@@ -432,7 +463,11 @@ impl World {
 
     fn connect(&mut self, id: HostId, conn: ConnId, remote: SocketAddr) {
         let at = self.now + self.network.latency();
-        match self.network.host_at(remote).filter(|host| (host.0 as usize) < self.hosts.len()) {
+        match self
+            .network
+            .host_at(remote)
+            .filter(|host| (host.0 as usize) < self.hosts.len())
+        {
             Some(host) => {
                 let stream = self.network.open(id, conn, address(id));
                 self.hosts[id.0 as usize].streams.insert(conn, stream);
@@ -454,8 +489,12 @@ impl World {
 
     /// Moves what a connection wants to write into its stream, as far as that has room.
     fn write(&mut self, id: HostId, conn: ConnId) {
-        let Some(&stream) = self.hosts[id.0 as usize].streams.get(&conn) else { return };
-        let Some(side) = self.network.side_towards_other(stream, id, conn) else { return };
+        let Some(&stream) = self.hosts[id.0 as usize].streams.get(&conn) else {
+            return;
+        };
+        let Some(side) = self.network.side_towards_other(stream, id, conn) else {
+            return;
+        };
         let mut plan = WritePlan::default();
         loop {
             let room = self.network.room(stream, side);
@@ -469,7 +508,11 @@ impl World {
                 return;
             }
             let lent = host.storage.lend(&plan, |slices| {
-                slices.iter().flat_map(|slice| slice.iter().copied()).take(room).collect::<Vec<u8>>()
+                slices
+                    .iter()
+                    .flat_map(|slice| slice.iter().copied())
+                    .take(room)
+                    .collect::<Vec<u8>>()
             });
             let Lent::Done(bytes) = lent else {
                 host.waiting.push(conn);
@@ -501,8 +544,15 @@ fn tell(host: &mut Host, event: storage::Event, now: Instant) {
     use storage::Event;
     let engine = &mut host.engine;
     match event {
-        Event::Scanned { torrent, candidates } => engine.scanned(torrent, candidates, now),
-        Event::Checked { torrent, piece, verdict } => {
+        Event::Scanned {
+            torrent,
+            candidates,
+        } => engine.scanned(torrent, candidates, now),
+        Event::Checked {
+            torrent,
+            piece,
+            verdict,
+        } => {
             engine.piece_checked(torrent, piece, verdict, now);
         }
         Event::Readable => {}

@@ -63,7 +63,12 @@ struct Pipe {
 impl Network {
     /// No streams yet.
     pub fn new(link: Link) -> Self {
-        Self { link, streams: Slab::new(), line_free: Vec::new(), gone: BTreeSet::new() }
+        Self {
+            link,
+            streams: Slab::new(),
+            line_free: Vec::new(),
+            gone: BTreeSet::new(),
+        }
     }
 
     /// Time from one host to another.
@@ -73,7 +78,9 @@ impl Network {
 
     /// The host that listens at `addr`.
     pub fn host_at(&self, addr: SocketAddr) -> Option<HostId> {
-        let IpAddr::V4(ip) = addr.ip() else { return None };
+        let IpAddr::V4(ip) = addr.ip() else {
+            return None;
+        };
         let [_, b, c, d] = ip.octets();
         let host = HostId(u32::from_be_bytes([0, b, c, d]).checked_sub(1)?);
         (!self.gone.contains(&host)).then_some(host)
@@ -105,7 +112,9 @@ impl Network {
     /// # Panics
     /// If the dialler has let go.
     pub fn dialler(&self, stream: StreamId) -> (HostId, ConnId) {
-        self.streams[stream.0 as usize].dialler.expect("the dialler waits for an answer")
+        self.streams[stream.0 as usize]
+            .dialler
+            .expect("the dialler waits for an answer")
     }
 
     /// The address from which a stream comes.
@@ -147,7 +156,9 @@ impl Network {
 
     /// Bytes that fit into the stream towards `side` at present.
     pub fn room(&self, stream: StreamId, side: Side) -> usize {
-        BUFFER_LEN.saturating_sub(self.pipe(stream, side).in_flight).min(CHUNK_LEN)
+        BUFFER_LEN
+            .saturating_sub(self.pipe(stream, side).in_flight)
+            .min(CHUNK_LEN)
     }
 
     /// Sends a chunk over the sender's line; when it arrives.
@@ -196,7 +207,9 @@ impl Network {
 
     /// When everything that was sent towards `side` has arrived.
     pub fn last_arrival(&self, stream: StreamId, side: Side, now: Instant) -> Instant {
-        self.pipe(stream, side).last_arrival.max(now + self.link.latency)
+        self.pipe(stream, side)
+            .last_arrival
+            .max(now + self.link.latency)
     }
 
     fn pipe(&self, stream: StreamId, side: Side) -> &Pipe {

@@ -27,7 +27,10 @@ struct Failure {
 impl Blame {
     /// Notes that `block` of `blocks` of `piece` came from `sender`.
     pub fn received(&mut self, piece: PieceIndex, block: u32, blocks: u32, sender: Origin) {
-        let senders = self.under_way.entry(piece).or_insert_with(|| vec![None; blocks as usize]);
+        let senders = self
+            .under_way
+            .entry(piece)
+            .or_insert_with(|| vec![None; blocks as usize]);
         senders[block as usize] = Some(sender);
     }
 
@@ -38,7 +41,9 @@ impl Blame {
 
     /// Whether `sender` had a part in the failure of `piece`.
     pub fn is_suspect(&self, piece: PieceIndex, sender: Origin) -> bool {
-        self.failed.get(&piece).is_some_and(|f| f.senders.contains(&Some(sender)))
+        self.failed
+            .get(&piece)
+            .is_some_and(|f| f.senders.contains(&Some(sender)))
     }
 
     /// The piece is bad; returns who is proven guilty by that.
@@ -48,14 +53,18 @@ impl Blame {
         if first.is_some() && senders.iter().all(|s| *s == first) {
             return first;
         }
-        self.failed.entry(piece).or_insert(Failure { digests, senders });
+        self.failed
+            .entry(piece)
+            .or_insert(Failure { digests, senders });
         None
     }
 
     /// The piece is good, with these digests if it had failed before; returns the guilty.
     pub fn passed(&mut self, piece: PieceIndex, digests: &[u64]) -> Vec<Origin> {
         self.under_way.remove(&piece);
-        let Some(failure) = self.failed.remove(&piece) else { return Vec::new() };
+        let Some(failure) = self.failed.remove(&piece) else {
+            return Vec::new();
+        };
         let mut guilty: Vec<Origin> = failure
             .senders
             .iter()
@@ -75,7 +84,10 @@ mod tests {
     use crate::base::id::PeerId;
 
     fn origin(n: u8) -> Origin {
-        Origin { remote: ([10, 0, 0, n], 6881).into(), peer_id: PeerId([n; 20]) }
+        Origin {
+            remote: ([10, 0, 0, n], 6881).into(),
+            peer_id: PeerId([n; 20]),
+        }
     }
 
     /// Sends the blocks of piece 0 from the numbered senders.
@@ -110,6 +122,9 @@ mod tests {
         piece(&mut blame, &[1, 2, 1, 3]);
         assert_eq!(blame.failed(PieceIndex(0), vec![98, 99, 97, 40]), None);
         piece(&mut blame, &[3, 3, 3, 3]);
-        assert_eq!(blame.passed(PieceIndex(0), &[1, 2, 3, 40]), [origin(1), origin(2)]);
+        assert_eq!(
+            blame.passed(PieceIndex(0), &[1, 2, 3, 40]),
+            [origin(1), origin(2)]
+        );
     }
 }

@@ -91,11 +91,16 @@ impl Swarm {
         } else {
             self.pick_alone(key, free, &mut picked);
             let peer = &self.peers[key.0 as usize];
-            self.picker.pick(&peer.have, free - picked.len(), &mut picked);
-            if picked.len() < free && self.picker.is_endgame() {
-                let asked = |block: BlockRef| peer.requests.iter().any(|r| r.block == block);
-                let room = (free - picked.len()).min(ENDGAME_MAX);
-                self.picker.pick_endgame(&peer.have, asked, room, COPIES_MAX, &mut picked);
+            self.picker
+                .pick(&peer.have, free - picked.len(), &mut picked);
+            if picked.is_empty() && self.picker.is_endgame() {
+                let asked = |block: BlockRef| {
+                    peer.incoming.as_ref().is_some_and(|i| i.block == block)
+                        || peer.requests.iter().any(|r| r.block == block)
+                };
+                let room = free.min(ENDGAME_MAX);
+                self.picker
+                    .pick_endgame(&peer.have, asked, room, COPIES_MAX, &mut picked);
             }
         }
         for &block in &picked {
@@ -119,7 +124,11 @@ impl Swarm {
     fn allowed_pieces(&self, key: PeerKey) -> Bitfield {
         let peer = self.peer(key);
         let mut bits = Bitfield::new(peer.have.len());
-        for piece in peer.allowed_fast.iter().filter(|piece| peer.have.has(piece.0)) {
+        for piece in peer
+            .allowed_fast
+            .iter()
+            .filter(|piece| peer.have.has(piece.0))
+        {
             bits.set(piece.0);
         }
         bits
@@ -130,7 +139,12 @@ impl Swarm {
     /// # Errors
     /// A block outside the torrent, of another length than asked for, or one too many that
     /// nobody asked for.
-    pub fn block_begins(&mut self, key: PeerKey, block: BlockRef, now: Instant) -> Result<(), Fault> {
+    pub fn block_begins(
+        &mut self,
+        key: PeerKey,
+        block: BlockRef,
+        now: Instant,
+    ) -> Result<(), Fault> {
         self.peer_mut(key).opening = false;
         self.check_index(block.piece)?;
         if block.len == 0 {
@@ -149,7 +163,11 @@ impl Swarm {
         };
         let counted = asked == Asked::Now;
         let full = counted && matches!(reception, Reception::Drop);
-        self.peer_mut(key).incoming = Some(Incoming { block, reception, counted });
+        self.peer_mut(key).incoming = Some(Incoming {
+            block,
+            reception,
+            counted,
+        });
         if full {
             self.release_incoming(key);
         }
@@ -158,13 +176,7 @@ impl Swarm {
 
     /// `len` more bytes of the block that this peer is in the middle of arrived, `done` before
     /// them. Returns where storage shall put them, if it shall.
-    pub fn payload(
-        &mut self,
-        key: PeerKey,
-        done: u32,
-        bytes: &[u8],
-        now: Instant,
-    ) -> Option<Slot> {
+    pub fn payload(&mut self, key: PeerKey, done: u32, bytes: &[u8], now: Instant) -> Option<Slot> {
         let torrent = self.torrent;
         let len = bytes.len() as u32;
         self.down.add(u64::from(len), now);
@@ -172,13 +184,24 @@ impl Swarm {
         peer.down.add(u64::from(len), now);
         peer.heard = now;
         peer.snubbed = false;
-        let incoming = peer.incoming.as_mut().expect("a block's head comes before its payload");
+        let incoming = peer
+            .incoming
+            .as_mut()
+            .expect("a block's head comes before its payload");
         let block = incoming.block;
         let mut store = None;
         match &mut incoming.reception {
             Reception::Write => {
-                store = Some(Slot { torrent, piece: block.piece, begin: block.begin + done, len });
-                let writer = self.writers.get_mut(&block).expect("a writer is registered");
+                store = Some(Slot {
+                    torrent,
+                    piece: block.piece,
+                    begin: block.begin + done,
+                    len,
+                });
+                let writer = self
+                    .writers
+                    .get_mut(&block)
+                    .expect("a writer is registered");
                 writer.wrote = now;
             }
             Reception::Aside(buffer) => buffer.extend_from_slice(bytes),
@@ -193,7 +216,12 @@ impl Swarm {
     /// The last byte of a block arrived.
     fn block_arrived(&mut self, key: PeerKey, now: Instant) {
         let peer = self.peer_mut(key);
-        let Some(Incoming { block, reception, .. }) = peer.incoming.take() else { return };
+        let Some(Incoming {
+            block, reception, ..
+        }) = peer.incoming.take()
+        else {
+            return;
+        };
         match reception {
             Reception::Write => {
                 self.writers.remove(&block);
@@ -205,7 +233,8 @@ impl Swarm {
                     self.wasted_bytes += u64::from(block.len);
                 } else {
                     self.depose_writer(block);
-                    self.effects.push_back(Effect::Store(self.slot(block), Bytes::from(buffer)));
+                    self.effects
+                        .push_back(Effect::Store(self.slot(block), Bytes::from(buffer)));
                     self.block_stored(key, block, now);
                 }
             }
@@ -270,7 +299,13 @@ impl Swarm {
             }
             _ => {
                 self.depose_writer(block);
-                self.writers.insert(block, Writer { peer: key, wrote: now });
+                self.writers.insert(
+                    block,
+                    Writer {
+                        peer: key,
+                        wrote: now,
+                    },
+                );
                 if !self.alone.contains_key(&block.piece) {
                     self.picker.block_begun(block);
                 }
@@ -281,14 +316,18 @@ impl Swarm {
 
     /// What the present writer of `block` still sends goes nowhere.
     fn depose_writer(&mut self, block: BlockRef) {
-        let Some(writer) = self.writers.get(&block) else { return };
+        let Some(writer) = self.writers.get(&block) else {
+            return;
+        };
         let key = writer.peer;
         self.stop_receiving(key);
     }
 
     /// Nothing of the block that the peer is in the middle of is used: others may be asked.
     fn stop_receiving(&mut self, key: PeerKey) {
-        let Some(incoming) = &mut self.peer_mut(key).incoming else { return };
+        let Some(incoming) = &mut self.peer_mut(key).incoming else {
+            return;
+        };
         let block = incoming.block;
         match std::mem::replace(&mut incoming.reception, Reception::Drop) {
             Reception::Write => {
@@ -305,7 +344,9 @@ impl Swarm {
 
     /// The request behind the arriving block is open no longer.
     fn release_incoming(&mut self, key: PeerKey) {
-        let Some(incoming) = &mut self.peer_mut(key).incoming else { return };
+        let Some(incoming) = &mut self.peer_mut(key).incoming else {
+            return;
+        };
         let block = incoming.block;
         if std::mem::replace(&mut incoming.counted, false) {
             self.release(key, block);
@@ -319,18 +360,30 @@ impl Swarm {
     }
 
     /// Takes the request that `block` answers.
-    fn take_request(&mut self, key: PeerKey, block: BlockRef, now: Instant) -> Result<Asked, Fault> {
+    fn take_request(
+        &mut self,
+        key: PeerKey,
+        block: BlockRef,
+        now: Instant,
+    ) -> Result<Asked, Fault> {
         let peer = self.peer_mut(key);
         let same = |r: &Request| r.block.piece == block.piece && r.block.begin == block.begin;
         if let Some(place) = peer.requests.iter().position(same) {
             let asked = peer.requests[place].block.len;
             if asked != block.len {
-                return Err(Fault::WrongBlockLen { len: block.len, asked });
+                return Err(Fault::WrongBlockLen {
+                    len: block.len,
+                    asked,
+                });
             }
             peer.requests.remove(place);
             return Ok(Asked::Now);
         }
-        Ok(if peer.take_withdrawn(block, now) { Asked::Late } else { Asked::Never })
+        Ok(if peer.take_withdrawn(block, now) {
+            Asked::Late
+        } else {
+            Asked::Never
+        })
     }
 
     fn count_unasked(&mut self, key: PeerKey, block: BlockRef) -> Result<(), Fault> {
@@ -398,7 +451,9 @@ impl Swarm {
     pub(super) fn expire_requests(&mut self, key: PeerKey, now: Instant) {
         let peer = self.peer_mut(key);
         let patience = peer.patience(now);
-        let Some(oldest) = peer.requests.front().copied() else { return };
+        let Some(oldest) = peer.requests.front().copied() else {
+            return;
+        };
         if now - peer.heard.max(oldest.at) > patience {
             peer.snubbed = true;
             self.release_requests(key, now);
@@ -421,7 +476,12 @@ impl Swarm {
     }
 
     fn slot(&self, block: BlockRef) -> Slot {
-        Slot { torrent: self.torrent, piece: block.piece, begin: block.begin, len: block.len }
+        Slot {
+            torrent: self.torrent,
+            piece: block.piece,
+            begin: block.begin,
+            len: block.len,
+        }
     }
 
     /// Whether anything is asked for at all.

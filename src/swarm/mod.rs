@@ -35,6 +35,9 @@ pub mod picker;
 mod pieces;
 mod upload;
 
+#[cfg(test)]
+mod tests;
+
 pub use effect::{Departure, Effect, Fault};
 pub use peer::{Caps, Origin, Peer, PeerKey};
 
@@ -162,7 +165,9 @@ impl Swarm {
 
     /// All connected peers.
     pub fn peers(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {
-        self.peers.iter().map(|(key, peer)| (PeerKey(key as u32), peer))
+        self.peers
+            .iter()
+            .map(|(key, peer)| (PeerKey(key as u32), peer))
     }
 
     /// Number of connected peers.
@@ -178,6 +183,16 @@ impl Swarm {
     /// Payload sent, all peers together.
     pub fn up(&mut self) -> &mut Rate {
         &mut self.up
+    }
+
+    /// Payload received since the start, bytes.
+    pub fn downloaded_bytes(&self) -> u64 {
+        self.down.total()
+    }
+
+    /// Payload sent since the start, bytes.
+    pub fn uploaded_bytes(&self) -> u64 {
+        self.up.total()
     }
 
     /// Payload received in vain.
@@ -206,9 +221,12 @@ impl Swarm {
             0 if caps.fast => Some(Outgoing::HaveNone),
             0 => None,
             n if caps.fast && n == piece_count => Some(Outgoing::HaveAll),
-            _ => Some(Outgoing::Bitfield(Bytes::copy_from_slice(self.ours.as_bytes()))),
+            _ => Some(Outgoing::Bitfield(Bytes::copy_from_slice(
+                self.ours.as_bytes(),
+            ))),
         };
-        self.effects.extend(opening.map(|message| Effect::Send(conn, message)));
+        self.effects
+            .extend(opening.map(|message| Effect::Send(conn, message)));
         PeerKey(self.peers.insert(peer) as u32)
     }
 
@@ -228,7 +246,12 @@ impl Swarm {
     ///
     /// # Errors
     /// What the protocol forbids; the connection has to be closed.
-    pub fn message(&mut self, key: PeerKey, message: Message<'_>, now: Instant) -> Result<(), Fault> {
+    pub fn message(
+        &mut self,
+        key: PeerKey,
+        message: Message<'_>,
+        now: Instant,
+    ) -> Result<(), Fault> {
         let opens = matches!(
             message,
             Message::Bitfield(_) | Message::HaveAll | Message::HaveNone
@@ -286,7 +309,10 @@ impl Swarm {
     }
 
     fn keys(&self) -> Vec<PeerKey> {
-        self.peers.iter().map(|(key, _)| PeerKey(key as u32)).collect()
+        self.peers
+            .iter()
+            .map(|(key, _)| PeerKey(key as u32))
+            .collect()
     }
 
     fn send(&mut self, key: PeerKey, message: Outgoing) {
@@ -306,18 +332,29 @@ impl Swarm {
             && self.is_complete()
             && (peer.is_seed() || peer.upload_only)
         {
-            self.effects.push_back(Effect::Close(peer.conn, Departure::Redundant));
+            self.effects
+                .push_back(Effect::Close(peer.conn, Departure::Redundant));
         }
     }
 
     fn check_index(&self, piece: PieceIndex) -> Result<(), Fault> {
         let count = self.geometry().piece_count();
-        if piece.0 < count { Ok(()) } else { Err(Fault::PieceOutOfRange { index: piece.0, count }) }
+        if piece.0 < count {
+            Ok(())
+        } else {
+            Err(Fault::PieceOutOfRange {
+                index: piece.0,
+                count,
+            })
+        }
     }
 
     fn check_block(&self, block: BlockRef) -> Result<(), Fault> {
         self.check_index(block.piece)?;
-        if self.geometry().contains(block.piece, block.begin, block.len) {
+        if self
+            .geometry()
+            .contains(block.piece, block.begin, block.len)
+        {
             Ok(())
         } else {
             Err(Fault::BlockOutOfRange {
@@ -329,14 +366,26 @@ impl Swarm {
     }
 
     fn unknown(&mut self, key: PeerKey, now: Instant) -> Result<(), Fault> {
-        if self.peer_mut(key).nuisance.unknown(now) { Err(Fault::UnknownFlood) } else { Ok(()) }
+        if self.peer_mut(key).nuisance.unknown(now) {
+            Err(Fault::UnknownFlood)
+        } else {
+            Ok(())
+        }
     }
 
     fn flip(&mut self, key: PeerKey, now: Instant) -> Result<(), Fault> {
-        if self.peer_mut(key).nuisance.flip(now) { Err(Fault::Flapping) } else { Ok(()) }
+        if self.peer_mut(key).nuisance.flip(now) {
+            Err(Fault::Flapping)
+        } else {
+            Ok(())
+        }
     }
 
     fn check_fast(&self, key: PeerKey) -> Result<(), Fault> {
-        if self.peer(key).caps.fast { Ok(()) } else { Err(Fault::FastNotAgreed) }
+        if self.peer(key).caps.fast {
+            Ok(())
+        } else {
+            Err(Fault::FastNotAgreed)
+        }
     }
 }

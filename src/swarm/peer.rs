@@ -163,7 +163,13 @@ impl Nuisance {
 
 impl Peer {
     /// A peer that finished its handshake at `now`: both sides choke, nobody is interested.
-    pub(super) fn new(conn: ConnId, origin: Origin, caps: Caps, piece_count: u32, now: Instant) -> Self {
+    pub(super) fn new(
+        conn: ConnId,
+        origin: Origin,
+        caps: Caps,
+        piece_count: u32,
+        now: Instant,
+    ) -> Self {
         Self {
             conn,
             origin,
@@ -216,7 +222,9 @@ impl Peer {
     pub(super) fn patience(&mut self, now: Instant) -> Duration {
         let rate = self.down.bytes_per_sec(now);
         let queued = self.requests.len() as u64 * u64::from(limits::BLOCK_LEN);
-        let expected = (queued * 1000).checked_div(rate).map_or(PATIENCE_MAX, Duration::from_millis);
+        let expected = (queued * 1000)
+            .checked_div(rate)
+            .map_or(PATIENCE_MAX, Duration::from_millis);
         (expected * 2).clamp(PATIENCE_MIN, PATIENCE_MAX)
     }
 
@@ -230,7 +238,11 @@ impl Peer {
 
     /// Takes `block` from what was given up within [`LATE_MAX`].
     pub(super) fn take_withdrawn(&mut self, block: BlockRef, now: Instant) -> bool {
-        while self.withdrawn.front().is_some_and(|r| now - r.at > LATE_MAX) {
+        while self
+            .withdrawn
+            .front()
+            .is_some_and(|r| now - r.at > LATE_MAX)
+        {
             self.withdrawn.pop_front();
         }
         let place = self.withdrawn.iter().position(|r| r.block == block);

@@ -23,7 +23,12 @@ pub(super) struct Alone {
 
 impl Alone {
     fn new(blocks: u32) -> Self {
-        Self { owner: None, next: 0, done: Bitfield::new(blocks), again: Vec::new() }
+        Self {
+            owner: None,
+            next: 0,
+            done: Bitfield::new(blocks),
+            again: Vec::new(),
+        }
     }
 }
 
@@ -125,7 +130,12 @@ impl Swarm {
         None
     }
 
-    pub(super) fn has(&mut self, key: PeerKey, piece: PieceIndex, now: Instant) -> Result<(), Fault> {
+    pub(super) fn has(
+        &mut self,
+        key: PeerKey,
+        piece: PieceIndex,
+        now: Instant,
+    ) -> Result<(), Fault> {
         self.check_index(piece)?;
         if !self.peer_mut(key).have.set(piece.0) {
             return Ok(());
@@ -140,10 +150,17 @@ impl Swarm {
         Ok(())
     }
 
-    pub(super) fn has_bits(&mut self, key: PeerKey, bytes: &[u8], now: Instant) -> Result<(), Fault> {
+    pub(super) fn has_bits(
+        &mut self,
+        key: PeerKey,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), Fault> {
         let count = self.geometry().piece_count();
-        let bits = Bitfield::from_bytes(bytes, count)
-            .ok_or(Fault::BadBitfield { len: bytes.len(), count })?;
+        let bits = Bitfield::from_bytes(bytes, count).ok_or(Fault::BadBitfield {
+            len: bytes.len(),
+            count,
+        })?;
         self.has_set(key, bits, now)
     }
 
@@ -183,7 +200,14 @@ impl Swarm {
         let wanted = self.exchange == Exchange::Full && self.peer(key).offers > 0;
         if self.peer(key).wanted != wanted {
             self.peer_mut(key).wanted = wanted;
-            self.send(key, if wanted { Outgoing::Interested } else { Outgoing::NotInterested });
+            self.send(
+                key,
+                if wanted {
+                    Outgoing::Interested
+                } else {
+                    Outgoing::NotInterested
+                },
+            );
         }
     }
 
@@ -211,7 +235,11 @@ impl Swarm {
                     None => break,
                 };
                 let begin = block * crate::base::limits::BLOCK_LEN;
-                out.push(BlockRef { piece, begin, len: geometry.block_len(piece, block) });
+                out.push(BlockRef {
+                    piece,
+                    begin,
+                    len: geometry.block_len(piece, block),
+                });
             }
         }
     }
@@ -223,7 +251,10 @@ impl Swarm {
         let peer = self.peer(key);
         can(peer)
             && (!suspect(peer.origin)
-                || !self.peers.iter().any(|(_, other)| can(other) && !suspect(other.origin)))
+                || !self
+                    .peers
+                    .iter()
+                    .any(|(_, other)| can(other) && !suspect(other.origin)))
     }
 
     /// The peer will not deliver: the pieces that it was to deliver alone look for another one.

@@ -46,7 +46,9 @@ impl Swarm {
             let peer = self.peer_mut(key);
             peer.nuisance.lacking += 1;
             if peer.nuisance.lacking > LACKING_MAX {
-                return Err(Fault::LackingRequests { count: peer.nuisance.lacking });
+                return Err(Fault::LackingRequests {
+                    count: peer.nuisance.lacking,
+                });
             }
             self.refuse(key, block);
             return Ok(());
@@ -107,7 +109,11 @@ impl Swarm {
     }
 
     fn role(&self) -> Role {
-        if self.is_complete() { Role::Seed } else { Role::Leecher }
+        if self.is_complete() {
+            Role::Seed
+        } else {
+            Role::Leecher
+        }
     }
 
     fn candidates(&mut self, now: Instant) -> Vec<Candidate> {
@@ -121,7 +127,10 @@ impl Swarm {
             joined: peer.joined,
             last_unchoked: peer.unchoked_at,
         };
-        self.peers.iter_mut().map(|(_, peer)| candidate(peer)).collect()
+        self.peers
+            .iter_mut()
+            .map(|(_, peer)| candidate(peer))
+            .collect()
     }
 
     fn apply_chokes(&mut self, chosen: &[crate::base::id::ConnId], now: Instant) {
@@ -159,7 +168,9 @@ impl Swarm {
         if !peer.caps.fast || !few || !peer.granted_fast.is_empty() {
             return;
         }
-        let IpAddr::V4(ip) = peer.origin.remote.ip().to_canonical() else { return };
+        let IpAddr::V4(ip) = peer.origin.remote.ip().to_canonical() else {
+            return;
+        };
         let count = self.geometry().piece_count();
         let set = allowed_fast_set(ip.octets(), self.meta.info_hash, count, ALLOWED_FAST_COUNT);
         for piece in set {
@@ -231,7 +242,10 @@ mod tests {
 
     #[test]
     fn allowed_fast_set_of_a_tiny_torrent_ends() {
-        assert_eq!(allowed_fast_set([1, 2, 3, 4], InfoHash([1; 20]), 1, 5), [PieceIndex(0)]);
+        assert_eq!(
+            allowed_fast_set([1, 2, 3, 4], InfoHash([1; 20]), 1, 5),
+            [PieceIndex(0)]
+        );
         assert!(allowed_fast_set([1, 2, 3, 4], InfoHash([1; 20]), 0, 5).is_empty());
     }
 }

@@ -296,6 +296,16 @@ impl Client {
         self.phase = Phase::Stopping { since: now };
     }
 
+    /// Whether an announce is under way.
+    pub fn is_asking(&self) -> bool {
+        self.asking.is_some()
+    }
+
+    /// A farewell is on its way; its answer is of no interest, the next one may go beside it.
+    pub fn farewell_sent(&mut self) {
+        self.asking = None;
+    }
+
     /// Whether [`Self::stopped`] has been called and every farewell was said.
     pub fn is_finished(&self) -> bool {
         self.phase != Phase::Running && self.asking.is_none() && self.next_farewell().is_none()

@@ -25,8 +25,8 @@ pub fn torrent(rng_seed: u64, piece_len: u32, lengths: &[u64]) -> (Arc<Metainfo>
         ..CreateOptions::default()
     };
     let mut creator = Creator::new(options).expect("the options are sound");
-    creator.feed(&content);
-    let bytes = creator.finish();
+    creator.feed(&content).expect("as long as said");
+    let bytes = creator.finish().expect("all of it was fed");
     let meta = Metainfo::from_bytes(&bytes).expect("what is created can be read");
     (Arc::new(meta), content.into())
 }

@@ -1,0 +1,382 @@
+//! The command line as types: what clap reads, checks and documents.
+//!
+//! Only what works is listed here; clap refuses everything else as unknown. Doc comments are the
+//! help texts, so they speak to the user and end without a full stop.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use super::units;
+use crate::base::limits;
+use crate::config::{Config, StorageKind};
+
+/// Share files with many hosts at once: a BitTorrent peer in one binary, on one port
+///
+/// Without a command, evpeer joins the swarms of the given torrents: it checks what is already
+/// in the output folder, downloads what is missing, verifies it and seeds it until it is stopped.
+#[derive(Debug, Parser)]
+#[command(
+    name = "evpeer",
+    version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = EXAMPLES
+)]
+pub struct CommandLine {
+    /// What to do instead of running a peer.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What a running peer is told.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Everything but running a peer.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a .torrent of a file or folder
+    Create(CreateArgs),
+    /// Print what a .torrent or a magnet link says
+    Show(ShowArgs),
+    /// Check data against a .torrent; exit code 0 only when every piece is right
+    Verify(VerifyArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell to complete for
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff)
+    Man,
+}
+
+/// Options of a running peer.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The same as --torrent
+    #[arg(value_name = "SOURCE", value_hint = ValueHint::FilePath)]
+    pub sources: Vec<PathBuf>,
+    /// A .torrent file, or a folder of them; repeatable
+    #[arg(short, long = "torrent", value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
+    pub torrents: Vec<PathBuf>,
+    /// The one port of this peer, TCP and UDP; 0 takes any free one
+    #[arg(short, long, value_name = "N", default_value_t = Config::default().port)]
+    pub port: u16,
+    /// Where data is read from and written to
+    #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub output: PathBuf,
+    /// A peer to connect to, for every torrent of this command; repeatable
+    #[arg(long = "peer", value_name = "HOST:PORT", value_parser = PeerAddress::parse)]
+    pub peers: Vec<PeerAddress>,
+    /// One more tracker for every torrent of this command; repeatable
+    #[arg(long = "tracker", value_name = "URL")]
+    pub trackers: Vec<String>,
+    /// Listen and connect from this address [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "ADDR")]
+    pub bind: Option<IpAddr>,
+    /// Leave with exit code 0 when all torrents are complete and durable on disk
+    #[arg(long)]
+    pub exit_on_complete: bool,
+    /// Connections over all torrents
+    #[arg(long, value_name = "N", default_value_t = limits::CONNS_MAX_DEFAULT,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_peers: u32,
+    /// How pieces are written
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = StorageChoice::Auto)]
+    pub storage: StorageChoice,
+    /// Ask no tracker
+    #[arg(long)]
+    pub no_tracker: bool,
+    /// Do not look for peers on the local network
+    #[arg(long)]
+    pub no_lsd: bool,
+    /// Do not exchange addresses of peers with peers
+    #[arg(long)]
+    pub no_pex: bool,
+    /// Do not use the distributed hash table
+    #[arg(long)]
+    pub no_dht: bool,
+    /// How much is said, and where.
+    #[command(flatten)]
+    pub talk: TalkArgs,
+    /// Print progress as one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl RunArgs {
+    /// The settings of the peer that these options ask for.
+    pub fn config(&self) -> Config {
+        Config {
+            port: self.port,
+            bind: self.bind,
+            conns_max: self.max_peers,
+            trackers: !self.no_tracker,
+            storage: self.storage.into(),
+            ..Config::default()
+        }
+    }
+
+    /// All that is to be run, in the order given; options before positions.
+    pub fn all_sources(&self) -> impl Iterator<Item = &PathBuf> {
+        self.torrents.iter().chain(&self.sources)
+    }
+}
+
+/// Options of `create`.
+#[derive(Args, Debug)]
+pub struct CreateArgs {
+    /// The file or folder to make a .torrent of
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+    /// The .torrent to write [default: <name of PATH>.torrent in the current folder]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Where peers announce themselves; repeatable, each one a tier of its own
+    #[arg(long = "tracker", value_name = "URL")]
+    pub trackers: Vec<String>,
+    /// Bytes a piece, such as 256KiB or 4MiB [default: chosen by the size of the data]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_len)]
+    pub piece_length: Option<u64>,
+    /// Only the trackers of the .torrent may tell peers of each other
+    #[arg(long)]
+    pub private: bool,
+    /// A text for people
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// How much is said, and where.
+    #[command(flatten)]
+    pub talk: TalkArgs,
+    /// Print what was made as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `show`.
+#[derive(Args, Debug)]
+pub struct ShowArgs {
+    /// .torrent files and magnet links
+    #[arg(value_name = "FILE|MAGNET", required = true, value_hint = ValueHint::FilePath)]
+    pub inputs: Vec<PathBuf>,
+    /// Print one JSON object a line for each input
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The same as --torrent
+    #[arg(value_name = "FILE", required_unless_present = "torrents",
+          value_hint = ValueHint::FilePath)]
+    pub sources: Vec<PathBuf>,
+    /// A .torrent file, or a folder of them; repeatable
+    #[arg(short, long = "torrent", value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub torrents: Vec<PathBuf>,
+    /// Where the data is
+    #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub output: PathBuf,
+    /// How much is said, and where.
+    #[command(flatten)]
+    pub talk: TalkArgs,
+    /// Print one JSON object a line for each torrent
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl VerifyArgs {
+    /// All that is to be verified, in the order given; options before positions.
+    pub fn all_sources(&self) -> impl Iterator<Item = &PathBuf> {
+        self.torrents.iter().chain(&self.sources)
+    }
+}
+
+/// How much is said on the way, and where.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TalkArgs {
+    /// Say only what went wrong
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more; -vv says everything
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Append log lines to this file instead of printing them on standard error
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub log_file: Option<PathBuf>,
+}
+
+/// Values of `--storage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StorageChoice {
+    /// Mapped files, and pwrite where they do not work
+    Auto,
+    /// Mapped files
+    Map,
+    /// Buffers that are written by pwrite
+    Pwrite,
+}
+
+impl From<StorageChoice> for StorageKind {
+    fn from(choice: StorageChoice) -> Self {
+        match choice {
+            StorageChoice::Auto => Self::Auto,
+            StorageChoice::Map => Self::Map,
+            StorageChoice::Pwrite => Self::Pwrite,
+        }
+    }
+}
+
+/// A peer as a user names it: a host that may need looking up, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Name or address; IPv6 addresses without their brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl PeerAddress {
+    /// Reads `HOST:PORT`; an IPv6 address stands in brackets.
+    ///
+    /// # Errors
+    /// A text for the user that says what is missing.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or("the port is missing; write HOST:PORT, such as 10.0.0.5:6881")?;
+        let host = match host.strip_prefix('[') {
+            Some(inner) => inner
+                .strip_suffix(']')
+                .filter(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+                .ok_or("an IPv6 address is written like [fe80::1]:6881")?,
+            None if host.contains(':') => {
+                return Err("an IPv6 address is written like [fe80::1]:6881".into());
+            }
+            None => host,
+        };
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err("the host is missing; write HOST:PORT, such as 10.0.0.5:6881".into());
+        }
+        match port.parse() {
+            Ok(port) if port != 0 => Ok(Self {
+                host: host.to_owned(),
+                port,
+            }),
+            _ => Err(format!("'{port}' is no port: a number from 1 to 65535")),
+        }
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  evpeer create ./data --tracker http://10.0.0.1:6969/announce -o data.torrent
+  evpeer -p 6881 -t data.torrent -o .             seed what is there, fetch what is missing
+  evpeer -t data.torrent -o /srv --peer 10.0.0.1:6881 --exit-on-complete
+  evpeer verify -t data.torrent -o /srv
+
+Exit codes: 0 done, or stopped by SIGINT or SIGTERM in good order; 1 it failed while running;
+2 unusable command line or input file: nothing was started, nothing written.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn definition_has_no_contradictions() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_accepted_line_parses() {
+        let cases = [
+            "evpeer",
+            "evpeer -p 6881 -t x.torrent",
+            "evpeer -p0 -t x.torrent -t y.torrent -o out",
+            "evpeer x.torrent",
+            "evpeer --json --bind 127.0.0.1 -p 7000 -t x -o d --no-dht --no-lsd --peer 1.2.3.4:5",
+            "evpeer -t x --peer [::1]:6881 --peer host.lan:1 --tracker http://h/announce",
+            "evpeer -t x --no-tracker --no-lsd --no-pex --no-dht --exit-on-complete",
+            "evpeer -t x --max-peers 1 --storage pwrite -vv --log-file l",
+            "evpeer -q -t x",
+            "evpeer create d",
+            "evpeer create d -o x.torrent --tracker http://a/a --tracker http://b/a --private",
+            "evpeer create d --piece-length 1MiB --comment text --force --json -q",
+            "evpeer show x.torrent magnet:?xt=urn:btih:00 --json",
+            "evpeer verify -t x.torrent -o d",
+            "evpeer verify x.torrent y.torrent --json",
+            "evpeer completions bash",
+            "evpeer man",
+        ];
+        for line in cases {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_unusable_line_is_refused() {
+        use ErrorKind::{
+            ArgumentConflict, InvalidValue, MissingRequiredArgument, UnknownArgument,
+            ValueValidation,
+        };
+        let cases = [
+            // line                                            why
+            ("evpeer -p 65536 -t x", ValueValidation),
+            ("evpeer -p -1 -t x", UnknownArgument),
+            ("evpeer -t x --peer host", ValueValidation),
+            ("evpeer -t x --peer host:0", ValueValidation),
+            ("evpeer -t x --peer :6881", ValueValidation),
+            ("evpeer -t x --peer ::1:6881", ValueValidation),
+            ("evpeer -t x --peer [x]:6881", ValueValidation),
+            ("evpeer -t x --bind host", ValueValidation),
+            ("evpeer -t x --max-peers 0", ValueValidation),
+            ("evpeer -t x --storage tape", InvalidValue),
+            ("evpeer -q -v -t x", ArgumentConflict),
+            ("evpeer --seed-ratio 2 -t x", UnknownArgument),
+            ("evpeer --watch d -t x", UnknownArgument),
+            ("evpeer create", MissingRequiredArgument),
+            ("evpeer create d --piece-length 12q", ValueValidation),
+            ("evpeer show", MissingRequiredArgument),
+            ("evpeer verify -o d", MissingRequiredArgument),
+            ("evpeer completions", MissingRequiredArgument),
+            ("evpeer completions cmd", InvalidValue),
+        ];
+        for (line, why) in cases {
+            match parse(line) {
+                Ok(parsed) => panic!("{line}: accepted as {parsed:?}"),
+                Err(error) => assert_eq!(error.kind(), why, "{line}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn options_reach_the_configuration() {
+        let line = parse("evpeer -p 7 --bind ::1 --max-peers 9 --no-tracker --storage map -t x");
+        let config = line.expect("parses").run.config();
+        assert_eq!(config.port, 7);
+        assert_eq!(config.bind, Some("::1".parse().expect("an address")));
+        assert_eq!(config.conns_max, 9);
+        assert!(!config.trackers);
+        assert_eq!(config.storage, StorageKind::Map);
+    }
+
+    #[test]
+    fn peers_are_split_at_the_last_colon() {
+        let address = PeerAddress::parse("[fe80::1]:6881").expect("an address");
+        assert_eq!((address.host.as_str(), address.port), ("fe80::1", 6881));
+        let address = PeerAddress::parse("host.lan:1").expect("an address");
+        assert_eq!((address.host.as_str(), address.port), ("host.lan", 1));
+    }
+}

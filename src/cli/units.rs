@@ -1,0 +1,147 @@
+//! Sizes, rates and times as people write and read them.
+
+use std::time::Duration;
+
+/// Reads a number of bytes: `16384`, `16KiB`, `4MiB`, `500k`. `k`, `M`, `G` are powers of 1000,
+/// `Ki`, `Mi`, `Gi` of 1024; a `B` at the end changes nothing.
+///
+/// # Errors
+/// A text for the user that shows how a size is written.
+pub fn parse_len(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is no size; write bytes, or such as 16KiB, 4MiB, 500k");
+    let text_end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(text_end);
+    let unit = unit.trim_start();
+    let unit = unit.strip_suffix(['B', 'b']).unwrap_or(unit);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" => 1,
+        "k" => 1000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
+        "ki" => 1 << 10,
+        "mi" => 1 << 20,
+        "gi" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(factor).ok_or_else(wrong)
+}
+
+/// `bytes` with three significant digits: `17 B`, `1.50 KiB`, `256 MiB`.
+pub fn show_len(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
+/// A number of bytes per second.
+pub fn show_rate(bytes_per_sec: u64) -> String {
+    format!("{}/s", show_len(bytes_per_sec))
+}
+
+/// A time to wait, in its two largest units: `42 s`, `3 min 20 s`, `5 h 2 min`, `3 d 4 h`.
+pub fn show_time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min {} s", seconds % 60),
+        3600..86_400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// A share of `whole` in percent with one decimal, rounded down: 100.0 only when nothing is missing.
+pub fn show_percent(part: u64, whole: u64) -> String {
+    if part >= whole {
+        return "100.0 %".into();
+    }
+    let tenths = u128::from(part) * 1000 / u128::from(whole);
+    format!("{}.{} %", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_every_unit() {
+        let cases = [
+            ("0", Some(0)),
+            ("16384", Some(16384)),
+            ("16KiB", Some(16384)),
+            ("16 KiB", Some(16384)),
+            ("16kib", Some(16384)),
+            ("4Mi", Some(4 << 20)),
+            ("500k", Some(500_000)),
+            ("500KB", Some(500_000)),
+            ("1g", Some(1_000_000_000)),
+            ("", None),
+            ("KiB", None),
+            ("-1", None),
+            ("1.5MiB", None),
+            ("1KiBB", None),
+            ("99999999999999999999", None),
+            ("18446744073709551615k", None),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_len(text).ok(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (1536, "1.50 KiB"),
+            (10_240, "10.0 KiB"),
+            (1_048_575, "1.00 MiB"),
+            (256 << 20, "256 MiB"),
+            (4 << 30, "4.00 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
+        for (bytes, shown) in cases {
+            assert_eq!(show_len(bytes), shown, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn times_have_two_units() {
+        let cases = [
+            (0, "0 s"),
+            (59, "59 s"),
+            (200, "3 min 20 s"),
+            (18_120, "5 h 2 min"),
+            (273_600, "3 d 4 h"),
+        ];
+        for (seconds, shown) in cases {
+            assert_eq!(show_time(Duration::from_secs(seconds)), shown);
+        }
+    }
+
+    #[test]
+    fn only_the_whole_is_a_hundred_percent() {
+        assert_eq!(show_percent(0, 3), "0.0 %");
+        assert_eq!(show_percent(2, 3), "66.6 %");
+        assert_eq!(show_percent(u64::MAX - 1, u64::MAX), "99.9 %");
+        assert_eq!(show_percent(3, 3), "100.0 %");
+        assert_eq!(show_percent(0, 0), "100.0 %");
+    }
+}

@@ -1,0 +1,543 @@
+//! The exchange with scripted peers: messages in, effects out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::base::id::PeerId;
+use crate::base::limits::BLOCK_LEN;
+use crate::base::slot::Slot;
+use crate::base::verdict::Verdict;
+use crate::meta::create::{CreateOptions, Creator, NewFile};
+
+const FAST: Caps = Caps { fast: true };
+const PLAIN: Caps = Caps { fast: false };
+
+/// A swarm of `pieces` pieces of four blocks that may ask for them, and what it wants done.
+struct Script {
+    swarm: Swarm,
+    now: Instant,
+    peers: u8,
+}
+
+impl Script {
+    fn new(pieces: u32) -> Self {
+        let len = u64::from(pieces) * 4 * u64::from(BLOCK_LEN);
+        let options = CreateOptions {
+            name: "content".to_owned(),
+            files: vec![NewFile {
+                path: Vec::new(),
+                len,
+                executable: false,
+            }],
+            piece_len: Some(4 * BLOCK_LEN),
+            ..CreateOptions::default()
+        };
+        let mut creator = Creator::new(options).expect("the options are sound");
+        creator
+            .feed(&vec![0; len as usize])
+            .expect("as long as said");
+        let torrent = creator.finish().expect("all of it was fed");
+        let meta = Metainfo::from_bytes(&torrent).expect("what is created can be read");
+        let now = Instant::from_micros(1_000_000);
+        let mut swarm = Swarm::new(TorrentId(0), Arc::new(meta), Rng::new(1), now);
+        swarm.begin_exchange(now);
+        Self {
+            swarm,
+            now,
+            peers: 0,
+        }
+    }
+
+    fn join(&mut self, caps: Caps) -> PeerKey {
+        self.peers += 1;
+        let conn = ConnId {
+            index: self.peers.into(),
+            generation: 1,
+        };
+        let remote = ([10, 0, 0, self.peers], 6881).into();
+        let origin = Origin {
+            remote,
+            peer_id: PeerId([self.peers; 20]),
+        };
+        self.swarm.joined(conn, origin, caps, self.now)
+    }
+
+    /// A peer that has everything and does not choke us.
+    fn seed(&mut self) -> PeerKey {
+        let key = self.join(FAST);
+        self.say(key, Message::HaveAll).expect("allowed");
+        self.say(key, Message::Unchoke).expect("allowed");
+        key
+    }
+
+    fn say(&mut self, key: PeerKey, message: Message<'_>) -> Result<(), Fault> {
+        self.swarm.message(key, message, self.now)
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        std::iter::from_fn(|| self.swarm.poll_effect(self.now)).collect()
+    }
+
+    /// The messages that wait for a peer.
+    fn sent(&mut self, key: PeerKey) -> Vec<Outgoing> {
+        let conn = self.swarm.peer(key).conn;
+        let to_peer = |effect| match effect {
+            Effect::Send(to, message) if to == conn => Some(message),
+            _ => None,
+        };
+        self.effects().into_iter().filter_map(to_peer).collect()
+    }
+
+    fn requests(&mut self, key: PeerKey) -> Vec<BlockRef> {
+        let request = |message| match message {
+            Outgoing::Request(block) => Some(block),
+            _ => None,
+        };
+        self.sent(key).into_iter().filter_map(request).collect()
+    }
+
+    /// `key` sends `len` bytes of `block`, from `done` on; returns where they are stored.
+    fn part(&mut self, key: PeerKey, block: BlockRef, done: u32, len: u32) -> Option<Slot> {
+        if done == 0 {
+            self.swarm
+                .block_begins(key, block, self.now)
+                .expect("a block that was asked for");
+        }
+        self.swarm
+            .payload(key, done, &vec![0; len as usize], self.now)
+    }
+
+    fn whole(&mut self, key: PeerKey, block: BlockRef) -> Option<Slot> {
+        self.part(key, block, 0, block.len)
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now += Duration::from_secs(1);
+            self.swarm.tick(self.now);
+        }
+    }
+}
+
+fn block(piece: u32, index: u32) -> BlockRef {
+    BlockRef {
+        piece: PieceIndex(piece),
+        begin: index * BLOCK_LEN,
+        len: BLOCK_LEN,
+    }
+}
+
+#[test]
+fn choked_peer_gets_no_block() {
+    for (caps, answer) in [(FAST, vec![Outgoing::Reject(block(0, 0))]), (PLAIN, vec![])] {
+        let mut script = Script::new(40);
+        script.swarm.found(PieceIndex(0));
+        let key = script.join(caps);
+        script.effects();
+        script
+            .say(key, Message::Request(block(0, 0)))
+            .expect("a choke may have crossed it");
+        assert_eq!(script.sent(key), answer, "{caps:?}");
+        assert_eq!(script.swarm.next_upload(key), None);
+    }
+}
+
+#[test]
+fn interested_peer_is_unchoked_and_served_in_order() {
+    let mut script = Script::new(2);
+    script.swarm.found(PieceIndex(0));
+    let key = script.join(FAST);
+    script.say(key, Message::Interested).expect("allowed");
+    assert!(
+        script.sent(key).contains(&Outgoing::Unchoke),
+        "a slot is free"
+    );
+    for index in [2, 0, 1] {
+        script
+            .say(key, Message::Request(block(0, index)))
+            .expect("allowed");
+    }
+    script
+        .say(key, Message::Cancel(block(0, 0)))
+        .expect("allowed");
+    assert_eq!(script.sent(key), [Outgoing::Reject(block(0, 0))]);
+    assert_eq!(script.swarm.next_upload(key), Some(block(0, 2)));
+    assert_eq!(script.swarm.next_upload(key), Some(block(0, 1)));
+    assert_eq!(script.swarm.next_upload(key), None);
+}
+
+#[test]
+fn second_sender_of_a_block_is_collected_aside_and_the_first_complete_one_wins() {
+    let mut script = Script::new(1);
+    let (slow, quick) = (script.seed(), script.seed());
+    let asked = script.effects();
+    let copies = |b: BlockRef| {
+        asked
+            .iter()
+            .filter(|e| matches!(e, Effect::Send(_, Outgoing::Request(r)) if *r == b))
+            .count()
+    };
+    let shared = (0..4).map(|i| block(0, i)).find(|b| copies(*b) == 2);
+    let shared = shared.expect("with everything asked for, the endgame asks twice");
+
+    assert!(
+        script.part(slow, shared, 0, 100).is_some(),
+        "the first one writes"
+    );
+    assert_eq!(
+        script.whole(quick, shared),
+        None,
+        "the second one is collected"
+    );
+    let stored = script.effects().into_iter().find_map(|e| match e {
+        Effect::Store(slot, bytes) => Some((slot.begin, bytes.len())),
+        _ => None,
+    });
+    assert_eq!(stored, Some((shared.begin, BLOCK_LEN as usize)));
+    let rest = BLOCK_LEN - 100;
+    assert_eq!(
+        script.part(slow, shared, 100, rest),
+        None,
+        "a complete block is not written"
+    );
+    assert_eq!(script.swarm.wasted_bytes(), u64::from(rest));
+}
+
+#[test]
+fn block_that_begins_while_its_writer_is_silent_gets_the_pen() {
+    let mut script = Script::new(1);
+    let (silent, other) = (script.seed(), script.seed());
+    script.effects();
+    script.part(silent, block(0, 0), 0, 100);
+    script.now += Duration::from_secs(3);
+    assert!(
+        script.part(other, block(0, 0), 0, 50).is_some(),
+        "silent for more than 2 s"
+    );
+    assert_eq!(
+        script.part(silent, block(0, 0), 100, 50),
+        None,
+        "one writer a block"
+    );
+}
+
+#[test]
+fn stalled_peer_loses_its_requests_to_others() {
+    let mut script = Script::new(30);
+    let stalled = script.seed();
+    let asked = script.requests(stalled);
+    assert!(!asked.is_empty());
+    script.wait(15);
+    let helper = script.seed();
+    script.effects();
+    script.wait(6);
+    assert!(
+        script.swarm.peer(stalled).requests.len() <= 1,
+        "one is left to try it with"
+    );
+    assert!(
+        script.whole(stalled, asked[0]).is_some(),
+        "a late answer is welcome"
+    );
+    let mut taken_over = Vec::new();
+    loop {
+        let answered: Vec<BlockRef> = script
+            .swarm
+            .peer(helper)
+            .requests
+            .iter()
+            .map(|r| r.block)
+            .collect();
+        if answered.is_empty() {
+            break;
+        }
+        answered.iter().for_each(|b| drop(script.whole(helper, *b)));
+        taken_over.extend(answered);
+        script.effects();
+    }
+    assert!(
+        asked[1..].iter().all(|b| taken_over.contains(b)),
+        "{taken_over:?}"
+    );
+}
+
+#[test]
+fn choke_frees_requests_only_without_the_fast_extension() {
+    for (caps, open) in [(FAST, true), (PLAIN, false)] {
+        let mut script = Script::new(30);
+        let key = script.join(caps);
+        script
+            .say(key, Message::Bitfield(&[0xff, 0xff, 0xff, 0xfc]))
+            .expect("30 pieces");
+        script.say(key, Message::Unchoke).expect("allowed");
+        assert!(!script.requests(key).is_empty());
+        script.say(key, Message::Choke).expect("allowed");
+        assert_eq!(
+            !script.swarm.peer(key).requests.is_empty(),
+            open,
+            "{caps:?}"
+        );
+    }
+}
+
+#[test]
+fn what_the_protocol_forbids_is_a_fault() {
+    let huge = BlockRef {
+        piece: PieceIndex(0),
+        begin: u32::MAX,
+        len: BLOCK_LEN,
+    };
+    let outside = PieceIndex(20);
+    let ask = |begin, len| {
+        Message::Request(BlockRef {
+            piece: PieceIndex(0),
+            begin,
+            len,
+        })
+    };
+    let cases = [
+        ("have past the end", FAST, Message::Have(outside)),
+        (
+            "have far past the end",
+            FAST,
+            Message::Have(PieceIndex(u32::MAX)),
+        ),
+        ("short bitfield", FAST, Message::Bitfield(&[0xff])),
+        (
+            "long bitfield",
+            FAST,
+            Message::Bitfield(&[0xff, 0xff, 0xf0, 0]),
+        ),
+        ("spare bits", FAST, Message::Bitfield(&[0xff, 0xff, 0xf8])),
+        ("have-all unagreed", PLAIN, Message::HaveAll),
+        ("have-none unagreed", PLAIN, Message::HaveNone),
+        ("reject unagreed", PLAIN, Message::Reject(block(0, 0))),
+        (
+            "allowed-fast unagreed",
+            PLAIN,
+            Message::AllowedFast(PieceIndex(0)),
+        ),
+        ("allowed-fast outside", FAST, Message::AllowedFast(outside)),
+        ("suggest outside", FAST, Message::Suggest(outside)),
+        ("request overflows", FAST, Message::Request(huge)),
+        ("request of nothing", FAST, ask(0, 0)),
+        ("request too long", FAST, ask(0, BLOCK_LEN + 1)),
+        ("request past the piece", FAST, ask(4 * BLOCK_LEN - 1, 2)),
+        (
+            "request of no piece",
+            FAST,
+            Message::Request(BlockRef {
+                piece: outside,
+                ..block(0, 0)
+            }),
+        ),
+    ];
+    for (name, caps, message) in cases {
+        let mut script = Script::new(20);
+        let key = script.join(caps);
+        assert!(script.say(key, message).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn bitfield_comes_first_or_not_at_all() {
+    for late in [
+        Message::Bitfield(&[0xff]),
+        Message::HaveAll,
+        Message::HaveNone,
+    ] {
+        let mut script = Script::new(8);
+        let key = script.join(FAST);
+        script
+            .say(key, Message::Bitfield(&[0x0f]))
+            .expect("the first message");
+        assert_eq!(script.say(key, late), Err(Fault::LateBitfield), "{late:?}");
+    }
+}
+
+#[test]
+fn wrong_blocks_are_faults_or_refusals() {
+    let mut script = Script::new(30);
+    let key = script.seed();
+    let asked = script.requests(key);
+    let now = script.now;
+    let long = BlockRef {
+        len: BLOCK_LEN - 1,
+        ..asked[0]
+    };
+    let fault = script.swarm.block_begins(key, long, now);
+    assert_eq!(
+        fault,
+        Err(Fault::WrongBlockLen {
+            len: BLOCK_LEN - 1,
+            asked: BLOCK_LEN
+        })
+    );
+
+    let nothing = BlockRef { len: 0, ..asked[1] };
+    script
+        .swarm
+        .block_begins(key, nothing, now)
+        .expect("BitComet's way to reject");
+    assert!(
+        !script
+            .swarm
+            .peer(key)
+            .requests
+            .iter()
+            .any(|r| r.block == asked[1])
+    );
+}
+
+#[test]
+fn sender_of_too_much_that_nobody_asked_for_is_closed() {
+    let mut script = Script::new(30);
+    let key = script.join(FAST);
+    let outcomes: Vec<_> = (0..30)
+        .map(|piece| {
+            script
+                .swarm
+                .block_begins(key, block(piece, 0), script.now)
+                .map(|()| {
+                    let stored = script
+                        .swarm
+                        .payload(key, 0, &[0; BLOCK_LEN as usize], script.now);
+                    assert_eq!(stored, None, "nothing that was not asked for is stored");
+                })
+        })
+        .collect();
+    assert!(outcomes[..20].iter().all(Result::is_ok));
+    assert!(
+        matches!(outcomes[20], Err(Fault::Unasked { blocks: 21, .. })),
+        "{outcomes:?}"
+    );
+}
+
+#[test]
+fn floods_end_the_connection() {
+    let cases: [(&str, fn(u32) -> Message<'static>, u32); 4] = [
+        ("unknown ids", |_| Message::Unknown { id: 99, len: 1 }, 100),
+        (
+            "interest flapping",
+            |n| {
+                if n % 2 == 0 {
+                    Message::Interested
+                } else {
+                    Message::NotInterested
+                }
+            },
+            600,
+        ),
+        (
+            "requests of what we lack",
+            |_| Message::Request(block(1, 0)),
+            50,
+        ),
+        (
+            "requests while choked",
+            |_| Message::Request(block(0, 0)),
+            4000,
+        ),
+    ];
+    for (name, message, borne) in cases {
+        let mut script = Script::new(60);
+        script.swarm.found(PieceIndex(0));
+        let key = script.join(PLAIN);
+        let ended = (0..10_000).find(|&n| script.say(key, message(n)).is_err());
+        assert_eq!(ended, Some(borne), "{name}");
+        script.effects();
+    }
+}
+
+/// Goal: the liar among several senders is found within two failures, the others stay.
+/// Method: five seeds serve; what one of them sends of piece after piece is called bad.
+#[test]
+fn liar_is_banned_and_honest_senders_are_not() {
+    let mut script = Script::new(2);
+    let seeds: Vec<PeerKey> = (0..5).map(|_| script.seed()).collect();
+    let liar = seeds[2];
+    let liar_origin = script.swarm.peer(liar).origin;
+    let mut lied = std::collections::BTreeMap::<PieceIndex, u64>::new();
+    let (mut banned, mut failures) = (Vec::new(), 0);
+    for _ in 0..20 {
+        let effects = script.effects();
+        for effect in effects {
+            match effect {
+                Effect::Send(conn, Outgoing::Request(block)) => {
+                    let Some(key) = seeds
+                        .iter()
+                        .copied()
+                        .find(|k| !banned.contains(k) && script.swarm.peer(*k).conn == conn)
+                    else {
+                        continue;
+                    };
+                    if script
+                        .swarm
+                        .peer(key)
+                        .requests
+                        .iter()
+                        .any(|r| r.block == block)
+                    {
+                        script.whole(key, block);
+                        if key == liar {
+                            let index = block.begin / BLOCK_LEN;
+                            *lied.entry(block.piece).or_default() |= 1 << index;
+                        }
+                    }
+                }
+                Effect::Check(piece) => {
+                    let wrong = lied.remove(&piece).unwrap_or(0);
+                    let blocks = (0..4)
+                        .map(|i| if wrong >> i & 1 == 1 { 1000 + i } else { i })
+                        .collect();
+                    failures += u32::from(wrong != 0);
+                    let verdict = if wrong == 0 {
+                        Verdict::Good { blocks }
+                    } else {
+                        Verdict::Bad { blocks }
+                    };
+                    script.swarm.piece_checked(piece, verdict, script.now);
+                }
+                Effect::Ban(origin, _) => {
+                    assert_eq!(origin, liar_origin, "an honest sender is charged");
+                    if !banned.contains(&liar) {
+                        banned.push(liar);
+                        script.swarm.left(liar, script.now);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(script.swarm.is_complete());
+    assert_eq!(banned, if failures > 0 { vec![liar] } else { vec![] });
+    assert!(failures <= 3, "{failures} failures");
+}
+
+#[test]
+fn peers_hear_of_new_pieces_that_they_lack() {
+    let mut script = Script::new(8);
+    let (has, lacks) = (script.join(FAST), script.join(FAST));
+    script
+        .say(has, Message::Have(PieceIndex(3)))
+        .expect("allowed");
+    script.swarm.piece_checked(
+        PieceIndex(3),
+        Verdict::Good { blocks: Vec::new() },
+        script.now,
+    );
+    assert_eq!(script.swarm.next_have(has), None);
+    assert_eq!(script.swarm.next_have(lacks), Some(PieceIndex(3)));
+    assert_eq!(script.swarm.next_have(lacks), None);
+}
+
+#[test]
+fn two_seeds_have_nothing_to_say_to_each_other() {
+    let mut script = Script::new(1);
+    script.swarm.found(PieceIndex(0));
+    let key = script.join(FAST);
+    script.say(key, Message::HaveAll).expect("allowed");
+    let closes = |e: &Effect| matches!(e, Effect::Close(_, Departure::Redundant));
+    assert!(script.effects().iter().any(closes));
+}

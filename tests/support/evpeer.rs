@@ -1,0 +1,167 @@
+//! The binary under test, started and read as a user's script would: options and `--json` events.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::process::Process;
+
+/// Where cargo put the binary.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_evpeer");
+
+/// What a peer is started with.
+#[derive(Clone, Debug)]
+pub struct Setup<'a> {
+    /// `-t`
+    pub torrent: &'a Path,
+    /// `-o`
+    pub folder: &'a Path,
+    /// `--bind`
+    pub ip: IpAddr,
+    /// `-p`; 0 lets the system choose
+    pub port: u16,
+    /// `--peer`, each
+    pub peers: &'a [SocketAddr],
+    /// Further arguments.
+    pub args: &'a [&'a str],
+}
+
+impl<'a> Setup<'a> {
+    /// A peer of `torrent` in `folder`, on any port of 127.0.0.1, that knows nobody.
+    pub fn new(torrent: &'a Path, folder: &'a Path) -> Self {
+        let ip = Ipv4Addr::LOCALHOST.into();
+        Self {
+            torrent,
+            folder,
+            ip,
+            port: 0,
+            peers: &[],
+            args: &[],
+        }
+    }
+
+    /// The command line. LSD and DHT stay off: tests talk to their own processes only.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(BINARY);
+        command
+            .arg("--json")
+            .arg("-t")
+            .arg(self.torrent)
+            .arg("-o")
+            .arg(self.folder);
+        command.args(["--bind", &self.ip.to_string(), "-p", &self.port.to_string()]);
+        command.args(["--no-lsd", "--no-dht"]);
+        for peer in self.peers {
+            command.args(["--peer", &peer.to_string()]);
+        }
+        command.args(self.args);
+        command
+    }
+}
+
+/// A running peer.
+pub struct Evpeer {
+    /// The process, for its output and its end.
+    pub process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Evpeer {
+    /// Starts it and waits until it listens.
+    pub fn start(name: &str, setup: &Setup<'_>) -> Self {
+        let process = Process::spawn(name, &mut setup.command());
+        let port = process.wait_for_line("a `listening` event", START_LIMIT, |line| {
+            let event = event_of(line, "listening")?;
+            event["port"]
+                .as_u64()
+                .and_then(|port| u16::try_from(port).ok())
+        });
+        assert_ne!(port, 0, "{name} says which port it chose");
+        Self {
+            process,
+            address: SocketAddr::new(setup.ip, port),
+        }
+    }
+
+    /// Waits until it says that it is in `state`.
+    pub fn wait_for_state(&self, state: &str, limit: Duration) {
+        self.process
+            .wait_for_line(&format!("state {state}"), limit, |line| {
+                let event: Value = serde_json::from_str(line).ok()?;
+                (event["state"] == state).then_some(())
+            });
+    }
+
+    /// Waits for an event by name; returns the object.
+    pub fn wait_for_event(&self, name: &str, limit: Duration) -> Value {
+        let what = format!("a `{name}` event");
+        self.process
+            .wait_for_line(&what, limit, |line| event_of(line, name))
+    }
+
+    /// Whether there was an event of that name.
+    pub fn has_event(&self, name: &str) -> bool {
+        self.events().iter().any(|event| event["event"] == name)
+    }
+
+    /// The largest value of a counter in its events so far.
+    pub fn counter(&self, key: &str) -> u64 {
+        let events = self.events();
+        events
+            .iter()
+            .filter_map(|event| event[key].as_u64())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// All events so far.
+    pub fn events(&self) -> Vec<Value> {
+        let lines = self.process.lines();
+        lines
+            .iter()
+            .filter_map(|(_, line)| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// Ends it by SIGTERM and checks that it leaves in good order.
+    pub fn leave(mut self) {
+        let code = self.process.terminate(LEAVE_LIMIT);
+        assert_eq!(
+            code,
+            Some(0),
+            "{} leaves with 0 after SIGTERM",
+            self.process.name()
+        );
+        self.assert_sane();
+    }
+
+    /// Waits until it leaves by itself; returns the exit code.
+    pub fn wait_for_exit(&mut self, limit: Duration) -> Option<i32> {
+        self.process.wait(limit).code()
+    }
+
+    /// Checks that nothing panicked in it.
+    pub fn assert_sane(&self) {
+        let text = self.process.text();
+        assert!(
+            !text.contains("panicked at"),
+            "{} panicked:\n{text}",
+            self.process.name()
+        );
+    }
+}
+
+/// The JSON object in `line`, if it is an event called `name`.
+fn event_of(line: &str, name: &str) -> Option<Value> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    (event["event"] == name).then_some(event)
+}
+
+/// How long a peer may take until it listens: only slow when the machine is busy.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a peer may take to leave: 1 s for trackers and up to 30 s for the sync.
+const LEAVE_LIMIT: Duration = Duration::from_secs(40);
