@@ -10,7 +10,7 @@
 //! ```
 //!
 //! One pass of the loop is [`Reactor::turn`]. Every part of it has a budget of bytes or events
-//! (see [`ready`]); what is left over waits for the next pass, which then polls without waiting.
+//! (see `ready`); what is left over waits for the next pass, which then polls without waiting.
 //!
 //! | file      | owns |
 //! |-----------|------|
