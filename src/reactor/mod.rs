@@ -10,7 +10,7 @@
 //! ```
 //!
 //! One pass of the loop is [`Reactor::turn`]. Every part of it has a budget of bytes or events
-//! (see [`ready`]); what is left over waits for the next pass, which then polls without waiting.
+//! (see `ready`); what is left over waits for the next pass, which then polls without waiting.
 //!
 //! | file      | owns |
 //! |-----------|------|
@@ -413,3 +413,6 @@ const HASH_LEN_MIN: u64 = 1024 * 1024;
 /// Descriptors for everything but the connections that count against `conns_max`: streams that
 /// have not said what they are, files, the port, standard streams.
 const DESCRIPTORS_OTHER: u64 = limits::UNDECIDED_MAX as u64 + 256;
+
+#[cfg(test)]
+mod tests;
