@@ -1,3 +1,7 @@
 //! The `evpeer` binary: arguments to command to exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    evpeer::cli::main(std::env::args_os())
+}
