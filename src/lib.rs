@@ -66,6 +66,7 @@
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod discovery;
 pub mod engine;
 pub mod meta;

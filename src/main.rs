@@ -4,4 +4,8 @@
     warn(clippy::disallowed_methods, clippy::iter_over_hash_type)
 )]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    evpeer::cli::main(std::env::args_os())
+}
