@@ -19,6 +19,7 @@ use self::plain::Plain;
 use super::args::RunArgs;
 use super::output::{Printer, Worth};
 use crate::base::id::TorrentId;
+use crate::control::api;
 use crate::engine::action::{Report, Snapshot};
 
 /// The one way in which this process tells its progress.
@@ -74,6 +75,18 @@ impl Progress {
                 }
             }
             Self::Quiet => {}
+        }
+    }
+
+    /// Tells the port that is open, also if any was asked for.
+    pub fn listening(&mut self, port: u16) {
+        match self {
+            Self::Json(_, printer) => {
+                printer.print(api::listening(port).to_string(), Worth::Keep);
+            }
+            Self::Bars(_) | Self::Plain(..) | Self::Quiet => {
+                self.say(&format!("listening on port {port}"));
+            }
         }
     }
 

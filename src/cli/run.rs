@@ -79,7 +79,7 @@ enum End {
 
 impl Peer {
     fn new(reactor: Reactor, mut progress: Progress) -> Self {
-        progress.say(&format!("listening on port {}", reactor.local_port()));
+        progress.listening(reactor.local_port());
         Self {
             reactor,
             progress,

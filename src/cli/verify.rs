@@ -23,7 +23,7 @@ use crate::config::StorageKind;
 use crate::control::api::{self, FileVerdict, Verified};
 use crate::meta::metainfo::{FileKind, Metainfo};
 use crate::storage::error::StorageError;
-use crate::storage::{Access, Event, Storage, StorageOptions, jobs};
+use crate::storage::{Access, Event, Pace, Storage, StorageOptions, jobs};
 
 /// Verifies every torrent; the exit code is 1 if any has wrong or missing data.
 ///
@@ -116,7 +116,7 @@ impl Check<'_> {
                 return Ok(found);
             }
             let has_run = run_jobs(self.storage);
-            let hashed = self.storage.work(WORK_LEN);
+            let hashed = self.storage.work(WORK_LEN, Pace::AtOnce);
             let mut told = 0;
             while let Some(event) = self.storage.poll_event() {
                 told += self.take(event, &mut found)?;

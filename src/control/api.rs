@@ -17,6 +17,11 @@ pub fn progress(snapshot: &Snapshot) -> Value {
     figures("progress", snapshot)
 }
 
+/// The port that this peer listens on, as event `listening`: the first line of a run.
+pub fn listening(port: u16) -> Value {
+    json!({ "event": "listening", "port": port })
+}
+
 /// What a report tells; `None` for those that only the log carries.
 ///
 /// `snapshot` is that of the torrent the report is about.
