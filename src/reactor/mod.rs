@@ -413,6 +413,3 @@ const HASH_LEN_MIN: u64 = 1024 * 1024;
 /// Descriptors for everything but the connections that count against `conns_max`: streams that
 /// have not said what they are, files, the port, standard streams.
 const DESCRIPTORS_OTHER: u64 = limits::UNDECIDED_MAX as u64 + 256;
-
-#[cfg(test)]
-mod tests;
