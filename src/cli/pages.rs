@@ -80,9 +80,8 @@ It failed while running; for verify: data is wrong or missing.
 \fB2\fR
 Unusable command line or input file: nothing was started, nothing written.
 .SH SIGNALS
-The first SIGINT or SIGTERM stops new work, tells the trackers, and syncs what was
-downloaded to disk.
-A second one leaves at once; what is missing then is checked again by the next start.
+The first SIGINT or SIGTERM stops new work and tells trackers and peers.
+A second one leaves at once. Either is safe: the next start checks what is there.
 .SH ENVIRONMENT
 .TP
 \fBNO_COLOR\fR

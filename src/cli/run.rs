@@ -186,7 +186,7 @@ impl Peer {
     fn end(&mut self, end: End) -> Result<bool, CliError> {
         if end == End::Stopped {
             self.progress
-                .say("stopping: telling trackers, syncing to disk (again to leave at once)");
+                .say("stopping in good order; once more to leave at once");
         }
         self.reactor.shutdown();
         let deadline = Instant::now() + LAST_SYNC_TIME;
