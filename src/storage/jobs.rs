@@ -102,6 +102,9 @@ pub enum Work {
         access: MapAccess,
         /// Which pages to make present.
         populate: Populate,
+        /// The file is known to hold zeros there, and they are to be in memory before the pages
+        /// are made present.
+        fresh: bool,
     },
     /// Make the pages of a map present.
     Populate {

@@ -38,7 +38,15 @@ pub fn run(job: Job) -> Done {
             len,
             access,
             populate,
-        } => Outcome::Mapped(map(&file, &path, offset, len, access, populate)),
+            fresh,
+        } => Outcome::Mapped(
+            match fresh {
+                true => fill(&file, offset, len),
+                false => Ok(()),
+            }
+            .map_err(|error| MapError::Failed(StorageError::from_io(&path, "fill", &error)))
+            .and_then(|()| map(&file, &path, offset, len, access, populate)),
+        ),
         Work::Populate { map, path } => Outcome::Finished(
             os::populate(&map, Populate::Write).map_err(|error| unbacked(&path, &error)),
         ),
@@ -205,6 +213,21 @@ fn allocation_error(
     }
 }
 
+/// Writes the zeros that the file holds there anyway.
+///
+/// The page cache then holds large folios, which a store fault maps whole. Faults on pages that
+/// are not in the cache map one page of 4 KiB each, and each goes over all buffers of its folio:
+/// on Linux 6.18 and ext4 four to eight times as expensive for a window.
+fn fill(file: &Handle, offset: u64, len: u32) -> io::Result<()> {
+    static ZEROS: [u8; FILL_LEN as usize] = [0; FILL_LEN as usize];
+    for begin in (0..len).step_by(FILL_LEN as usize) {
+        let run = FILL_LEN.min(len - begin) as usize;
+        file.as_file()
+            .write_all_at(&ZEROS[..run], offset + u64::from(begin))?;
+    }
+    Ok(())
+}
+
 fn map(
     file: &Handle,
     path: &Path,
@@ -300,3 +323,7 @@ fn sync_file(file: &Handle, path: &Path, created: bool) -> Result<(), StorageErr
     };
     synced.map_err(|error| StorageError::from_io(path, "sync", &error))
 }
+
+/// Bytes that are written at once where zeros are to be in memory: a folio that the kernel finds
+/// room for easily.
+const FILL_LEN: u32 = 128 * 1024;
