@@ -25,13 +25,15 @@ use crate::base::time::Instant;
 use crate::config::{Config, StorageKind};
 use crate::engine::{Action, Engine, HostPort, Report, Secrets, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
-use crate::storage::{self, Access, Lent, Pace, Storage, StorageOptions};
+use crate::storage::{Access, Lent, Pace, Storage, StorageOptions};
 
 pub mod disk;
+mod event;
 mod host;
 pub mod net;
 
 use disk::Disk;
+use event::{Event, Scheduled};
 use host::{Host, address, apply, tell};
 use net::{Network, StreamId};
 
@@ -69,52 +71,6 @@ pub struct World {
     content: Arc<[u8]>,
     digest: [u8; 20],
     steps: u64,
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at: Instant,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
-/// Something that happens at a host.
-#[derive(Debug)]
-enum Event {
-    /// A stream from elsewhere arrives.
-    Arrive(HostId, StreamId),
-    /// A dialled stream is established.
-    Established(HostId, ConnId),
-    /// A dialled host does not answer.
-    Refused(HostId, ConnId),
-    /// The front of a stream's bytes reaches its other end.
-    Deliver(StreamId, net::Side),
-    /// The other end of a stream closed it.
-    Ended(StreamId, net::Side),
-    /// A timer of the engine may be due.
-    Timer(HostId),
-    /// The disk has done something.
-    Disk(HostId, Box<storage::jobs::Done>),
 }
 
 impl World {

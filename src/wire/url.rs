@@ -401,8 +401,8 @@ mod tests {
         let url = TrackerUrl::parse("http://[::1]:81/announce?k=1").expect("an address");
         let version = env!("CARGO_PKG_VERSION");
         let expected = format!(
-            "GET /announce?k=1&port=1 HTTP/1.1\r\nHost: [::1]:81\r\nUser-Agent: evpeer/{version}\r\n\
-             Accept-Encoding: identity\r\nConnection: close\r\n\r\n"
+            "GET /announce?k=1&port=1 HTTP/1.1\r\nHost: [::1]:81\r\n\
+             User-Agent: evpeer/{version}\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"
         );
         let request = url.with_query("port=1").to_request();
         assert_eq!(String::from_utf8(request), Ok(expected));
