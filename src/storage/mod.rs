@@ -54,6 +54,7 @@ use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::{FileEntry, Metainfo};
 
 use check::Checks;
+pub use check::Pace;
 use error::StorageError;
 use files::{FileSlot, FileState};
 use jobs::{Done, Job, JobId, Outcome, Presence, Scan, Work};
