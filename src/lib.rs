@@ -54,7 +54,7 @@
 //! 1. [`tracker::client::Client`] says that an announce is due, to which tracker, with which
 //!    event; [`engine::Action::Resolve`] asks for the address of its name.
 //! 2. [`Engine::resolved`](engine::Engine::resolved) opens a stream like any other; the request
-//!    of [`wire::http`] is what waits to be written.
+//!    of [`wire::url`] is what waits to be written.
 //! 3. The response is parsed as it comes, within limits; its peers become
 //!    [`Candidates`](discovery::candidates::Candidates).
 //! 4. The torrent's timer takes those that are due and dials them.

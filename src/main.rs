@@ -6,6 +6,10 @@
 
 use std::process::ExitCode;
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the arguments have to be read somewhere"
+)]
 fn main() -> ExitCode {
     evpeer::cli::main(std::env::args_os())
 }
