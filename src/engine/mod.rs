@@ -96,7 +96,7 @@ enum Lookup {
     Tracker(TorrentId, Box<announce::Announce>),
 }
 
-/// Who is refused. Peers of one machine share its loopback address, so there it is the id.
+/// Who is refused: an address, or where honest peers share it, a peer id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Banned {
     Ip(IpAddr),
@@ -150,7 +150,7 @@ impl Engine {
         if full || self.undecided >= limits::UNDECIDED_MAX || self.ending.is_some() {
             return None;
         }
-        if self.banned.contains(&Banned::Ip(remote.ip())) {
+        if self.banned.contains(&Banned::Ip(remote.ip().to_canonical())) {
             return None;
         }
         self.undecided += 1;
