@@ -16,7 +16,7 @@ use evpeer::base::verdict::Verdict;
 use evpeer::config::StorageKind;
 use evpeer::meta::metainfo::Metainfo;
 use evpeer::storage::jobs::{self, Done, Job, Lane};
-use evpeer::storage::{Access, Event, Storage, StorageOptions};
+use evpeer::storage::{Access, Event, Pace, Storage, StorageOptions};
 use sha1::{Digest, Sha1};
 
 const PIECE_LEN: usize = 1 << 20;
@@ -63,7 +63,7 @@ impl Shell {
 
     /// One turn of the loop; sleeps if there is nothing to do.
     fn turn(&mut self) {
-        let hashed = self.storage.work(4 << 20);
+        let hashed = self.storage.work(4 << 20, Pace::AtOnce);
         while let Some(job) = self.storage.poll_job() {
             let lane = match job.lane() {
                 Lane::Paging => &self.lanes[0],

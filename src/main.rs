@@ -1,3 +1,11 @@
 //! The `evpeer` binary: arguments to command to exit code.
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::iter_over_hash_type)
+)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    evpeer::cli::main(std::env::args_os())
+}

@@ -85,6 +85,8 @@ pub struct Engine {
     actions: VecDeque<Action>,
     /// Set once the process is to end: when it gives up waiting for trackers.
     ending: Option<Instant>,
+    /// Torrents whose last sync is under way.
+    last_syncs: BTreeSet<TorrentId>,
 }
 
 /// Why a name is being looked up.
@@ -123,6 +125,7 @@ impl Engine {
             banned: BTreeSet::new(),
             actions: VecDeque::new(),
             ending: None,
+            last_syncs: BTreeSet::new(),
         }
     }
 
@@ -282,14 +285,20 @@ impl Engine {
         let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
         for id in ids {
             self.stop_announcing(id, now);
+            if self.torrents[&id].state != State::Error {
+                self.last_syncs.insert(id);
+                self.storage(StorageAction::Sync { torrent: id });
+            }
         }
     }
 
-    /// Whether nothing is left to wait for after [`Engine::shutdown`].
+    /// Whether nothing is left to wait for after [`Engine::shutdown`]: everything stored is
+    /// durable, and trackers have heard of it or had their time.
     pub fn is_finished(&self, now: Instant) -> bool {
-        self.ending.is_some_and(|deadline| {
-            now >= deadline || (self.conns.is_empty() && self.lookups.is_empty())
-        })
+        self.last_syncs.is_empty()
+            && self.ending.is_some_and(|deadline| {
+                now >= deadline || (self.conns.is_empty() && self.lookups.is_empty())
+            })
     }
 
     /// Number of open and opening streams.

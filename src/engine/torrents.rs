@@ -118,7 +118,9 @@ impl Engine {
     }
 
     /// Everything stored of the torrent is on disk.
-    pub fn durable(&mut self, id: TorrentId, _now: Instant) {
+    pub fn durable(&mut self, id: TorrentId, now: Instant) {
+        debug_assert!(now < Instant::NEVER);
+        self.last_syncs.remove(&id);
         if self
             .torrents
             .get(&id)
@@ -134,6 +136,7 @@ impl Engine {
             return;
         }
         log::error!("torrent stopped torrent={id}: {message}");
+        self.last_syncs.remove(&id);
         self.set_state(id, State::Error, Some(message));
         for conn in self.conns_of(id) {
             self.close(conn, super::Ending::Local("the torrent has failed"), now);

@@ -54,6 +54,7 @@ use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::{FileEntry, Metainfo};
 
 use check::Checks;
+pub use check::Pace;
 use error::StorageError;
 use files::{Farewell, FileSlot, FileState};
 use jobs::{Done, Handle, Job, JobId, Outcome, Presence, Scan, Work};

@@ -122,7 +122,7 @@ impl World {
                 self.storage.job_done(done);
                 self.assert_limits();
             }
-            is_idle &= self.storage.work(1 << 20) == 0;
+            is_idle &= self.storage.work(1 << 20, Pace::AtOnce) == 0;
             while let Some(event) = self.storage.poll_event() {
                 is_idle = false;
                 self.events.push(event);
@@ -286,7 +286,7 @@ fn stored_bytes_reach_the_files_in_any_order() {
                 }
                 world.storage.check(ID, PieceIndex(piece));
                 if rng.below(4) == 0 {
-                    world.storage.work(rng.next_u64() % (1 << 20));
+                    world.storage.work(rng.next_u64() % (1 << 20), Pace::AtOnce);
                 }
             }
             world.storage.settle(ID);
