@@ -17,7 +17,7 @@ use evpeer::base::verdict::Verdict;
 use evpeer::config::StorageKind;
 use evpeer::meta::metainfo::Metainfo;
 use evpeer::storage::error::StorageError;
-use evpeer::storage::{Access, Event, Lent, Storage, StorageOptions, jobs};
+use evpeer::storage::{Access, Event, Lent, Pace, Storage, StorageOptions, jobs};
 use sha1::{Digest, Sha1};
 
 use crate::support::{self, sandbox};
@@ -69,7 +69,7 @@ fn drive(storage: &mut Storage) -> Vec<Event> {
             storage.job_done(jobs::run(job));
             is_idle = false;
         }
-        storage.work(64 << 20);
+        storage.work(64 << 20, Pace::AtOnce);
         while let Some(event) = storage.poll_event() {
             events.push(event);
             is_idle = false;
@@ -225,7 +225,7 @@ fn hostile_023_many_files_need_few_descriptors_and_maps() {
             if let Some(job) = job {
                 storage.job_done(jobs::run(job));
             }
-            let hashed = storage.work(1 << 20);
+            let hashed = storage.work(1 << 20, Pace::AtOnce);
             events.extend(std::iter::from_fn(|| storage.poll_event()));
             if turn % 256 == 0 {
                 let (files, maps) = in_use(scratch.path());
