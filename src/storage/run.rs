@@ -23,7 +23,12 @@ use crate::meta::metainfo::{FileEntry, Metainfo};
 /// If the job is about a file of the simulator.
 pub fn run(job: Job) -> Done {
     let outcome = match job.work {
-        Work::Scan { root, meta, access } => Outcome::Scanned(scan(&root, &meta, access)),
+        Work::Scan {
+            root,
+            meta,
+            access,
+            wants_anchor,
+        } => Outcome::Scanned(scan(&root, &meta, access, wants_anchor)),
         Work::CreateEmpty { root, meta } => Outcome::CreatedEmpty(create_empty(&root, &meta)),
         Work::Open {
             root,
@@ -73,7 +78,12 @@ pub fn run(job: Job) -> Done {
             bytes,
             range,
         } => Outcome::Finished(write(&file, &root, &path, offset, &bytes, range)),
-        Work::Sync { root, files, dirs } => Outcome::Finished(sync(&root, &files, &dirs)),
+        Work::Sync {
+            root,
+            files,
+            dirs,
+            anchor,
+        } => Outcome::Finished(sync(&root, &files, &dirs, anchor.as_ref())),
         Work::Close {
             file,
             path,
@@ -99,7 +109,12 @@ impl Handle {
     }
 }
 
-fn scan(root: &Arc<Path>, meta: &Metainfo, access: Access) -> Result<Scan, StorageError> {
+fn scan(
+    root: &Arc<Path>,
+    meta: &Metainfo,
+    access: Access,
+    wants_anchor: bool,
+) -> Result<Scan, StorageError> {
     let mut walker = Walker::new(root)?;
     let mut need = 0u64;
     let mut is_complete = true;
@@ -128,7 +143,11 @@ fn scan(root: &Arc<Path>, meta: &Metainfo, access: Access) -> Result<Scan, Stora
             return Err(os::no_space(root, root, need));
         }
     }
-    Ok(Scan { files })
+    let anchor = match wants_anchor && os::SYNCS_FILE_SYSTEMS {
+        true => Some(Handle::File(Arc::new(os::open_root(root)?.into()))),
+        false => None,
+    };
+    Ok(Scan { files, anchor })
 }
 
 fn create_empty(root: &Arc<Path>, meta: &Metainfo) -> Result<Vec<PathBuf>, StorageError> {
@@ -178,6 +197,7 @@ fn open(root: &Arc<Path>, entry: &FileEntry, mode: OpenMode) -> Result<Opened, S
         is_writable: mode == OpenMode::Write,
         len_before,
         allocated,
+        is_at_home: walker.is_at_home(&metadata),
         dirs: walker.changed,
     })
 }
@@ -290,7 +310,16 @@ fn write(
         })
 }
 
-fn sync(root: &Path, files: &[SyncFile], dirs: &[PathBuf]) -> Result<(), StorageError> {
+fn sync(
+    root: &Path,
+    files: &[SyncFile],
+    dirs: &[PathBuf],
+    anchor: Option<&Handle>,
+) -> Result<(), StorageError> {
+    if let Some(anchor) = anchor {
+        os::sync_file_system(anchor.as_file())
+            .map_err(|error| StorageError::from_io(root, "sync the file system of", &error))?;
+    }
     for SyncFile {
         file,
         path,
