@@ -153,8 +153,10 @@ fn scan(
 fn create_empty(root: &Arc<Path>, meta: &Metainfo) -> Result<Vec<PathBuf>, StorageError> {
     let mut walker = Walker::new(root)?;
     for entry in &meta.files {
-        if entry.kind == FileKind::Data && entry.len == 0 {
-            walker.open_for_writing(entry.path.as_path(), entry.executable)?;
+        let path = entry.path.as_path();
+        let is_empty = entry.kind == FileKind::Data && entry.len == 0;
+        if is_empty && walker.file_len(path)?.is_none() {
+            walker.open_for_writing(path, entry.executable)?;
         }
     }
     Ok(walker.changed)
