@@ -8,13 +8,13 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use crate::support::data::flip_bit;
 use crate::support::rawpeer::{Fast, Message, NoMessage, RawPeer, id, message, words};
-use stage::{BLOCK_LEN, CLOSE_LIMIT, Conduct, LIMIT, LeecherStage, PIECE_LEN, SeedStage, Source};
+use stage::{
+    BLOCK_LEN, CLOSE_LIMIT, Conduct, LIMIT, LeecherStage, PIECE_LEN, SeedStage, start_sources,
+};
 
 mod stage;
 
@@ -343,7 +343,9 @@ fn hostile_044_late_answers_to_withdrawn_requests_are_welcome() {
             Instant::now() < end,
             "late answers alone complete the download"
         );
-        peer.say(id::UNCHOKE, &[]);
+        if peer.send(&message(id::UNCHOKE, &[])).is_err() {
+            break; // complete: a seed has no use for us
+        }
         let mut requests = Vec::new();
         let mut patience = Duration::from_secs(5);
         while let Ok(message) = peer.read(patience) {
@@ -357,7 +359,7 @@ fn hostile_044_late_answers_to_withdrawn_requests_are_welcome() {
             late.extend(stage.answer(piece, begin, len));
         }
         if peer.send(&late).is_err() {
-            break; // complete: a seed has no use for us
+            break;
         }
     }
     stage.victim.wait_for_event("complete", LIMIT);
@@ -428,33 +430,16 @@ fn lies_are_found(conducts: &[Conduct]) {
         .map(|listener| listener.local_addr().expect("it is bound"))
         .collect();
     let stage = LeecherStage::new(4 * PIECE_LEN, &addresses, |_, _| {});
-    let torrent = Arc::new(stage.torrent.clone());
-    let ready = Arc::new(AtomicUsize::new(0));
-    let sources: Vec<Source> = listeners
-        .into_iter()
-        .zip(conducts)
-        .map(|(listener, conduct)| {
-            Source::start(
-                listener,
-                *conduct,
-                Arc::clone(&torrent),
-                Arc::clone(&ready),
-                conducts.len(),
-            )
-        })
-        .collect();
+    let sources = start_sources(&stage.torrent, listeners, conducts);
     stage.victim.wait_for_event("complete", LIMIT);
-    for (address, conduct) in addresses.iter().zip(conducts) {
-        let SocketAddr::V4(address) = address else {
-            unreachable!("127/8 is IPv4")
-        };
-        let hash = &stage.torrent.info_hash;
-        let again = RawPeer::try_dial(stage.victim.address, *address.ip(), hash, Fast::Offered);
-        let is_welcome = again.is_ok();
+    assert!(sources[0].lies() > 0, "the liars had their say");
+    for source in &sources {
+        let is_welcome = source.is_welcome_at(stage.victim.address);
         assert_eq!(
             is_welcome,
-            *conduct == Conduct::Honest,
-            "{address} is {conduct:?}"
+            source.conduct == Conduct::Honest,
+            "{:?}",
+            source.conduct
         );
     }
     drop(sources);

@@ -82,47 +82,36 @@ pub enum NoMessage {
 impl RawPeer {
     /// Connects to `to`, shakes hands for `info_hash`.
     pub fn dial(to: SocketAddr, info_hash: &[u8; 20], fast: Fast) -> Self {
-        Self::try_dial(to, Ipv4Addr::LOCALHOST, info_hash, fast).expect("the client shakes hands")
+        let stream = TcpStream::connect(to).expect("the client listens");
+        let hello = handshake(info_hash, fast, &new_peer_id());
+        Self::shake(stream, &hello).expect("the client shakes hands")
     }
 
-    /// The same from the address `from`; an error if the client does not shake hands.
-    pub fn try_dial(
-        to: SocketAddr,
-        from: Ipv4Addr,
-        info_hash: &[u8; 20],
-        fast: Fast,
-    ) -> io::Result<Self> {
+    /// The same from the address `from` with a handshake that is given; an error if the client does
+    /// not answer it.
+    pub fn try_dial(to: SocketAddr, from: Ipv4Addr, hello: &[u8; 68]) -> io::Result<Self> {
         let kind = socket2::Type::STREAM;
         let socket = socket2::Socket::new(socket2::Domain::for_address(to), kind, None)?;
-        if to.is_ipv4() {
-            socket.bind(&SocketAddr::new(IpAddr::V4(from), 0).into())?;
-        }
+        socket.bind(&SocketAddr::new(IpAddr::V4(from), 0).into())?;
         socket.connect(&to.into())?;
-        Self::shake(socket.into(), info_hash, fast)
+        Self::shake(socket.into(), hello)
     }
 
     /// Shakes hands on an accepted or established stream.
-    pub fn shake(stream: TcpStream, info_hash: &[u8; 20], fast: Fast) -> io::Result<Self> {
+    pub fn shake(stream: TcpStream, hello: &[u8; 68]) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let mut peer = Self {
             stream,
             inbox: Vec::new(),
             handshake: [0; 68],
         };
-        peer.send(&handshake(info_hash, fast))?;
+        peer.send(hello)?;
         peer.stream.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
         peer.stream.read_exact(&mut peer.handshake)?;
-        if peer.handshake[28..48] != info_hash[..] {
+        if peer.handshake[28..48] != hello[28..48] {
             return Err(io::Error::new(ErrorKind::InvalidData, "another info hash"));
         }
         Ok(peer)
-    }
-
-    /// The address of this end.
-    pub fn local_address(&self) -> SocketAddr {
-        self.stream
-            .local_addr()
-            .expect("a connected socket has one")
     }
 
     /// Another handle of the same connection, to write while this one reads.
@@ -224,26 +213,6 @@ impl RawPeer {
         }
     }
 
-    /// Whether the client has closed by now; reads what is there and keeps it.
-    pub fn is_closed(&mut self) -> bool {
-        self.stream
-            .set_nonblocking(true)
-            .expect("a socket can do both");
-        let mut chunk = [0; 64 * 1024];
-        let closed = loop {
-            match self.stream.read(&mut chunk) {
-                Ok(0) => break true,
-                Ok(len) => self.inbox.extend(&chunk[..len]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
-                Err(_) => break true,
-            }
-        };
-        self.stream
-            .set_nonblocking(false)
-            .expect("a socket can do both");
-        closed
-    }
-
     fn take_message(&mut self) -> Option<Message> {
         loop {
             let prefix = self.inbox.first_chunk::<4>()?;
@@ -272,18 +241,24 @@ impl Drop for RawPeer {
     }
 }
 
-/// A handshake of a random-looking peer id, unique in this process.
-pub fn handshake(info_hash: &[u8; 20], fast: Fast) -> [u8; 68] {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static COUNT: AtomicU32 = AtomicU32::new(0);
+/// A handshake that offers extended messages (BEP 10) and, if wished, the fast extension (BEP 6).
+pub fn handshake(info_hash: &[u8; 20], fast: Fast, peer_id: &[u8; 20]) -> [u8; 68] {
     let mut raw = [0; 68];
     raw[..20].copy_from_slice(b"\x13BitTorrent protocol");
+    raw[25] = 0x10;
     raw[27] = if fast == Fast::Offered { 0x04 } else { 0 };
     raw[28..48].copy_from_slice(info_hash);
-    let serial = COUNT.fetch_add(1, Ordering::Relaxed);
-    let id = format!("-RW0001-{:06}{serial:06}", std::process::id() % 1_000_000);
-    raw[48..].copy_from_slice(id.as_bytes());
+    raw[48..].copy_from_slice(peer_id);
     raw
+}
+
+/// A peer id that nobody else has.
+pub fn new_peer_id() -> [u8; 20] {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let serial = COUNT.fetch_add(1, Ordering::Relaxed) % 1_000_000;
+    let id = format!("-RW0001-{:06}{serial:06}", std::process::id() % 1_000_000);
+    id.as_bytes().try_into().expect("8 + 6 + 6 characters")
 }
 
 /// A message with its length prefix.

@@ -1,22 +1,27 @@
 //! Pieces of scenery for [`super`]: an attacked seed or leecher with honest peers beside it.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::support::data::{DataSet, Tolerance};
 use crate::support::evpeer::{Evpeer, Setup};
 use crate::support::proc::{memory_kib, open_files};
-use crate::support::rawpeer::{Fast, NoMessage, RawPeer, id, message, words};
+use crate::support::rawpeer::{
+    Fast, NoMessage, RawPeer, handshake, id, message, new_peer_id, words,
+};
 use crate::support::relay::Relay;
 use crate::support::torrent::HandMade;
 use crate::support::{folder, scratch, wait_for};
 
+/// How a source answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conduct {
+    /// With what was asked for.
     Honest,
     /// Every fourth block is garbage, the same garbage from every liar.
     Liar,
@@ -24,55 +29,128 @@ pub enum Conduct {
 
 /// A seed made by hand that answers every request.
 pub struct Source {
-    address: SocketAddr,
-    is_closing: Arc<AtomicBool>,
+    /// Where it listens.
+    pub address: SocketAddrV4,
+    /// What it does.
+    pub conduct: Conduct,
+    hello: [u8; 68],
+    crowd: Arc<Crowd>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Source {
-    /// Waits for the leecher at `listener`; unchokes it when `ready` reaches `all`, so that no
-    /// source has it for itself.
-    pub fn start(
-        listener: TcpListener,
-        conduct: Conduct,
-        torrent: Arc<HandMade>,
-        ready: Arc<AtomicUsize>,
-        all: usize,
-    ) -> Self {
-        let address = listener.local_addr().expect("it is bound");
-        let is_closing = Arc::new(AtomicBool::new(false));
-        let closing = Arc::clone(&is_closing);
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if closing.load(Ordering::Acquire) {
-                    return;
-                }
-                let Ok(stream) = stream else { continue };
-                let peer = RawPeer::shake(stream, &torrent.info_hash, Fast::Offered);
-                let Ok(mut peer) = peer else { continue };
-                if peer.send(&message(id::HAVE_ALL, &[])).is_err() {
-                    continue;
-                }
-                ready.fetch_add(1, Ordering::AcqRel);
-                wait_for("all sources are connected", LIMIT, || {
-                    closing.load(Ordering::Acquire) || ready.load(Ordering::Acquire) >= all
-                });
-                if peer.send(&message(id::UNCHOKE, &[])).is_ok() {
-                    serve(&mut peer, conduct, &torrent, &closing);
-                }
+/// What the sources of one leecher share: a pace, so that each gets its share of every piece.
+struct Crowd {
+    /// Blocks served by each; None while it is not connected.
+    served: Mutex<Vec<Option<usize>>>,
+    changed: Condvar,
+    lies: AtomicUsize,
+    is_closing: AtomicBool,
+}
+
+impl Crowd {
+    /// Source `i` is connected; returns when all are.
+    fn gather(&self, i: usize) {
+        let mut served = self.served.lock().expect("no source panics");
+        served[i] = Some(0);
+        self.changed.notify_all();
+        let alone = |served: &mut Vec<Option<usize>>| served.contains(&None);
+        drop(self.changed.wait_timeout_while(served, GATHER_LIMIT, alone));
+    }
+
+    /// Source `i` has served a block; returns when the others have about as many, or when they
+    /// seem not to be asked for any.
+    fn pace(&self, i: usize) {
+        let mut served = self.served.lock().expect("no source panics");
+        let mine = served[i].map_or(0, |count| count + 1);
+        served[i] = Some(mine);
+        self.changed.notify_all();
+        let behind = |served: &mut Vec<Option<usize>>| {
+            served
+                .iter()
+                .flatten()
+                .any(|&count| count + LEAD_MAX < mine)
+        };
+        drop(self.changed.wait_timeout_while(served, PACE_LIMIT, behind));
+    }
+
+    /// Source `i` has lost its connection.
+    fn leave(&self, i: usize) {
+        self.served.lock().expect("no source panics")[i] = None;
+        self.changed.notify_all();
+    }
+}
+
+/// Blocks that a source may be ahead of another.
+const LEAD_MAX: usize = 2;
+/// How long a source waits for others that may have nothing to do.
+const PACE_LIMIT: Duration = Duration::from_millis(50);
+/// How long a leecher may take to connect to all sources.
+const GATHER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Starts a source for each of `listeners`. They unchoke the leecher when all of them are connected
+/// and take few requests at a time, so that every one gets its share of every piece.
+pub fn start_sources(
+    torrent: &HandMade,
+    listeners: Vec<TcpListener>,
+    conducts: &[Conduct],
+) -> Vec<Source> {
+    assert_eq!(listeners.len(), conducts.len());
+    let crowd = Arc::new(Crowd {
+        served: Mutex::new(vec![None; conducts.len()]),
+        changed: Condvar::new(),
+        lies: AtomicUsize::new(0),
+        is_closing: AtomicBool::new(false),
+    });
+    let torrent = Arc::new(torrent.clone());
+    let starts = listeners.into_iter().zip(conducts);
+    starts
+        .enumerate()
+        .map(|(i, (listener, &conduct))| {
+            let Ok(SocketAddr::V4(address)) = listener.local_addr() else {
+                unreachable!("it is bound to an IPv4 address")
+            };
+            let hello = handshake(&torrent.info_hash, Fast::Offered, &new_peer_id());
+            let thread = {
+                let (crowd, torrent) = (Arc::clone(&crowd), Arc::clone(&torrent));
+                std::thread::spawn(move || {
+                    for stream in listener.incoming() {
+                        if crowd.is_closing.load(Ordering::Acquire) {
+                            return;
+                        }
+                        let peer = stream.and_then(|stream| RawPeer::shake(stream, &hello));
+                        let _ = peer.and_then(|peer| serve(peer, i, conduct, &torrent, &crowd));
+                        crowd.leave(i);
+                    }
+                })
+            };
+            let crowd = Arc::clone(&crowd);
+            Source {
+                address,
+                conduct,
+                hello,
+                crowd,
+                thread: Some(thread),
             }
-        });
-        Self {
-            address,
-            is_closing,
-            thread: Some(thread),
-        }
+        })
+        .collect()
+}
+
+impl Source {
+    /// Whether the leecher takes this source back when it comes from the same address with the same
+    /// peer id.
+    pub fn is_welcome_at(&self, leecher: SocketAddr) -> bool {
+        RawPeer::try_dial(leecher, *self.address.ip(), &self.hello).is_ok()
+    }
+
+    /// Blocks of garbage that all liars together have sent.
+    pub fn lies(&self) -> usize {
+        self.crowd.lies.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.is_closing.store(true, Ordering::Release);
+        self.crowd.is_closing.store(true, Ordering::Release);
         drop(TcpStream::connect(self.address)); // wakes the acceptor
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -80,12 +158,22 @@ impl Drop for Source {
     }
 }
 
-fn serve(peer: &mut RawPeer, conduct: Conduct, torrent: &HandMade, closing: &AtomicBool) {
-    while !closing.load(Ordering::Acquire) {
+fn serve(
+    mut peer: RawPeer,
+    i: usize,
+    conduct: Conduct,
+    torrent: &HandMade,
+    crowd: &Crowd,
+) -> io::Result<()> {
+    peer.send(&message(id::EXTENDED, b"\0d1:mde4:reqqi8ee"))?;
+    peer.send(&message(id::HAVE_ALL, &[]))?;
+    crowd.gather(i);
+    peer.send(&message(id::UNCHOKE, &[]))?;
+    while !crowd.is_closing.load(Ordering::Acquire) {
         let message = match peer.read(Duration::from_millis(200)) {
             Ok(message) => message,
             Err(NoMessage::Silence) => continue,
-            Err(NoMessage::Closed) => return,
+            Err(NoMessage::Closed) => return Ok(()),
         };
         let (id::REQUEST, Some([piece, begin, len])) = (message.id, message.words()) else {
             continue;
@@ -95,11 +183,12 @@ fn serve(peer: &mut RawPeer, conduct: Conduct, torrent: &HandMade, closing: &Ato
             for byte in &mut answer[13..] {
                 *byte ^= 0xFF;
             }
+            crowd.lies.fetch_add(1, Ordering::AcqRel);
         }
-        if peer.send(&answer).is_err() {
-            return;
-        }
+        peer.send(&answer)?;
+        crowd.pace(i);
     }
+    Ok(())
 }
 
 /// The attacked peer is a seed; an honest leecher is half through when the attack begins.
