@@ -72,8 +72,9 @@ pub enum Fault {
         /// Pieces of the torrent.
         count: u32,
     },
-    /// A bitfield, have-all or have-none after other messages.
-    #[error("bitfield after other messages")]
+    /// A bitfield, have-all or have-none after other messages that brings nothing new, or takes
+    /// pieces back.
+    #[error("bitfield after other messages that does not only add pieces")]
     LateBitfield,
     /// A message of the fast extension without agreement on it.
     #[error("fast extension message without negotiation")]

@@ -181,7 +181,9 @@ impl Swarm {
     fn has_set(&mut self, key: PeerKey, bits: Bitfield, now: Instant) -> Result<(), Fault> {
         let ours = &self.ours;
         let peer = &mut self.peers[key.0 as usize];
-        if !peer.opening {
+        // aria2 1.36 sends a bitfield later on too, in place of many `have`s.
+        let only_adds = bits.has_more_than(&peer.have) && !peer.have.has_more_than(&bits);
+        if !peer.opening && !only_adds {
             return Err(Fault::LateBitfield);
         }
         peer.opening = false;

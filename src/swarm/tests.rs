@@ -343,18 +343,25 @@ fn what_the_protocol_forbids_is_a_fault() {
 }
 
 #[test]
-fn bitfield_comes_first_or_not_at_all() {
-    for late in [
-        Message::Bitfield(&[0xff]),
-        Message::HaveAll,
-        Message::HaveNone,
-    ] {
+fn late_bitfield_may_only_add_pieces() {
+    let cases = [
+        // what it shows        late message                  allowed
+        ("adds four", Message::Bitfield(&[0xff]), true),
+        ("adds all the rest", Message::HaveAll, true),
+        ("brings nothing new", Message::Bitfield(&[0x0f]), false),
+        ("takes some back", Message::Bitfield(&[0xf7]), false),
+        ("takes all back", Message::HaveNone, false),
+    ];
+    for (name, late, allowed) in cases {
         let mut script = Script::new(8);
         let key = script.join(FAST);
         script
             .say(key, Message::Bitfield(&[0x0f]))
             .expect("the first message");
-        assert_eq!(script.say(key, late), Err(Fault::LateBitfield), "{late:?}");
+        script
+            .say(key, Message::Have(PieceIndex(4)))
+            .expect("held already");
+        assert_eq!(script.say(key, late).is_ok(), allowed, "{name}");
     }
 }
 
