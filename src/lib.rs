@@ -54,14 +54,23 @@
 //! 1. [`tracker::client::Client`] says that an announce is due, to which tracker, with which
 //!    event; [`engine::Action::Resolve`] asks for the address of its name.
 //! 2. [`Engine::resolved`](engine::Engine::resolved) opens a stream like any other; the request
-//!    of [`wire::http`] is what waits to be written.
+//!    of [`wire::url`] is what waits to be written.
 //! 3. The response is parsed as it comes, within limits; its peers become
 //!    [`Candidates`](discovery::candidates::Candidates).
 //! 4. The torrent's timer takes those that are due and dials them.
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::iter_over_hash_type)
+)]
 
 pub mod base;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command line is a shell too: it may look at clock and environment"
+)]
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod discovery;
 pub mod engine;
 pub mod meta;

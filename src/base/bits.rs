@@ -116,9 +116,7 @@ impl Bitfield {
 
     /// The indices of all ones, ascending.
     pub fn ones(&self) -> impl Iterator<Item = u32> + '_ {
-        words(&self.bytes)
-            .zip((0..).step_by(64))
-            .flat_map(|(word, first)| WordOnes(word).map(move |bit| first + bit))
+        CommonOnes::new(&self.bytes, &self.bytes, 0)
     }
 
     /// The indices from `first` on where both have a one, ascending.
@@ -127,16 +125,7 @@ impl Bitfield {
     /// If the two differ in length.
     pub fn ones_of_both<'a>(&'a self, other: &'a Self, first: u32) -> impl Iterator<Item = u32> {
         assert_eq!(self.len, other.len, "bitfields of one torrent");
-        let start = (first / 64 * 8) as usize;
-        let (a, b) = (
-            self.bytes.get(start..).unwrap_or_default(),
-            other.bytes.get(start..).unwrap_or_default(),
-        );
-        words(a)
-            .zip(words(b))
-            .zip((first / 64 * 64..).step_by(64))
-            .flat_map(|((a, b), at)| WordOnes(a & b).map(move |bit| at + bit))
-            .skip_while(move |&bit| bit < first)
+        CommonOnes::new(&self.bytes, &other.bytes, first)
     }
 
     /// Whether there is an index at which both have a one.
@@ -145,9 +134,9 @@ impl Bitfield {
     /// If the two differ in length.
     pub fn intersects(&self, other: &Self) -> bool {
         assert_eq!(self.len, other.len, "bitfields of one torrent");
-        words(&self.bytes)
-            .zip(words(&other.bytes))
-            .any(|(a, b)| a & b != 0)
+        CommonOnes::new(&self.bytes, &other.bytes, 0)
+            .next()
+            .is_some()
     }
 
     /// Whether `self` has a one where `other` has none: would `other`'s owner want something?
@@ -169,29 +158,64 @@ impl fmt::Debug for Bitfield {
     }
 }
 
-/// The bytes as big-endian words of 64 bits, the last one filled up with zeros.
-fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
-    bytes.chunks(8).map(|chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        u64::from_be_bytes(word)
-    })
+/// The places where two rows of bytes of the same length have a one, looked for in words.
+struct CommonOnes<'a> {
+    a: &'a [u8],
+    b: &'a [u8],
+    /// Byte at which the word after `word` begins.
+    next: usize,
+    /// The ones of the present word that were not given yet.
+    word: u64,
 }
 
-/// The places of the ones of a word, the highest bit being 0.
-struct WordOnes(u64);
+impl<'a> CommonOnes<'a> {
+    /// Those from bit `first` on.
+    fn new(a: &'a [u8], b: &'a [u8], first: u32) -> Self {
+        let start = (first / 64 * 8) as usize;
+        let mut ones = Self {
+            a,
+            b,
+            next: start,
+            word: 0,
+        };
+        if start < a.len() {
+            ones.advance();
+            ones.word &= u64::MAX >> (first % 64);
+        }
+        ones
+    }
 
-impl Iterator for WordOnes {
+    fn advance(&mut self) {
+        self.word = word_at(self.a, self.next) & word_at(self.b, self.next);
+        self.next += 8;
+    }
+}
+
+impl Iterator for CommonOnes<'_> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {
-        let place = self.0.leading_zeros();
-        if place == 64 {
-            return None;
+        while self.word == 0 {
+            if self.next >= self.a.len() {
+                return None;
+            }
+            self.advance();
         }
-        self.0 &= !(1 << (63 - place));
-        Some(place)
+        let place = self.word.leading_zeros();
+        self.word &= !(1 << (63 - place));
+        Some((self.next as u32 - 8) * 8 + place)
     }
+}
+
+/// The eight bytes from `at` on as a big-endian word, filled up with zeros at the end.
+fn word_at(bytes: &[u8], at: usize) -> u64 {
+    let rest = &bytes[at..];
+    if let Some(word) = rest.first_chunk() {
+        return u64::from_be_bytes(*word);
+    }
+    let mut word = [0; 8];
+    word[..rest.len()].copy_from_slice(rest);
+    u64::from_be_bytes(word)
 }
 
 fn byte_len(bits: u32) -> usize {

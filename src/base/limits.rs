@@ -7,7 +7,8 @@ pub const BLOCK_LEN: u32 = 16 * 1024;
 /// Largest block that we serve, bytes; larger requests close the connection (wire-facts: libtorrent
 /// and Transmission do the same).
 pub const REQUEST_LEN_MAX: u32 = BLOCK_LEN;
-/// Longest peer wire message that we accept, bytes: the bitfield of [`PIECES_MAX`] pieces and its id.
+/// Longest peer wire message that we accept, bytes: the bitfield of [`PIECES_MAX`] pieces and
+/// its id.
 pub const MESSAGE_LEN_MAX: u32 = PIECES_MAX / 8 + 1;
 /// Longest extended message (BEP 10) that we accept, bytes.
 pub const EXTENDED_LEN_MAX: u32 = 64 * 1024;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::units;
-use crate::base::limits;
+use crate::base::limits::{self, BLOCK_LEN, PIECE_LEN_MAX};
 use crate::config::{Config, StorageKind};
 
 /// Share files with many hosts at once: a BitTorrent peer in one binary, on one port
@@ -130,15 +130,15 @@ pub struct CreateArgs {
     /// The file or folder to make a .torrent of
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
-    /// The .torrent to write [default: <name of PATH>.torrent in the current folder]
+    /// The .torrent to write [default: the name of PATH and .torrent, in the current folder]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
     /// Where peers announce themselves; repeatable, each one a tier of its own
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
     /// Bytes a piece, such as 256KiB or 4MiB [default: chosen by the size of the data]
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_len)]
-    pub piece_length: Option<u64>,
+    #[arg(long, value_name = "SIZE", value_parser = parse_piece_len)]
+    pub piece_length: Option<u32>,
     /// Only the trackers of the .torrent may tell peers of each other
     #[arg(long)]
     pub private: bool,
@@ -271,6 +271,19 @@ impl PeerAddress {
     }
 }
 
+/// Reads a piece length that every client takes: a power of two, a block or more.
+fn parse_piece_len(text: &str) -> Result<u32, String> {
+    let len = units::parse_len(text)?;
+    match u32::try_from(len) {
+        Ok(len) if len.is_power_of_two() && (BLOCK_LEN..=PIECE_LEN_MAX).contains(&len) => Ok(len),
+        _ => Err(format!(
+            "a piece has a power of two of bytes, from {} to {}",
+            units::show_len(BLOCK_LEN.into()),
+            units::show_len(PIECE_LEN_MAX.into())
+        )),
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   evpeer create ./data --tracker http://10.0.0.1:6969/announce -o data.torrent
@@ -348,6 +361,10 @@ mod tests {
             ("evpeer --watch d -t x", UnknownArgument),
             ("evpeer create", MissingRequiredArgument),
             ("evpeer create d --piece-length 12q", ValueValidation),
+            ("evpeer create d --piece-length 8KiB", ValueValidation),
+            ("evpeer create d --piece-length 100000", ValueValidation),
+            ("evpeer create d --piece-length 512MiB", ValueValidation),
+            ("evpeer create d --piece-length 4GiB", ValueValidation),
             ("evpeer show", MissingRequiredArgument),
             ("evpeer verify -o d", MissingRequiredArgument),
             ("evpeer completions", MissingRequiredArgument),

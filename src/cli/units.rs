@@ -54,6 +54,12 @@ pub fn show_rate(bytes_per_sec: u64) -> String {
     format!("{}/s", show_len(bytes_per_sec))
 }
 
+/// `1 file`, `2 files`.
+pub fn show_count(count: usize, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
+}
+
 /// A time to wait, in its two largest units: `42 s`, `3 min 20 s`, `5 h 2 min`, `3 d 4 h`.
 pub fn show_time(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -66,7 +72,8 @@ pub fn show_time(time: Duration) -> String {
     }
 }
 
-/// A share of `whole` in percent with one decimal, rounded down: 100.0 only when nothing is missing.
+/// A share of `whole` in percent with one decimal, rounded down: 100.0 only when nothing is
+/// missing.
 pub fn show_percent(part: u64, whole: u64) -> String {
     if part >= whole {
         return "100.0 %".into();

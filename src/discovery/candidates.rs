@@ -31,7 +31,7 @@ pub enum End {
     Never,
 }
 
-/// The known addresses of a torrent. Bounded: beyond [`CANDIDATES_MAX`] newcomers are ignored.
+/// The known addresses of a torrent. Bounded: beyond 2000 newcomers are ignored.
 #[derive(Debug)]
 pub struct Candidates {
     known: BTreeMap<SocketAddr, Candidate>,

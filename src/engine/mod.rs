@@ -85,6 +85,8 @@ pub struct Engine {
     actions: VecDeque<Action>,
     /// Set once the process is to end: when it gives up waiting for trackers.
     ending: Option<Instant>,
+    /// Torrents whose last sync is under way.
+    last_syncs: BTreeSet<TorrentId>,
 }
 
 /// Why a name is being looked up.
@@ -94,7 +96,7 @@ enum Lookup {
     Tracker(TorrentId, Box<announce::Announce>),
 }
 
-/// Who is refused. Peers of one machine share its loopback address, so there it is the id.
+/// Who is refused: an address, or where honest peers share it, a peer id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Banned {
     Ip(IpAddr),
@@ -123,6 +125,7 @@ impl Engine {
             banned: BTreeSet::new(),
             actions: VecDeque::new(),
             ending: None,
+            last_syncs: BTreeSet::new(),
         }
     }
 
@@ -147,7 +150,7 @@ impl Engine {
         if full || self.undecided >= limits::UNDECIDED_MAX || self.ending.is_some() {
             return None;
         }
-        if self.banned.contains(&Banned::Ip(remote.ip())) {
+        if self.banned.contains(&Banned::Ip(remote.ip().to_canonical())) {
             return None;
         }
         self.undecided += 1;
@@ -282,14 +285,20 @@ impl Engine {
         let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
         for id in ids {
             self.stop_announcing(id, now);
+            if self.torrents[&id].state != State::Error {
+                self.last_syncs.insert(id);
+                self.storage(StorageAction::Sync { torrent: id });
+            }
         }
     }
 
-    /// Whether nothing is left to wait for after [`Engine::shutdown`].
+    /// Whether nothing is left to wait for after [`Engine::shutdown`]: everything stored is
+    /// durable, and trackers have heard of it or had their time.
     pub fn is_finished(&self, now: Instant) -> bool {
-        self.ending.is_some_and(|deadline| {
-            now >= deadline || (self.conns.is_empty() && self.lookups.is_empty())
-        })
+        self.last_syncs.is_empty()
+            && self.ending.is_some_and(|deadline| {
+                now >= deadline || (self.conns.is_empty() && self.lookups.is_empty())
+            })
     }
 
     /// Number of open and opening streams.

@@ -1,6 +1,6 @@
 //! Streams to and from peers: handshakes, messages, the end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -200,7 +200,7 @@ impl Engine {
         }
         let remote = self.conn(id).map_or(([0, 0, 0, 0], 0).into(), |c| c.remote);
         if self.banned.contains(&Banned::Id(theirs.peer_id))
-            || self.banned.contains(&Banned::Ip(remote.ip()))
+            || self.banned.contains(&Banned::Ip(remote.ip().to_canonical()))
         {
             return Err(Ending::Fault("sent wrong data before"));
         }
@@ -374,8 +374,14 @@ impl Engine {
         piece: crate::base::id::PieceIndex,
         now: Instant,
     ) {
-        let ip = origin.remote.ip();
-        let banned = if ip.is_loopback() {
+        let ip = origin.remote.ip().to_canonical();
+        // Honest peers of the same machine, or behind the same router, share the address.
+        let is_other = |c: &super::Conn| {
+            c.remote.ip().to_canonical() == ip
+                && c.exchange().is_some_and(|e| e.peer_id != origin.peer_id)
+        };
+        let is_shared = self.conns.iter().any(|(_, (_, conn))| is_other(conn));
+        let banned = if is_shared || ip == IpAddr::from([127, 0, 0, 1]) || ip == IPV6_LOOPBACK {
             Banned::Id(origin.peer_id)
         } else {
             Banned::Ip(ip)
@@ -477,5 +483,7 @@ impl Engine {
     }
 }
 
+/// Where, beside 127.0.0.1, the peers of this machine are.
+const IPV6_LOOPBACK: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// Senders of wrong data that are remembered.
 const BANNED_MAX: usize = 10_000;

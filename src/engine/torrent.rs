@@ -61,8 +61,8 @@ pub struct Torrent {
     pub tracker: Client,
     /// The stream of the announce that is under way.
     pub announcing: Option<ConnId>,
-    /// It has downloaded since it was added: it can become complete.
-    pub downloaded: bool,
+    /// Its user was told that everything is durable.
+    pub durable: bool,
     /// When the exchange was last told the time.
     pub ticked: Instant,
     /// When its earliest timer fires.

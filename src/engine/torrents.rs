@@ -42,7 +42,7 @@ impl Engine {
             candidates: Candidates::new(Rng::new(self.rng.next_u64())),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             announcing: None,
-            downloaded: false,
+            durable: false,
             ticked: now,
             armed: Instant::NEVER,
         };
@@ -118,11 +118,12 @@ impl Engine {
     }
 
     /// Everything stored of the torrent is on disk.
-    pub fn durable(&mut self, id: TorrentId, _now: Instant) {
-        if self
-            .torrents
-            .get(&id)
-            .is_some_and(|t| t.state == State::Seeding)
+    pub fn durable(&mut self, id: TorrentId, now: Instant) {
+        debug_assert!(now < Instant::NEVER);
+        self.last_syncs.remove(&id);
+        if let Some(torrent) = self.torrents.get_mut(&id)
+            && torrent.state == State::Seeding
+            && !std::mem::replace(&mut torrent.durable, true)
         {
             self.report(Report::Durable { torrent: id });
         }
@@ -134,6 +135,7 @@ impl Engine {
             return;
         }
         log::error!("torrent stopped torrent={id}: {message}");
+        self.last_syncs.remove(&id);
         self.set_state(id, State::Error, Some(message));
         for conn in self.conns_of(id) {
             self.close(conn, super::Ending::Local("the torrent has failed"), now);
@@ -177,7 +179,6 @@ impl Engine {
             self.storage(StorageAction::Begin { torrent: id });
             self.become_seed(id, now);
         } else {
-            torrent.downloaded = true;
             self.storage(StorageAction::Begin { torrent: id });
             self.set_state(id, State::Downloading, None);
         }

@@ -4,14 +4,18 @@
 //! (BEP 52) is read as the version 1 torrent that it also is; one of version 2 alone is refused.
 //! Links (BEP 47) are not created and own no bytes: they are left out and counted.
 
+mod listing;
+
 use bytes::Bytes;
 
+use listing::{FileItem, Listing};
+
 use super::geometry::{Geometry, GeometryError};
-use super::paths::{self, Listed, Naming, PathError, SafePath};
+use super::paths::{self, Naming, PathError, SafePath};
 use super::trackers;
 use crate::base::digest::sha1;
 use crate::base::id::{InfoHash, PieceIndex};
-use crate::base::limits::{FILES_MAX, TORRENT_FILE_LEN_MAX, TRACKERS_MAX};
+use crate::base::limits::{FILES_MAX, TORRENT_FILE_LEN_MAX};
 use crate::wire::bencode::{BencodeError, Limits, Value};
 
 pub use super::geometry::FileKind;
@@ -242,7 +246,7 @@ impl<'a> Outer<'a> {
 
     /// The usable addresses by tier, each once; `announce` counts if the list has none (BEP 12).
     fn trackers(&self) -> Vec<Vec<String>> {
-        let mut kept = Trackers::default();
+        let mut kept = trackers::Tiers::default();
         for tier in self
             .announce_list
             .and_then(Value::as_list)
@@ -255,39 +259,10 @@ impl<'a> Outer<'a> {
                 None => kept.add_tier(tier.as_bytes()),
             }
         }
-        if kept.tiers.is_empty() {
+        if kept.is_empty() {
             kept.add_tier(self.announce);
         }
-        kept.tiers
-    }
-}
-
-#[derive(Default)]
-struct Trackers {
-    tiers: Vec<Vec<String>>,
-}
-
-impl Trackers {
-    fn add_tier<'a>(&mut self, urls: impl IntoIterator<Item = &'a [u8]>) {
-        let mut tier: Vec<String> = Vec::new();
-        for url in urls.into_iter().filter_map(trackers::accepted) {
-            let kept: usize = self.tiers.iter().map(Vec::len).sum::<usize>() + tier.len();
-            if kept >= TRACKERS_MAX {
-                break;
-            }
-            if !self
-                .tiers
-                .iter()
-                .flatten()
-                .chain(&tier)
-                .any(|known| known == url)
-            {
-                tier.push(url.to_owned());
-            }
-        }
-        if !tier.is_empty() {
-            self.tiers.push(tier);
-        }
+        kept.into_tiers()
     }
 }
 
@@ -394,124 +369,6 @@ impl<'a> InfoFields<'a> {
         fields.name = name_utf8.or(fields.name);
         Ok(fields)
     }
-}
-
-/// The files of the torrent, without links.
-struct Listing<'a> {
-    files: Vec<FileItem<'a>>,
-    links_skipped: u32,
-}
-
-/// A file as the torrent lists it.
-struct FileItem<'a> {
-    len: u64,
-    /// Its names below the torrent's own, a list of strings; not there for a single file.
-    path: Option<Value<'a>>,
-    kind: FileKind,
-    executable: bool,
-}
-
-impl<'a> Listing<'a> {
-    fn of_one_file(len: i64, attributes: &[u8]) -> Result<Self, MetainfoError> {
-        let file = FileItem {
-            len: file_len(0, len)?,
-            path: None,
-            kind: FileKind::Data,
-            executable: attributes.contains(&b'x'),
-        };
-        Ok(Self {
-            files: vec![file],
-            links_skipped: 0,
-        })
-    }
-
-    fn read(files: Value<'a>) -> Result<Self, MetainfoError> {
-        let items = files.as_list().ok_or(MetainfoError::WrongType {
-            key: "files",
-            expected: "a list",
-        })?;
-        let mut listing = Self {
-            files: Vec::new(),
-            links_skipped: 0,
-        };
-        for item in items {
-            match FileItem::read(listing.files.len(), item)? {
-                Some(_) if listing.files.len() == FILES_MAX => {
-                    return Err(MetainfoError::TooManyFiles);
-                }
-                Some(file) => listing.files.push(file),
-                None => listing.links_skipped += 1,
-            }
-        }
-        if listing.files.is_empty() {
-            return Err(MetainfoError::NoFiles);
-        }
-        Ok(listing)
-    }
-}
-
-impl<'a> FileItem<'a> {
-    /// File number `file` of the list; none if it is a link.
-    fn read(file: usize, item: Value<'a>) -> Result<Option<Self>, MetainfoError> {
-        let entries = item.as_dict().ok_or(MetainfoError::WrongType {
-            key: "files",
-            expected: "a list of dictionaries",
-        })?;
-        let (mut len, mut path, mut path_utf8) = (None, None, None);
-        let mut attributes = &b""[..];
-        for (key, value) in entries {
-            match key {
-                b"length" => len = Some(int("length", value)?),
-                b"path" => path = Some(value),
-                b"path.utf-8" => path_utf8 = Some(value),
-                b"attr" => attributes = value.as_bytes().unwrap_or_default(),
-                _ => {}
-            }
-        }
-        if attributes.contains(&b'l') {
-            return Ok(None);
-        }
-        let kind = match attributes.contains(&b'p') {
-            true => FileKind::Pad,
-            false => FileKind::Data,
-        };
-        let path = match kind {
-            FileKind::Pad => None,
-            FileKind::Data => Some(names(path_utf8.or(path))?),
-        };
-        let len = len.ok_or(MetainfoError::Missing { key: "length" })?;
-        Ok(Some(Self {
-            len: file_len(file, len)?,
-            path,
-            kind,
-            executable: attributes.contains(&b'x'),
-        }))
-    }
-
-    fn listed(&self) -> Listed<'a> {
-        let names = self.path.and_then(Value::as_list).into_iter().flatten();
-        Listed {
-            components: names.filter_map(Value::as_bytes).collect(),
-            kind: self.kind,
-        }
-    }
-}
-
-/// The path of a file: a list of strings, and at least one.
-fn names(path: Option<Value<'_>>) -> Result<Value<'_>, MetainfoError> {
-    let path = path.ok_or(MetainfoError::Missing { key: "path" })?;
-    let mut names = path.as_list().into_iter().flatten().peekable();
-    if names.peek().is_none() || names.any(|name| name.as_bytes().is_none()) {
-        return Err(MetainfoError::WrongType {
-            key: "path",
-            expected: "a list of names",
-        });
-    }
-    Ok(path)
-}
-
-fn file_len(file: usize, len: i64) -> Result<u64, MetainfoError> {
-    u64::try_from(len).map_err(|_| MetainfoError::NegativeLength { file, len })
 }
 
 fn bytes<'a>(key: &'static str, value: Value<'a>) -> Result<&'a [u8], MetainfoError> {

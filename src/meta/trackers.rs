@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use crate::base::limits::TRACKER_URL_LEN_MAX;
+use crate::base::limits::{TRACKER_URL_LEN_MAX, TRACKERS_MAX};
 
 /// The address, if it is one that a tracker client may be given.
 ///
@@ -51,6 +51,45 @@ pub fn redacted(url: &str) -> String {
 fn redacted_segment(segment: &str) -> &str {
     let is_key = segment.len() >= 16 && segment.bytes().all(|b| b.is_ascii_alphanumeric());
     if is_key { "***" } else { segment }
+}
+
+/// The addresses of a torrent by tier (BEP 12), each once, and no more than we keep.
+#[derive(Debug, Default)]
+pub(super) struct Tiers {
+    tiers: Vec<Vec<String>>,
+}
+
+impl Tiers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.tiers.is_empty()
+    }
+
+    pub(super) fn into_tiers(self) -> Vec<Vec<String>> {
+        self.tiers
+    }
+
+    /// Adds the acceptable ones of `urls` as one tier; none if there are none.
+    pub(super) fn add_tier<'a>(&mut self, urls: impl IntoIterator<Item = &'a [u8]>) {
+        let mut tier: Vec<String> = Vec::new();
+        for url in urls.into_iter().filter_map(accepted) {
+            let kept: usize = self.tiers.iter().map(Vec::len).sum::<usize>() + tier.len();
+            if kept >= TRACKERS_MAX {
+                break;
+            }
+            if !self
+                .tiers
+                .iter()
+                .flatten()
+                .chain(&tier)
+                .any(|known| known == url)
+            {
+                tier.push(url.to_owned());
+            }
+        }
+        if !tier.is_empty() {
+            self.tiers.push(tier);
+        }
+    }
 }
 
 /// `scheme://user@host/path?query`, where `host` may end in a port.

@@ -4,13 +4,13 @@
 //! and keep the socket ready: the loop would spin. So one descriptor is held in reserve, to
 //! accept such a connection and close it at once.
 
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
+use socket2::{Domain, Socket, Type};
 
 use crate::base::time::Instant;
 
@@ -26,7 +26,7 @@ pub struct Acceptor {
     acceptable: Vec<bool>,
     /// Until then nothing is accepted: the system lacks what that takes.
     paused_until: Option<Instant>,
-    reserve: Option<File>,
+    reserve: Option<Socket>,
     /// When it was last logged that connections are turned away.
     warned_at: Option<Instant>,
 }
@@ -136,8 +136,8 @@ impl Reactor {
 }
 
 /// A descriptor to give up when there is no other.
-fn reserve() -> io::Result<File> {
-    File::open("/dev/null")
+fn reserve() -> io::Result<Socket> {
+    Socket::new(Domain::IPV4, Type::DGRAM, None)
 }
 
 /// Every stream is registered once, for reading and writing.

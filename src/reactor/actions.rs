@@ -95,7 +95,6 @@ impl Reactor {
             Event::Settled { torrent } => engine.settled(torrent, now),
             Event::Durable { torrent } => engine.durable(torrent, now),
             Event::Failed { torrent, error } => {
-                log::warn!("storage failed torrent={torrent} error={error}");
                 engine.storage_failed(torrent, error.to_string(), now);
             }
         }

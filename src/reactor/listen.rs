@@ -50,7 +50,8 @@ pub enum ListenError {
     },
     /// The address given with `--bind` is of no interface of this machine.
     #[error(
-        "no interface of this machine has the address {address}: give one that `ip addr` shows to --bind"
+        "no interface of this machine has the address {address}: \
+         give one that it has to --bind"
     )]
     NotHere {
         /// The address that was asked for.

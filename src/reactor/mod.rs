@@ -10,7 +10,7 @@
 //! ```
 //!
 //! One pass of the loop is [`Reactor::turn`]. Every part of it has a budget of bytes or events
-//! (see [`ready`]); what is left over waits for the next pass, which then polls without waiting.
+//! (see `ready`); what is left over waits for the next pass, which then polls without waiting.
 //!
 //! | file      | owns |
 //! |-----------|------|
@@ -52,7 +52,7 @@ use crate::base::time::Instant;
 use crate::config::Config;
 use crate::engine::action::{Report, Snapshot};
 use crate::engine::{AddError, Engine, Secrets, TorrentSpec};
-use crate::storage::{Access, Storage, StorageOptions};
+use crate::storage::{Access, Pace, Storage, StorageOptions};
 
 use accept::Acceptor;
 use actions::Lanes;
@@ -321,11 +321,15 @@ impl Reactor {
             .fold(max_wait, Duration::min)
     }
 
-    /// Hashes for this pass: at least as much as it received, so that the backlog cannot grow
-    /// for want of time.
+    /// Hashes for this pass: more than it received, so that the backlog cannot grow for want of
+    /// time. While payload comes in, pieces wait for company; the next pass without any ends that.
     fn hash(&mut self, received: usize) {
-        let budget = (received as u64).max(HASH_LEN_MIN);
-        self.storage.work(budget);
+        let pace = match received {
+            0 => Pace::AtOnce,
+            _ => Pace::InCompany,
+        };
+        let budget = (2 * received as u64).max(HASH_LEN_MIN);
+        self.storage.work(budget, pace);
         self.has_hash_work = self.storage.has_work();
     }
 

@@ -120,6 +120,7 @@ impl Disk {
         };
         Scan {
             files: meta.files.iter().map(presence).collect(),
+            anchor: None,
         }
     }
 
@@ -142,6 +143,7 @@ impl Disk {
             is_writable: mode == OpenMode::Write,
             len_before: len_before.unwrap_or(0),
             allocated: true,
+            is_at_home: true,
             dirs: Vec::new(),
         }
     }

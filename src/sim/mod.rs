@@ -17,20 +17,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::digest::sha1;
-use crate::base::id::{ConnId, PeerId, TorrentId};
+use crate::base::id::{ConnId, PeerId};
 use crate::base::limits;
 use crate::base::plan::WritePlan;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::config::{Config, StorageKind};
-use crate::engine::{Action, Engine, HostPort, Report, Secrets, StorageAction, TorrentSpec};
+use crate::engine::{Action, Engine, HostPort, Report, Secrets, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
-use crate::storage::{self, Access, Lent, Storage, StorageOptions};
+use crate::storage::{Access, Lent, Pace, Storage, StorageOptions};
 
 pub mod disk;
+mod event;
+mod host;
 pub mod net;
 
 use disk::Disk;
+use event::{Event, Scheduled};
+use host::{Host, address, apply, tell};
 use net::{Network, StreamId};
 
 /// A host of the world.
@@ -67,66 +71,6 @@ pub struct World {
     content: Arc<[u8]>,
     digest: [u8; 20],
     steps: u64,
-}
-
-struct Host {
-    engine: Engine,
-    storage: Storage,
-    disk: Disk,
-    addr: SocketAddr,
-    torrent: TorrentId,
-    /// Which stream a connection of the engine is.
-    streams: BTreeMap<ConnId, StreamId>,
-    reports: Vec<Report>,
-    /// Streams that wait for data from storage.
-    waiting: Vec<ConnId>,
-    timer: Instant,
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at: Instant,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
-/// Something that happens at a host.
-#[derive(Debug)]
-enum Event {
-    /// A stream from elsewhere arrives.
-    Arrive(HostId, StreamId),
-    /// A dialled stream is established.
-    Established(HostId, ConnId),
-    /// A dialled host does not answer.
-    Refused(HostId, ConnId),
-    /// The front of a stream's bytes reaches its other end.
-    Deliver(StreamId, net::Side),
-    /// The other end of a stream closed it.
-    Ended(StreamId, net::Side),
-    /// A timer of the engine may be due.
-    Timer(HostId),
-    /// The disk has done something.
-    Disk(HostId, Box<storage::jobs::Done>),
 }
 
 impl World {
@@ -414,7 +358,7 @@ impl World {
                     event,
                 }));
             }
-            idle &= host.storage.work(u64::MAX) == 0;
+            idle &= host.storage.work(u64::MAX, Pace::AtOnce) == 0;
             while let Some(event) = host.storage.poll_event() {
                 idle = false;
                 tell(host, event, self.now);
@@ -523,47 +467,4 @@ impl World {
             self.schedule(at, Event::Deliver(stream, side));
         }
     }
-}
-
-/// Hands what the engine wants of storage to it.
-fn apply(storage: &mut Storage, action: StorageAction) {
-    match action {
-        StorageAction::Open { torrent, meta } => storage.add(torrent, meta),
-        StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
-        StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
-        StorageAction::Store { slot, bytes } => storage.store(slot, &bytes),
-        StorageAction::Check { torrent, piece } => storage.check(torrent, piece),
-        StorageAction::Settle { torrent } => storage.settle(torrent),
-        StorageAction::Sync { torrent } => storage.sync(torrent),
-        StorageAction::Close { torrent } => storage.remove(torrent),
-    }
-}
-
-/// Hands what storage says to the engine.
-fn tell(host: &mut Host, event: storage::Event, now: Instant) {
-    use storage::Event;
-    let engine = &mut host.engine;
-    match event {
-        Event::Scanned {
-            torrent,
-            candidates,
-        } => engine.scanned(torrent, candidates, now),
-        Event::Checked {
-            torrent,
-            piece,
-            verdict,
-        } => {
-            engine.piece_checked(torrent, piece, verdict, now);
-        }
-        Event::Readable => {}
-        Event::Settled { torrent } => engine.settled(torrent, now),
-        Event::Durable { torrent } => engine.durable(torrent, now),
-        Event::Failed { torrent, error } => engine.storage_failed(torrent, error.to_string(), now),
-    }
-}
-
-/// Where a host listens.
-fn address(host: HostId) -> SocketAddr {
-    let [_, b, c, d] = (host.0 + 1).to_be_bytes();
-    ([10, b, c, d], 6881).into()
 }

@@ -8,10 +8,14 @@
 //! A piece that fails is hashed again block by block, and so is one that passes after it had
 //! failed: the blocks that differ between the two name who sent the wrong ones.
 
+mod hashing;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sha1::{Digest, Sha1};
+use sha1::{Digest as _, Sha1};
+
+use hashing::{Check, LANE_LEN, Stage};
 
 use super::files::FileState;
 use super::lanes::{Sha1State, update_lanes};
@@ -21,8 +25,20 @@ use super::span::{Place, chunks};
 use super::window::{Want, Window};
 use super::{Event, Storage};
 use crate::base::id::{PieceIndex, TorrentId};
-use crate::base::limits::{BLOCK_LEN, WINDOW_LEN};
+use crate::base::limits::{self, BLOCK_LEN, WINDOW_LEN};
 use crate::base::verdict::Verdict;
+
+/// Whether a downloaded piece may wait for others, to be hashed beside them at less cost.
+///
+/// Four pieces side by side cost less than half of what they cost one after the other. While
+/// payload keeps coming they soon are four; the caller sees to it that none waits when it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It may.
+    InCompany,
+    /// It may not.
+    AtOnce,
+}
 
 /// The checks under way.
 #[derive(Debug, Default)]
@@ -31,35 +47,6 @@ pub(super) struct Checks {
     queue: VecDeque<Check>,
     urgent_count: usize,
     backlog: u64,
-}
-
-/// One piece that is being hashed.
-#[derive(Debug)]
-struct Check {
-    torrent: TorrentId,
-    piece: PieceIndex,
-    /// Bytes of the piece.
-    len: u32,
-    /// The next byte to hash.
-    at: u32,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// The digest of the piece.
-    Piece {
-        state: Sha1State,
-        /// The begin of a 64-byte block whose end lies in another window.
-        carry: [u8; LANE_LEN],
-        carry_len: usize,
-    },
-    /// One digest a block, for a piece that is `is_good`.
-    Blocks {
-        is_good: bool,
-        hasher: Sha1,
-        digests: Vec<u64>,
-    },
 }
 
 /// The next bytes of a check.
@@ -76,6 +63,11 @@ enum Next {
 }
 
 impl Checks {
+    /// Whether downloaded pieces fill the lanes, or have waited long enough for others to do so.
+    fn have_company(&self) -> bool {
+        self.urgent_count == 0 || self.urgent_count >= LANES || self.backlog >= COMPANY_BACKLOG_MAX
+    }
+
     /// Bytes of downloaded pieces still to be hashed.
     pub fn backlog(&self) -> u64 {
         self.backlog
@@ -153,8 +145,11 @@ impl Storage {
 
     /// Hashes what is in memory of the pieces to check, about `budget` bytes at most; returns how
     /// many it were. To be called in every turn of the loop.
-    pub fn work(&mut self, budget: u64) -> u64 {
+    pub fn work(&mut self, budget: u64, pace: Pace) -> u64 {
         let mut hashed = 0;
+        if pace == Pace::InCompany && !self.checks.have_company() {
+            return 0;
+        }
         while hashed < budget {
             let Some(len) = self.work_once(budget - hashed) else {
                 break;
@@ -175,7 +170,7 @@ impl Storage {
                     return Some(0);
                 }
                 Next::Waits => {}
-                next if self.checks.queue[index].goes_alone(next) => {
+                next if self.checks.queue[index].goes_alone(next.len()) => {
                     return Some(self.hash_alone(index, next));
                 }
                 next => lanes.push((index, next)),
@@ -251,7 +246,7 @@ impl Storage {
     /// it is at its end.
     fn hash_alone(&mut self, index: usize, next: Next) -> u64 {
         let check = &mut self.checks.queue[index];
-        let len = check.alone_len(next);
+        let len = check.alone_len(next.len());
         let part = next.part(len, |slot| self.windows.get(slot));
         with_slices(&[part], |slices| check.update(slices[0]));
         self.advance(index, next, len);
@@ -385,73 +380,6 @@ impl Storage {
     }
 }
 
-impl Check {
-    fn is_at_end(&self) -> bool {
-        self.at == self.len
-    }
-
-    /// Whether the next bytes do not go side by side with those of other checks.
-    fn goes_alone(&self, next: Next) -> bool {
-        match &self.stage {
-            Stage::Blocks { .. } => true,
-            Stage::Piece { carry_len, .. } => {
-                *carry_len > 0 || next.len() < SIDE_BY_SIDE_LEN_MIN || self.is_at_end()
-            }
-        }
-    }
-
-    /// How many of the next bytes are hashed when this check goes alone.
-    fn alone_len(&self, next: Next) -> u32 {
-        let block_left = BLOCK_LEN - self.at % BLOCK_LEN;
-        match &self.stage {
-            Stage::Blocks { .. } => next.len().min(block_left),
-            Stage::Piece { carry_len: 0, .. } => next.len().min(SIDE_BY_SIDE_LEN_MIN),
-            Stage::Piece { carry_len, .. } => next.len().min((LANE_LEN - carry_len) as u32),
-        }
-    }
-
-    /// Takes up the next bytes.
-    fn update(&mut self, mut bytes: &[u8]) {
-        match &mut self.stage {
-            Stage::Piece {
-                state,
-                carry,
-                carry_len,
-            } => {
-                if *carry_len > 0 {
-                    let n = bytes.len().min(LANE_LEN - *carry_len);
-                    carry[*carry_len..*carry_len + n].copy_from_slice(&bytes[..n]);
-                    *carry_len += n;
-                    bytes = &bytes[n..];
-                    if *carry_len == LANE_LEN {
-                        update_lanes(&mut [&mut *state], &[&carry[..]]);
-                        *carry_len = 0;
-                    }
-                }
-                let (whole, rest) = bytes.split_at(bytes.len() / LANE_LEN * LANE_LEN);
-                if !whole.is_empty() {
-                    update_lanes(&mut [&mut *state], &[whole]);
-                }
-                if !rest.is_empty() {
-                    carry[..rest.len()].copy_from_slice(rest);
-                    *carry_len = rest.len();
-                }
-            }
-            Stage::Blocks {
-                hasher, digests, ..
-            } => {
-                hasher.update(bytes);
-                let end = self.at + bytes.len() as u32;
-                if end.is_multiple_of(BLOCK_LEN) || end == self.len {
-                    let digest = hasher.finalize_reset();
-                    let [a, b, c, d, e, f, g, h, ..] = <[u8; 20]>::from(digest);
-                    digests.push(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
-                }
-            }
-        }
-    }
-}
-
 impl Next {
     fn len(self) -> u32 {
         match self {
@@ -474,12 +402,10 @@ impl Next {
 
 /// Streams that are hashed side by side.
 const LANES: usize = 4;
-/// Bytes that SHA-1 takes at once.
-const LANE_LEN: usize = 64;
+/// Bytes of downloaded pieces that wait for company at most.
+const COMPANY_BACKLOG_MAX: u64 = limits::HASH_BACKLOG_MAX / 2;
 /// Bytes of one piece that are hashed before looking for others to go with.
 const SLICE_LEN: u64 = 64 * 1024;
-/// Shorter runs are hashed alone, so that they do not shorten those of others.
-const SIDE_BY_SIDE_LEN_MIN: u32 = 4096;
 /// Checks that are looked at: so many may be under way.
 const CHECKS_AHEAD: usize = 64;
 /// Windows that are requested ahead of hashing at most.
@@ -488,5 +414,3 @@ const WINDOWS_AHEAD: usize = 64;
 const AHEAD_SHARE: u64 = 4;
 /// Fewer dirty bytes of a good piece are not written back at once.
 const WRITE_BACK_LEN_MIN: u32 = 256 * 1024;
-
-const _: () = assert!(SIDE_BY_SIDE_LEN_MIN as usize >= LANE_LEN);

@@ -51,6 +51,16 @@ pub(super) enum FileState {
     Open { file: Handle, is_writable: bool },
 }
 
+/// What becomes of the unsynced bytes of a file that is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// They are synced before it is closed.
+    Sync,
+    /// They are left to the next sync of the whole file system, where there is such a thing: it
+    /// costs as much as the sync of one file, and a torrent may have a hundred thousand.
+    Postpone,
+}
+
 /// Which windows of a file were never written, so that they hold zeros.
 #[derive(Debug)]
 enum Fresh {
@@ -125,7 +135,7 @@ impl Storage {
                 self.open(key.torrent, key.file, OpenMode::Write);
             }
             (FileState::Open { is_writable, .. }, Want::Write) if !is_writable => {
-                self.close(key.torrent, key.file);
+                self.close(key.torrent, key.file, Farewell::Sync);
                 self.open(key.torrent, key.file, OpenMode::Write);
             }
             (FileState::Open { .. }, _) => self.load_from_open_file(slot),
@@ -176,6 +186,7 @@ impl Storage {
                 file,
                 len_before,
                 allocated,
+                is_at_home,
                 dirs,
                 is_writable,
             }) => {
@@ -191,6 +202,7 @@ impl Storage {
                         entry.path
                     );
                 }
+                torrent.has_files_elsewhere |= !is_at_home;
                 torrent.new_dirs.extend(dirs);
             }
         }
@@ -224,13 +236,13 @@ impl Storage {
             })
             .min();
         if let Some((_, torrent, file)) = victim {
-            self.close(torrent, file);
+            self.close(torrent, file, Farewell::Postpone);
         }
         victim.is_some()
     }
 
-    /// Closes an open file; one that was written is synced first.
-    pub(super) fn close(&mut self, id: TorrentId, index: u32) {
+    /// Closes an open file.
+    pub(super) fn close(&mut self, id: TorrentId, index: u32, farewell: Farewell) {
         let root = Arc::clone(&self.root);
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
@@ -240,8 +252,13 @@ impl Storage {
         else {
             panic!("file {index} of torrent {id} is not open");
         };
-        let written = std::mem::take(&mut slot.is_written);
+        let mut written = std::mem::take(&mut slot.is_written);
         slot.is_created &= !written;
+        let is_synced_later = self.anchor.is_some() && !torrent.has_files_elsewhere;
+        if written && farewell == Farewell::Postpone && is_synced_later {
+            torrent.loose_count += 1;
+            written = false;
+        }
         torrent.closing += u32::from(written);
         let path = root.join(torrent.meta.files[index as usize].path.as_path());
         self.forget_open(id, index);

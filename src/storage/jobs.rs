@@ -69,6 +69,8 @@ pub enum Work {
         meta: Arc<Metainfo>,
         /// Whether missing bytes must fit.
         access: Access,
+        /// Whether to open the output folder for later syncs of its whole file system.
+        wants_anchor: bool,
     },
     /// Make the files without bytes.
     CreateEmpty {
@@ -102,6 +104,9 @@ pub enum Work {
         access: MapAccess,
         /// Which pages to make present.
         populate: Populate,
+        /// The file is known to hold zeros there, and they are to be in memory before the pages
+        /// are made present.
+        fresh: bool,
     },
     /// Make the pages of a map present.
     Populate {
@@ -153,6 +158,8 @@ pub enum Work {
         files: Vec<SyncFile>,
         /// Folders whose content changed.
         dirs: Vec<PathBuf>,
+        /// Before them, everything on the file system of this folder.
+        anchor: Option<Handle>,
     },
     /// Close a file that was read only, or bring it to the disk and close it.
     Close {
@@ -209,6 +216,9 @@ pub enum Outcome {
 pub struct Scan {
     /// One for each file of the metainfo.
     pub files: Vec<Presence>,
+    /// The output folder, if it was asked for and its whole file system can be synced through it:
+    /// such a sync fails if any write-back failed since the folder was opened.
+    pub anchor: Option<Handle>,
 }
 
 /// Whether a file is there.
@@ -237,6 +247,8 @@ pub enum Opened {
         len_before: u64,
         /// Every byte has its place on the disk; if not, a store to a map of it may fail.
         allocated: bool,
+        /// It lies on the file system of the output folder.
+        is_at_home: bool,
         /// Folders whose content changed.
         dirs: Vec<PathBuf>,
     },

@@ -48,8 +48,8 @@ impl Sha1State {
 
     /// The digest of everything that the stream has seen, `tail` included.
     ///
-    /// `tail` may have any length; only what is shorter than a piece's last blocks should come
-    /// this way, because it is hashed alone.
+    /// `tail` may have any length, but it is hashed alone: what can go in a lane should have gone
+    /// through [`update_lanes`].
     pub fn finish(mut self, tail: &[u8]) -> [u8; 20] {
         self.advance_alone(tail);
         let (_, rest) = tail.as_chunks::<BLOCK_LEN>();

@@ -156,6 +156,7 @@ impl Storage {
                     Want::Write => Populate::Write,
                     Want::Read => Populate::Read,
                 },
+                fresh: want == Want::Write && file_slot.take_fresh(key.index),
             }
         };
         let job = self.submit(Purpose::Load { key, access }, work);

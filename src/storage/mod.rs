@@ -54,9 +54,10 @@ use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::{FileEntry, Metainfo};
 
 use check::Checks;
+pub use check::Pace;
 use error::StorageError;
-use files::{FileSlot, FileState};
-use jobs::{Done, Job, JobId, Outcome, Presence, Scan, Work};
+use files::{Farewell, FileSlot, FileState};
+use jobs::{Done, Handle, Job, JobId, Outcome, Presence, Scan, Work};
 pub use lend::Lent;
 use map::MapAccess;
 pub use os::Populate;
@@ -144,6 +145,9 @@ pub struct Storage {
     events: VecDeque<Event>,
     /// Stores so far: later ones have higher numbers.
     seq: u64,
+    /// The output folder, open since before the first store: what was written to files that are
+    /// closed again is synced through it.
+    anchor: Option<Handle>,
     /// Uses of files so far.
     uses: u64,
 }
@@ -161,6 +165,10 @@ struct Torrent {
     new_dirs: BTreeSet<PathBuf>,
     /// Written files that are being synced in order to be closed.
     closing: u32,
+    /// Written files that were closed without a sync: the next one is of the whole file system.
+    loose_count: u32,
+    /// Some file lies on a file system that is mounted below the output folder.
+    has_files_elsewhere: bool,
     /// Jobs that make empty files.
     creating: u32,
 }
@@ -170,13 +178,26 @@ struct Torrent {
 enum Purpose {
     Scan(TorrentId),
     CreateEmpty(TorrentId),
-    Open { torrent: TorrentId, file: u32 },
-    Load { key: WindowKey, access: MapAccess },
+    Open {
+        torrent: TorrentId,
+        file: u32,
+    },
+    Load {
+        key: WindowKey,
+        access: MapAccess,
+    },
     Populate(TorrentId),
     Unmap,
     WriteBack(WindowKey),
-    Sync(TorrentId),
-    Close { torrent: TorrentId, written: bool },
+    /// Syncs also what so many closed files of the torrent had left.
+    Sync {
+        torrent: TorrentId,
+        loose_count: u32,
+    },
+    Close {
+        torrent: TorrentId,
+        written: bool,
+    },
 }
 
 /// What becomes of the bytes of a torrent that goes.
@@ -205,6 +226,7 @@ impl Storage {
             jobs_count: 0,
             events: VecDeque::new(),
             seq: 0,
+            anchor: None,
             uses: 0,
         }
     }
@@ -226,6 +248,8 @@ impl Storage {
                 barriers: VecDeque::new(),
                 new_dirs: BTreeSet::new(),
                 closing: 0,
+                loose_count: 0,
+                has_files_elsewhere: false,
                 creating: 0,
                 meta: Arc::clone(&meta),
             },
@@ -235,12 +259,14 @@ impl Storage {
             root: Arc::clone(&self.root),
             meta,
             access: self.access,
+            wants_anchor: self.anchor.is_none() && self.access == Access::ReadWrite,
         };
         self.submit(Purpose::Scan(torrent), work);
     }
 
-    /// Lets go of a torrent. Stored bytes are written and synced; bytes that still wait for their
-    /// pages are not: [`settle`](Self::settle) first.
+    /// Lets go of a torrent. Stored bytes are written, and its open files synced. Bytes that still
+    /// wait for their pages are lost, and files that were closed earlier are with the kernel only:
+    /// [`settle`](Self::settle) or [`sync`](Self::sync) first.
     pub fn remove(&mut self, torrent: TorrentId) {
         self.drop_torrent(torrent, Keep::Stored);
     }
@@ -313,7 +339,13 @@ impl Storage {
                     self.fail(torrent, error);
                 }
             }
-            (Purpose::Sync(torrent), Outcome::Finished(result)) => self.synced(torrent, result),
+            (
+                Purpose::Sync {
+                    torrent,
+                    loose_count,
+                },
+                Outcome::Finished(result),
+            ) => self.synced(torrent, loose_count, result),
             (Purpose::Close { torrent, written }, Outcome::Finished(result)) => {
                 self.closed(torrent, written, result);
             }
@@ -338,6 +370,7 @@ impl Storage {
             Ok(scan) => scan,
             Err(error) => return self.fail(id, error),
         };
+        self.anchor = self.anchor.take().or(scan.anchor);
         let geometry = torrent.meta.geometry();
         let mut candidates = Bitfield::full(geometry.piece_count());
         for (index, presence) in (0..).zip(&scan.files) {
@@ -417,7 +450,7 @@ impl Storage {
                 let slot = &mut torrent.files[file as usize];
                 slot.is_written &= keep == Keep::Stored;
                 if matches!(slot.state, FileState::Open { .. }) {
-                    self.close(id, file);
+                    self.close(id, file, Farewell::Sync);
                 }
             }
         }

@@ -6,9 +6,10 @@
 //! two a file.)
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
@@ -216,6 +217,12 @@ impl<'a> Walker<'a> {
         Err(self.creating(path, Errno::EXIST))
     }
 
+    /// Whether a file lies on the file system of the output folder, not on one that is mounted
+    /// somewhere below.
+    pub fn is_at_home(&self, file: &Metadata) -> bool {
+        fs::fstat(&self.root_fd).is_ok_and(|root| root.st_dev == file.dev())
+    }
+
     /// Removes the file at `path` that was made a moment ago.
     pub fn remove(&mut self, path: &Path) {
         let (dir, name) = split(path);
@@ -301,6 +308,28 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
 /// Always `Unsupported`.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(super) fn allocate(_file: &File, _len: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether [`sync_file_system`] tells errors of earlier write-backs (Linux 5.8).
+pub(super) const SYNCS_FILE_SYSTEMS: bool = cfg!(target_os = "linux");
+
+/// Brings everything on the file system of `anchor` to the disk.
+///
+/// # Errors
+/// Any write-back of this file system failed since `anchor` was opened, or since it was last told
+/// so: `syncfs` keeps the place of every descriptor in the sequence of errors.
+#[cfg(target_os = "linux")]
+pub(super) fn sync_file_system(anchor: &File) -> io::Result<()> {
+    Ok(fs::syncfs(anchor)?)
+}
+
+/// Brings everything on the file system of `anchor` to the disk: not known here.
+///
+/// # Errors
+/// Always `Unsupported`.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn sync_file_system(_anchor: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

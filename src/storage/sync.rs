@@ -115,29 +115,65 @@ impl Storage {
                 });
             }
         }
-        let dirs = std::mem::take(&mut torrent.new_dirs);
-        if files.is_empty() && dirs.is_empty() {
+        let mut dirs: Vec<_> = std::mem::take(&mut torrent.new_dirs).into_iter().collect();
+        if files.is_empty() && dirs.is_empty() && torrent.loose_count == 0 {
             return self.fall(id);
         }
         if let Some(barrier) = torrent.barriers.front_mut() {
             barrier.is_syncing = true;
         }
+        let is_large = files.len() + dirs.len() > SYNC_COUNT_MAX && !torrent.has_files_elsewhere;
+        let mut anchor = None;
+        if (torrent.loose_count > 0 || is_large) && self.anchor.is_some() {
+            anchor = self.anchor.clone();
+            torrent.loose_count += 1; // until this sync is through: see `synced`
+            if !torrent.has_files_elsewhere {
+                files.clear();
+                dirs.clear();
+            }
+        }
+        let purpose = Purpose::Sync {
+            torrent: id,
+            loose_count: torrent.loose_count,
+        };
         let work = Work::Sync {
             root: Arc::clone(&self.root),
             files,
-            dirs: dirs.into_iter().collect(),
+            dirs,
+            anchor,
         };
-        self.submit(Purpose::Sync(id), work);
+        self.submit(purpose, work);
     }
 
     /// Takes the result of a sync.
-    pub(super) fn synced(&mut self, id: TorrentId, result: Result<(), StorageError>) {
+    ///
+    /// The kernel tells a failed write-back once to each descriptor, and all torrents share the one
+    /// that whole file systems are synced through: an error there ends all that rely on it.
+    pub(super) fn synced(
+        &mut self,
+        id: TorrentId,
+        loose_count: u32,
+        result: Result<(), StorageError>,
+    ) {
         match result {
             Ok(()) => {
+                if let Some(torrent) = self.torrents.get_mut(&id) {
+                    torrent.loose_count -= loose_count;
+                }
                 self.fall(id);
                 self.turn_barriers(id);
             }
-            Err(error) => self.fail(id, error),
+            Err(error) => {
+                let mut failing = vec![id];
+                if loose_count > 0 {
+                    let loose = self.torrents.iter().filter(|(_, of)| of.loose_count > 0);
+                    let others = loose.map(|(other, _)| *other);
+                    failing.extend(others.filter(|other| *other != id));
+                }
+                for torrent in failing {
+                    self.fail(torrent, error.clone());
+                }
+            }
         }
     }
 
@@ -153,3 +189,7 @@ impl Storage {
         }
     }
 }
+
+/// Files and folders above which a sync is one of the whole file system (measured: no false claim,
+/// and the cost of one file's).
+const SYNC_COUNT_MAX: usize = 32;

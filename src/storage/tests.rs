@@ -122,7 +122,7 @@ impl World {
                 self.storage.job_done(done);
                 self.assert_limits();
             }
-            is_idle &= self.storage.work(1 << 20) == 0;
+            is_idle &= self.storage.work(1 << 20, Pace::AtOnce) == 0;
             while let Some(event) = self.storage.poll_event() {
                 is_idle = false;
                 self.events.push(event);
@@ -286,7 +286,7 @@ fn stored_bytes_reach_the_files_in_any_order() {
                 }
                 world.storage.check(ID, PieceIndex(piece));
                 if rng.below(4) == 0 {
-                    world.storage.work(rng.next_u64() % (1 << 20));
+                    world.storage.work(rng.next_u64() % (1 << 20), Pace::AtOnce);
                 }
             }
             world.storage.settle(ID);
@@ -953,7 +953,7 @@ fn check_of_stored_pieces_comes_before_that_of_found_ones_and_counts_as_backlog(
 }
 
 #[test]
-fn many_small_files_stay_within_the_limits_of_files_and_windows() {
+fn many_small_files_stay_within_the_limits_and_are_synced_at_once() {
     for kind in KINDS {
         let names: Vec<String> = (0..700).map(|i| format!("{}/{i}", i % 10)).collect();
         let files: Vec<(&str, u64, &str)> = names.iter().map(|n| (&**n, 10, "")).collect();
@@ -963,10 +963,73 @@ fn many_small_files_stay_within_the_limits_of_files_and_windows() {
         world.storage.store(slot(0, 0, 7000), &data);
         assert_eq!(world.check(0), Verdict::Good { blocks: vec![] });
         world.storage.sync(ID);
-        world.drive();
+        let mut syncs = 0;
+        world.drive_with(|job| {
+            match &job.work {
+                Work::Sync { anchor, files, .. } => {
+                    assert!(anchor.is_some() && files.is_empty());
+                    syncs += 1;
+                }
+                Work::Close { written, .. } => assert!(!written, "synced one by one"),
+                _ => {}
+            }
+            jobs::run(job)
+        });
         assert!(matches!(world.events.pop(), Some(Event::Durable { .. })));
+        assert_eq!(syncs, 1);
         world.assert_files(&meta, &data);
+        world.storage.sync(ID);
+        assert!(matches!(
+            world.storage.poll_event(),
+            Some(Event::Durable { .. })
+        ));
     }
+}
+
+/// Goal: a write-back that failed is told to every torrent that may have lost bytes by it, though
+/// the kernel tells it once.
+/// Method: two torrents whose files were closed unsynced, one that syncs its own open file.
+#[test]
+fn failed_sync_of_the_file_system_fails_all_who_rely_on_it() {
+    let names: Vec<String> = (0..400).map(|i| format!("{i}")).collect();
+    let files: Vec<(&str, u64, &str)> = names.iter().map(|n| (&**n, 10, "")).collect();
+    let (small, data) = torrent(4000, &files);
+    let (single, _) = torrent(4000, &[("single", 4000, "")]);
+    let mut world = World::new(StorageKind::Auto, 64);
+    let (other, third) = (TorrentId(8), TorrentId(9));
+    world.storage.add(ID, Arc::clone(&small));
+    world.storage.add(other, Arc::clone(&small));
+    world.storage.add(third, Arc::clone(&single));
+    world.drive();
+    world.events.clear();
+    for torrent in [ID, other, third] {
+        let place = Slot {
+            torrent,
+            ..slot(0, 0, 4000)
+        };
+        world.storage.store(place, &data);
+        world.drive();
+    }
+    world.storage.sync(third);
+    world.storage.sync(ID);
+    world.storage.sync(other);
+    let mut is_first = true;
+    world.drive_with(|job| match job.work {
+        Work::Sync {
+            anchor: Some(_), ..
+        } if std::mem::take(&mut is_first) => fail(job),
+        _ => jobs::run(job),
+    });
+    let mut failed = Vec::new();
+    let mut durable = Vec::new();
+    for event in &world.events {
+        match event {
+            Event::Failed { torrent, .. } => failed.push(*torrent),
+            Event::Durable { torrent } => durable.push(*torrent),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((failed, durable), (vec![ID, other], vec![third]));
 }
 
 #[test]

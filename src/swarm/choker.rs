@@ -5,7 +5,8 @@
 //! [`OPTIMISTIC_TURN`]. A seed lets everybody have a turn, those that waited longest first.
 //! Between rounds a free slot is given away at once; nobody loses one.
 //!
-//! How many slots there are follows the upstream: see [`Slots`].
+//! How many slots there are follows the upstream, by trial: one more as long as that carries
+//! more, one fewer as long as fewer carry as much, from [`SLOTS_MIN`] to [`SLOTS_MAX`].
 
 use std::cmp::Reverse;
 use std::time::Duration;

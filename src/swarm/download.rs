@@ -93,12 +93,13 @@ impl Swarm {
             let peer = &self.peers[key.0 as usize];
             self.picker
                 .pick(&peer.have, free - picked.len(), &mut picked);
-            if picked.is_empty() && self.picker.is_endgame() {
+            let idle = picked.is_empty() && peer.requests.len() < ENDGAME_MAX;
+            if idle && self.peers.len() > 1 && self.picker.is_endgame() {
                 let asked = |block: BlockRef| {
                     peer.incoming.as_ref().is_some_and(|i| i.block == block)
                         || peer.requests.iter().any(|r| r.block == block)
                 };
-                let room = free.min(ENDGAME_MAX);
+                let room = free.min(ENDGAME_MAX - peer.requests.len());
                 self.picker
                     .pick_endgame(&peer.have, asked, room, COPIES_MAX, &mut picked);
             }
@@ -324,7 +325,7 @@ impl Swarm {
     }
 
     /// Nothing of the block that the peer is in the middle of is used: others may be asked.
-    fn stop_receiving(&mut self, key: PeerKey) {
+    pub(super) fn stop_receiving(&mut self, key: PeerKey) {
         let Some(incoming) = &mut self.peer_mut(key).incoming else {
             return;
         };
@@ -411,67 +412,13 @@ impl Swarm {
     }
 
     /// Whether the bytes of `block` are in storage already.
-    fn is_stored(&self, block: BlockRef) -> bool {
+    pub(super) fn is_stored(&self, block: BlockRef) -> bool {
         if self.ours.has(block.piece.0) || self.hashing.contains(&block.piece) {
             return true;
         }
         match self.alone.get(&block.piece) {
             Some(alone) => alone.done.has(self.geometry().block_at(block.begin)),
             None => self.picker.block_state(block) == BlockState::Done,
-        }
-    }
-
-    /// A request will not be answered: the block is free for others.
-    fn release(&mut self, key: PeerKey, block: BlockRef) {
-        self.refill_all = true;
-        if self.is_stored(block) {
-            return;
-        }
-        let index = self.geometry().block_at(block.begin);
-        match self.alone.get_mut(&block.piece) {
-            Some(alone) if alone.owner == Some(key) => alone.again.push(index),
-            Some(_) => {}
-            None => self.picker.block_released(block),
-        }
-    }
-
-    /// Gives up every request with this peer.
-    pub(super) fn release_requests(&mut self, key: PeerKey, now: Instant) {
-        let requests = std::mem::take(&mut self.peer_mut(key).requests);
-        for request in requests {
-            self.release(key, request.block);
-            self.peer_mut(key).withdraw(request, now);
-        }
-    }
-
-    /// Gives up requests that take too long.
-    ///
-    /// A peer that was silent for the whole time is snubbed and loses all of them; one that
-    /// answered later requests has lost the older ones (libtorrent drops what exceeds its queue).
-    pub(super) fn expire_requests(&mut self, key: PeerKey, now: Instant) {
-        let peer = self.peer_mut(key);
-        let patience = peer.patience(now);
-        let Some(oldest) = peer.requests.front().copied() else {
-            return;
-        };
-        if now - peer.heard.max(oldest.at) > patience {
-            peer.snubbed = true;
-            self.release_requests(key, now);
-            self.abandon_alone(key);
-            self.stop_receiving(key);
-            return;
-        }
-        let mut lost = Vec::new();
-        while let Some(request) = peer.requests.front()
-            && now - request.at > patience * 2
-        {
-            lost.extend(peer.requests.pop_front());
-        }
-        for request in lost {
-            self.release(key, request.block);
-            let block = request.block;
-            self.peer_mut(key).withdraw(request, now);
-            self.send(key, Outgoing::Cancel(block));
         }
     }
 
@@ -503,8 +450,9 @@ enum Asked {
 
 /// A queue is filled up once this many requests are free, or a quarter of it.
 const REFILL_BATCH: usize = 16;
-/// Requests for blocks that others were asked for too, with one peer at once.
-const ENDGAME_MAX: usize = 64;
+/// A peer with fewer open requests than this is asked, in the endgame, for blocks that others
+/// were asked for too; up to this many.
+const ENDGAME_MAX: usize = 16;
 /// Peers that are asked for the same block at most.
 const COPIES_MAX: u32 = 3;
 /// A writer that was silent for this long loses its role.

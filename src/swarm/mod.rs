@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!  message ──▶ peer state ──┬──▶ upload.rs    requests in, blocks out, choking
-//!  payload ──▶ block ───────┼──▶ download.rs  requests out, receptions, time-outs, endgame
+//!  payload ──▶ block ───────┼──▶ download.rs  requests out, receptions, endgame; timeouts.rs
 //!  verdict ──▶ pieces ──────┴──▶ pieces.rs    verified pieces, blame, fetching alone
 //! ```
 
@@ -33,6 +33,7 @@ pub mod effect;
 pub mod peer;
 pub mod picker;
 mod pieces;
+mod timeouts;
 mod upload;
 
 #[cfg(test)]

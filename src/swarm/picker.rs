@@ -18,6 +18,7 @@
 //! Owns the counts of holders and the state of every block of begun pieces; who was asked for a
 //! block, and who is sending it, is the caller's to know.
 
+mod blocks;
 mod rarity;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,10 @@ use crate::base::limits::BLOCK_LEN;
 use crate::base::rng::Rng;
 use crate::wire::message::BlockRef;
 
+pub use blocks::{Arrival, BlockState, Done};
 pub use rarity::Counted;
+
+use blocks::{Active, BEGUN, Cut, DONE, FREE, REQUESTS};
 use rarity::Rarity;
 
 /// Chooses blocks of one torrent.
@@ -57,45 +61,6 @@ pub enum Wanted {
     Yes,
     /// It is not asked for.
     No,
-}
-
-/// What is known of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockState {
-    /// Nobody was asked for it.
-    Free,
-    /// So many requests are open.
-    Requested {
-        /// Open requests, at least 1.
-        by: u32,
-    },
-    /// Its payload began to arrive: it has a writer.
-    Begun {
-        /// Open requests; 0 if the answer came after its request was withdrawn.
-        by: u32,
-    },
-    /// It is there, or the whole piece is.
-    Done,
-}
-
-/// What the first payload byte of a block means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
-    /// The block had no writer: this sender is it now.
-    Writer,
-    /// Another sender writes it.
-    Second,
-    /// The block is there already.
-    Unneeded,
-}
-
-/// What a complete block changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Done {
-    /// The block was missing until now.
-    pub is_new: bool,
-    /// It was the last missing block of its piece: the piece can be checked.
-    pub piece_complete: bool,
 }
 
 impl Picker {
@@ -494,32 +459,6 @@ impl Picker {
         self.open.binary_search_by_key(&age, |&(age, _)| age)
     }
 
-    /// Counts everything again.
-    #[cfg(test)]
-    fn check(&self) {
-        self.rarity.check();
-        assert!(self.open.is_sorted());
-        for piece in (0..self.missing.len()).map(PieceIndex) {
-            let is_missing = self.wanted.has(piece.0) && !self.have.has(piece.0);
-            assert_eq!(self.missing.has(piece.0), is_missing, "piece {piece}");
-            let active = self.active.get(&piece);
-            assert_eq!(self.rarity.is_listed(piece), is_missing && active.is_none());
-            let is_open = self.open.iter().any(|&(_, open)| open == piece);
-            let Some(active) = active else {
-                assert!(!is_open, "piece {piece} is open, but not begun");
-                continue;
-            };
-            let count = |wanted: fn(u8) -> bool| {
-                active.blocks.iter().filter(|&&state| wanted(state)).count() as u32
-            };
-            assert!(!self.have.has(piece.0) && active.free < active.blocks.len() as u32);
-            assert_eq!(is_open, is_missing && active.free > 0, "piece {piece}");
-            assert_eq!(active.free, count(|state| state == FREE));
-            assert_eq!(active.done, count(|state| state == DONE));
-            assert!(!active.blocks[..active.first_free].contains(&FREE));
-        }
-    }
-
     /// Index of `block` in its piece.
     ///
     /// # Panics
@@ -532,79 +471,6 @@ impl Picker {
         (block.begin / BLOCK_LEN) as usize
     }
 }
-
-/// How a torrent is cut into pieces and blocks.
-#[derive(Clone, Copy, Debug)]
-struct Cut {
-    length: u64,
-    piece_len: u32,
-}
-
-impl Cut {
-    fn len_of(self, piece: PieceIndex) -> u32 {
-        let rest = self.length - u64::from(piece.0) * u64::from(self.piece_len);
-        rest.min(u64::from(self.piece_len)) as u32
-    }
-
-    fn block_count(self, piece: PieceIndex) -> u32 {
-        self.len_of(piece).div_ceil(BLOCK_LEN)
-    }
-
-    fn block(self, piece: PieceIndex, index: u32) -> BlockRef {
-        let begin = index * BLOCK_LEN;
-        BlockRef {
-            piece,
-            begin,
-            len: BLOCK_LEN.min(self.len_of(piece) - begin),
-        }
-    }
-}
-
-/// The blocks of a begun piece.
-#[derive(Debug)]
-struct Active {
-    age: u64,
-    /// A byte each: [`FREE`], or open requests in the low bits with [`BEGUN`], or [`DONE`].
-    blocks: Box<[u8]>,
-    free: u32,
-    done: u32,
-    /// No block before this one is free.
-    first_free: usize,
-}
-
-impl Active {
-    fn new(age: u64, block_count: u32) -> Self {
-        Self {
-            age,
-            blocks: vec![FREE; block_count as usize].into(),
-            free: block_count,
-            done: 0,
-            first_free: 0,
-        }
-    }
-
-    fn put(&mut self, index: usize, state: u8) {
-        let was_free = self.blocks[index] == FREE;
-        self.blocks[index] = state;
-        if state == FREE {
-            self.first_free = self.first_free.min(index);
-        }
-        self.free = self.free + u32::from(state == FREE) - u32::from(was_free);
-    }
-
-    fn next_free(&mut self) -> Option<usize> {
-        let rest = &self.blocks[self.first_free..];
-        let skipped = rest.iter().position(|&state| state == FREE);
-        self.first_free += skipped.unwrap_or(rest.len());
-        skipped.map(|_| self.first_free)
-    }
-}
-
-const FREE: u8 = 0;
-/// The low bits of a block's state count its open requests.
-const REQUESTS: u8 = 0x3f;
-const BEGUN: u8 = 0x40;
-const DONE: u8 = 0x80;
 
 /// Open requests for one block at most.
 pub const REQUESTS_PER_BLOCK_MAX: u32 = REQUESTS as u32;

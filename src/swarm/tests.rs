@@ -252,7 +252,9 @@ fn stalled_peer_loses_its_requests_to_others() {
         if answered.is_empty() {
             break;
         }
-        answered.iter().for_each(|b| drop(script.whole(helper, *b)));
+        for &block in &answered {
+            script.whole(helper, block);
+        }
         taken_over.extend(answered);
         script.effects();
     }
@@ -416,7 +418,8 @@ fn sender_of_too_much_that_nobody_asked_for_is_closed() {
 
 #[test]
 fn floods_end_the_connection() {
-    let cases: [(&str, fn(u32) -> Message<'static>, u32); 4] = [
+    type Nth = fn(u32) -> Message<'static>;
+    let cases: [(&str, Nth, u32); 4] = [
         ("unknown ids", |_| Message::Unknown { id: 99, len: 1 }, 100),
         (
             "interest flapping",

@@ -296,14 +296,16 @@ impl Client {
         self.phase = Phase::Stopping { since: now };
     }
 
-    /// Whether an announce is under way.
-    pub fn is_asking(&self) -> bool {
-        self.asking.is_some()
+    /// A farewell is on its way: its answer is of no interest, and the next one may go beside it.
+    pub fn farewell_sent(&mut self) {
+        assert_ne!(self.phase, Phase::Running, "farewells are said at the end");
+        self.asking = None;
     }
 
-    /// A farewell is on its way; its answer is of no interest, the next one may go beside it.
-    pub fn farewell_sent(&mut self) {
-        self.asking = None;
+    /// Whether an announce is under way, of which [`Self::answered`] or [`Self::failed`] shall
+    /// hear.
+    pub fn is_asking(&self) -> bool {
+        self.asking.is_some()
     }
 
     /// Whether [`Self::stopped`] has been called and every farewell was said.
@@ -754,6 +756,9 @@ mod tests {
         client.stopped(START);
         let (name, event, _) = ask(&mut client).expect("a farewell");
         assert_eq!((&*name, event), ("a", Some(Event::Stopped)));
+        assert!(client.is_asking() && !client.is_finished());
+        client.farewell_sent();
+        assert!(!client.is_asking() && client.is_finished());
         let mut unheard = self::client(&["a"], 1);
         unheard.stopped(START);
         assert!(unheard.is_finished());

@@ -183,26 +183,17 @@ impl TrackerUrl {
 /// the keys by which private trackers know their users.
 impl fmt::Display for TrackerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.host_field())?;
+        let credentials = self.credentials.as_ref().map_or("", |_| "***@");
+        write!(f, "http://{credentials}{}", self.host_field())?;
         let (path, query) = match self.target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (&*self.target, None),
+            Some((path, _)) => (path, "?***"),
+            None => (&*self.target, ""),
         };
         for part in path.split('/').skip(1) {
-            write!(
-                f,
-                "/{}",
-                if part.len() >= SECRET_LEN_MIN {
-                    "…"
-                } else {
-                    part
-                }
-            )?;
+            let is_secret = part.len() >= SECRET_LEN_MIN;
+            write!(f, "/{}", if is_secret { "***" } else { part })?;
         }
-        match query {
-            Some(_) => f.write_str("?…"),
-            None => Ok(()),
-        }
+        f.write_str(query)
     }
 }
 
@@ -410,8 +401,8 @@ mod tests {
         let url = TrackerUrl::parse("http://[::1]:81/announce?k=1").expect("an address");
         let version = env!("CARGO_PKG_VERSION");
         let expected = format!(
-            "GET /announce?k=1&port=1 HTTP/1.1\r\nHost: [::1]:81\r\nUser-Agent: evpeer/{version}\r\n\
-             Accept-Encoding: identity\r\nConnection: close\r\n\r\n"
+            "GET /announce?k=1&port=1 HTTP/1.1\r\nHost: [::1]:81\r\n\
+             User-Agent: evpeer/{version}\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"
         );
         let request = url.with_query("port=1").to_request();
         assert_eq!(String::from_utf8(request), Ok(expected));
@@ -434,8 +425,11 @@ mod tests {
         let request = String::from_utf8(url.to_request()).expect("ASCII");
         assert!(request.contains("\r\nAuthorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"));
         assert!(request.starts_with("GET /0123456789abcdef/announce?passkey=secret HTTP"));
-        assert_eq!(url.to_string(), "http://t/…/announce?…");
-        assert_eq!(format!("{url:?}"), "TrackerUrl(http://t/…/announce?…)");
+        assert_eq!(url.to_string(), "http://***@t/***/announce?***");
+        assert_eq!(
+            format!("{url:?}"),
+            "TrackerUrl(http://***@t/***/announce?***)"
+        );
     }
 
     /// RFC 4648, section 10.

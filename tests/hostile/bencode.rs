@@ -420,7 +420,13 @@ fn push_value(text: &mut Vec<u8>, depth: u32, rng: &mut Rng) {
     match rng.below(kinds) {
         0 => {
             let number = rng.next_u64() as i64 >> rng.below(64);
-            text.extend(format!("i{number}e").bytes());
+            let prefix = match rng.below(100) {
+                0 => "-",
+                1 => "0",
+                2 => "+",
+                _ => "",
+            };
+            text.extend(format!("i{prefix}{number}e").bytes());
         }
         1 => push_string(text, rng),
         2 => {

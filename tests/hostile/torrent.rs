@@ -579,6 +579,10 @@ fn hostile_025_what_must_be_there_is_there_once() {
         let error = Metainfo::from_bytes(format!("d4:info{info}e").as_bytes()).unwrap_err();
         assert!(error.to_string().starts_with(message), "{error}: {info}");
     }
+}
+
+#[test]
+fn hostile_025_what_is_outside_of_the_info_is_there_too() {
     let roots: [(&[u8], _); 3] = [
         (b"le", "\"torrent\" in the torrent is not a dictionary"),
         (b"de", "torrent without \"info\""),

@@ -12,6 +12,9 @@
 //! moves over it: constant time. A bitfield that touches a large part of all pieces only changes
 //! the counts, and the array is sorted anew before it is read next.
 //!
+//! Sorting the largest torrents would stop everything else for a tenth of a second, so above
+//! [`SORTED_MAX`] pieces there is no order, and the rarest of a large sample is good enough.
+//!
 //! A peer that has everything is not counted in every piece but once, as a seed.
 
 use crate::base::bits::Bitfield;
@@ -39,25 +42,31 @@ pub(super) struct Rarity {
     listed: Bitfield,
     /// Listed pieces that no peer but a seed holds.
     orphans: u32,
+    /// All pieces, by key; empty in a torrent of too many.
     order: Vec<u32>,
     /// Where in `order` each piece stands.
     places: Vec<u32>,
     borders: Vec<u32>,
-    /// `order` does not follow the counts at the moment.
+    /// `order` does not follow the counts at the moment, or is not there.
     is_stale: bool,
 }
 
 impl Rarity {
     /// No holders, nothing listed.
     pub(super) fn new(piece_count: u32, rng: Rng) -> Self {
+        let sorted_count = if piece_count > SORTED_MAX {
+            0
+        } else {
+            piece_count
+        };
         Self {
             rng,
             seeds: 0,
             counts: vec![0; piece_count as usize],
             listed: Bitfield::new(piece_count),
             orphans: 0,
-            order: (0..piece_count).collect(),
-            places: (0..piece_count).collect(),
+            order: (0..sorted_count).collect(),
+            places: (0..sorted_count).collect(),
             borders: vec![0],
             is_stale: true,
         }
@@ -151,9 +160,12 @@ impl Rarity {
 
     /// The rarest listed piece of `theirs`; a random one of several.
     ///
-    /// If none of the [`WALK_MAX`] rarest is theirs, the rarest of a random sample of those that
-    /// are: a peer that lacks what is rare must not cost a walk over a large torrent.
+    /// If none of the [`WALK_MAX`] rarest is theirs, the rarest of a sample of those that are: a
+    /// peer that lacks what is rare must not cost a walk over a large torrent.
     pub(super) fn rarest(&mut self, theirs: &Bitfield) -> Option<PieceIndex> {
+        if self.order.is_empty() {
+            return self.sample(theirs, |this, piece| this.counts[piece as usize]);
+        }
         self.refresh();
         let key = if self.seeds > 0 { 1 } else { 2 }; // without a seed, orphans can wait
         let offered = &self.order[self.start(key)..];
@@ -164,30 +176,31 @@ impl Rarity {
         if near.len() == self.listed.count_ones() as usize {
             return None;
         }
-        let first = self.rng.below(self.listed.len());
-        let from_there = self.listed.ones_of_both(theirs, first).take(SAMPLE_MAX);
-        let rarer = |&piece: &u32| self.counts[piece as usize];
-        from_there
-            .min_by_key(rarer)
-            .or_else(|| {
-                let from_zero = self.listed.ones_of_both(theirs, 0).take(SAMPLE_MAX);
-                from_zero.min_by_key(rarer)
-            })
-            .map(PieceIndex)
+        self.sample(theirs, |this, piece| this.counts[piece as usize])
     }
 
     /// Any listed piece of `theirs`.
     pub(super) fn random(&mut self, theirs: &Bitfield) -> Option<PieceIndex> {
-        self.refresh();
-        let listed = &self.order[self.start(1)..];
-        if listed.is_empty() {
-            return None;
-        }
-        let first = self.rng.below(listed.len() as u32) as usize;
-        let (before, after) = listed.split_at(first);
-        let mut walk = after.iter().chain(before).take(WALK_MAX);
-        let found = walk.find(|&&piece| theirs.has(piece)).copied();
-        found.map(PieceIndex).or_else(|| self.rarest(theirs))
+        self.sample(theirs, |_, _| 0)
+    }
+
+    /// The best of a sample of listed pieces of `theirs`, the lowest `rank` being the best: of
+    /// neighbours, from a random one on. A random one of several equals.
+    fn sample(
+        &mut self,
+        theirs: &Bitfield,
+        rank: impl Fn(&Self, u32) -> u32,
+    ) -> Option<PieceIndex> {
+        let first = self.rng.below(self.listed.len().max(1));
+        let salt = self.rng.next_u64();
+        let lot = |piece| {
+            salt.wrapping_add(u64::from(piece))
+                .wrapping_mul(GOLDEN_RATIO)
+        };
+        let from = |first| self.listed.ones_of_both(theirs, first);
+        let sample = from(first).chain(from(0)).take(SAMPLE_MAX);
+        let best = sample.min_by_key(|&piece| (rank(self, piece), lot(piece)));
+        best.map(PieceIndex)
     }
 
     fn lost(&mut self, piece: u32) {
@@ -259,7 +272,7 @@ impl Rarity {
 
     /// Sorts the order anew if it is stale.
     fn refresh(&mut self) {
-        if !self.is_stale {
+        if !self.is_stale || self.order.is_empty() {
             return;
         }
         self.is_stale = false;
@@ -322,6 +335,10 @@ impl Rarity {
 /// Pieces looked at from the rarest on before a sample decides.
 const WALK_MAX: usize = 2048;
 /// Pieces of a peer that are compared in a sample.
-const SAMPLE_MAX: usize = 256;
+const SAMPLE_MAX: usize = 4096;
 /// A bitfield that moves more than one of so many pieces has the order sorted anew.
 const SORT_SHARE: u32 = 4;
+/// Pieces of a torrent that are kept in order at most.
+const SORTED_MAX: u32 = 128 * 1024;
+/// 2^64 divided by the golden ratio: multiples of it fall evenly over all numbers.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -2,6 +2,33 @@
 
 use super::*;
 
+impl Picker {
+    /// Counts everything again.
+    fn check(&self) {
+        self.rarity.check();
+        assert!(self.open.is_sorted());
+        for piece in (0..self.missing.len()).map(PieceIndex) {
+            let is_missing = self.wanted.has(piece.0) && !self.have.has(piece.0);
+            assert_eq!(self.missing.has(piece.0), is_missing, "piece {piece}");
+            let active = self.active.get(&piece);
+            assert_eq!(self.rarity.is_listed(piece), is_missing && active.is_none());
+            let is_open = self.open.iter().any(|&(_, open)| open == piece);
+            let Some(active) = active else {
+                assert!(!is_open, "piece {piece} is open, but not begun");
+                continue;
+            };
+            let count = |wanted: fn(u8) -> bool| {
+                active.blocks.iter().filter(|&&state| wanted(state)).count() as u32
+            };
+            assert!(!self.have.has(piece.0) && active.free < active.blocks.len() as u32);
+            assert_eq!(is_open, is_missing && active.free > 0, "piece {piece}");
+            assert_eq!(active.free, count(|state| state == FREE));
+            assert_eq!(active.done, count(|state| state == DONE));
+            assert!(!active.blocks[..active.first_free].contains(&FREE));
+        }
+    }
+}
+
 /// `#` is a piece held.
 fn bits(columns: &str) -> Bitfield {
     let mut bits = Bitfield::new(columns.len() as u32);
@@ -112,16 +139,16 @@ fn equally_rare_pieces_come_in_random_order() {
 
 #[test]
 fn first_pieces_are_random_not_rarest() {
-    let mut seen = Bitfield::new(8);
-    for rng_seed in 0..100 {
+    let mut picks = [0u32; 8];
+    for rng_seed in 0..800 {
         let length = 8 * u64::from(BLOCK_LEN);
         let mut picker = Picker::new(8, BLOCK_LEN, length, Rng::new(rng_seed));
         let _ = picker.peer_joined(&bits("#######."));
         let _ = picker.peer_joined(&Bitfield::full(8));
         let blocks = pick(&mut picker, &Bitfield::full(8), 1);
-        seen.set(blocks[0].piece.0);
+        picks[blocks[0].piece.as_usize()] += 1;
     }
-    assert!(seen.is_full(), "{seen:?}");
+    assert!(picks.iter().all(|n| (60..=140).contains(n)), "{picks:?}");
 }
 
 #[test]
@@ -325,25 +352,61 @@ fn endgame_spreads_over_the_least_requested_blocks() {
     assert_eq!(out, [], "no more than three requests for a block");
 }
 
+/// With [`Picker`]s that keep all pieces in order, and with one of more pieces than that.
 #[test]
 fn peer_that_lacks_all_rare_pieces_of_a_large_torrent_gets_one_it_has() {
-    let piece_count = 100_000;
-    let length = u64::from(piece_count) * u64::from(BLOCK_LEN);
-    let mut picker = Picker::new(piece_count, BLOCK_LEN, length, Rng::new(1));
-    (0..4).for_each(|index| picker.have(PieceIndex(index)));
-    let (mut common, mut lonely) = (Bitfield::new(piece_count), Bitfield::new(piece_count));
-    for index in 50_000..piece_count {
-        common.set(index);
+    for piece_count in [10_000, 100_000, 300_000] {
+        let mut picker = Picker::new(
+            piece_count,
+            BLOCK_LEN,
+            u64::from(piece_count) * u64::from(BLOCK_LEN),
+            Rng::new(1),
+        );
+        (0..4).for_each(|index| picker.have(PieceIndex(index)));
+        let (mut common, mut lonely) = (Bitfield::new(piece_count), Bitfield::new(piece_count));
+        for index in piece_count / 2..piece_count {
+            common.set(index);
+        }
+        lonely.set(piece_count - 1);
+        let mut rare = Bitfield::full(piece_count);
+        rare.clear(0);
+        let _ = (picker.peer_joined(&rare), picker.peer_joined(&common));
+        for theirs in [&common, &lonely, &rare, &common] {
+            let blocks = pick(&mut picker, theirs, 1);
+            assert!(theirs.has(blocks[0].piece.0), "{piece_count}");
+        }
+        assert_eq!(pick(&mut picker, &lonely, 1), []);
     }
-    lonely.set(99_999);
-    let mut rare = Bitfield::full(piece_count);
-    rare.clear(0);
-    let _ = (picker.peer_joined(&rare), picker.peer_joined(&common));
-    for theirs in [&common, &lonely, &rare, &common] {
-        let blocks = pick(&mut picker, theirs, 1);
-        assert!(theirs.has(blocks[0].piece.0));
+}
+
+#[test]
+fn sample_of_a_huge_torrent_prefers_the_rare_and_is_random() {
+    let piece_count = 300_000;
+    let mut picks = Vec::new();
+    for rng_seed in 0..40 {
+        let length = u64::from(piece_count) * u64::from(BLOCK_LEN);
+        let mut picker = Picker::new(piece_count, BLOCK_LEN, length, Rng::new(rng_seed));
+        (0..4).for_each(|index| picker.have(PieceIndex(index)));
+        let (mut common, mut half) = (Bitfield::new(piece_count), Bitfield::new(piece_count));
+        for index in (0..piece_count).filter(|index| index % 100 != 0) {
+            common.set(index);
+        }
+        for index in piece_count / 2..piece_count {
+            half.set(index);
+        }
+        let _ = (picker.peer_joined(&common), picker.peer_joined(&half));
+        picks.push(pick(&mut picker, &half, 1)[0].piece.0);
     }
-    assert_eq!(pick(&mut picker, &lonely, 1), []);
+    assert!(
+        picks.iter().all(|piece| piece % 100 == 0),
+        "one of a hundred is rare: {picks:?}"
+    );
+    picks.sort_unstable();
+    picks.dedup();
+    assert!(
+        picks.len() > 30,
+        "no edge of what they have is preferred: {picks:?}"
+    );
 }
 
 mod model {

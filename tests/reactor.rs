@@ -7,13 +7,18 @@ use std::path::Path;
 use std::thread;
 use std::time;
 
-use super::*;
-use crate::base::digest::sha1;
-use crate::base::rng::Rng;
-use crate::config::StorageKind;
-use crate::engine::HostPort;
-use crate::engine::action::State;
-use crate::meta::metainfo::Metainfo;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evpeer::base::digest::sha1;
+use evpeer::base::id::TorrentId;
+use evpeer::base::rng::Rng;
+use evpeer::config::{Config, StorageKind};
+use evpeer::engine::action::{Report, State};
+use evpeer::engine::{HostPort, TorrentSpec};
+use evpeer::meta::metainfo::Metainfo;
+use evpeer::reactor::{Reactor, ReactorOptions};
+use evpeer::storage::Access;
 
 /// A test that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);

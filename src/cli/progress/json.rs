@@ -1,0 +1,99 @@
+//! Progress as JSON objects, one a line.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::counters;
+use crate::base::id::TorrentId;
+use crate::cli::output::Worth;
+use crate::control::api;
+use crate::engine::action::{Report, Snapshot};
+
+/// Decides which figures are due.
+pub struct Json {
+    due: Instant,
+    told: BTreeMap<TorrentId, [u64; 6]>,
+}
+
+impl Json {
+    /// Nothing is told yet; the first figures are due at `now`.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            due: now,
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// The object that tells `report`.
+    pub fn report(report: &Report, snapshot: &Snapshot) -> Option<(String, Worth)> {
+        let worth = match report {
+            Report::State { .. } | Report::Complete { .. } | Report::Durable { .. } => Worth::Keep,
+            _ => Worth::MayDrop,
+        };
+        api::event(report, snapshot).map(|object| (object.to_string(), worth))
+    }
+
+    /// When there may be something to tell again.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// The figures that changed since they were told, once an interval.
+    pub fn tick(
+        &mut self,
+        torrents: &[(TorrentId, Snapshot)],
+        now: Instant,
+    ) -> Vec<(String, Worth)> {
+        if now < self.due {
+            return Vec::new();
+        }
+        self.due = now + INTERVAL;
+        let mut lines = Vec::new();
+        for (torrent, snapshot) in torrents {
+            let counters = counters(snapshot);
+            if self.told.insert(*torrent, counters) != Some(counters) {
+                lines.push((api::progress(snapshot).to_string(), Worth::MayDrop));
+            }
+        }
+        lines
+    }
+
+    /// The last figures, whether they changed or not: what was sent and received is final here.
+    pub fn finish(torrents: &[(TorrentId, Snapshot)]) -> Vec<(String, Worth)> {
+        let last = |(_, snapshot): &(TorrentId, Snapshot)| {
+            (api::progress(snapshot).to_string(), Worth::Keep)
+        };
+        torrents.iter().map(last).collect()
+    }
+}
+
+/// Between two lines of a torrent that is moving.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::figures;
+    use super::*;
+    use crate::engine::action::State;
+
+    #[test]
+    fn only_changed_figures_are_told_and_not_too_often() {
+        let start = Instant::now();
+        let mut json = Json::new(start);
+        let at = |done| [(TorrentId(0), figures(State::Downloading, done))];
+        let cases = [
+            // ms   done  lines
+            (0, 1, 1),
+            (100, 2, 0),
+            (250, 2, 1),
+            (500, 2, 0),
+            (900, 3, 1),
+            (60_000, 3, 0),
+        ];
+        for (ms, done, lines) in cases {
+            let told = json.tick(&at(done), start + Duration::from_millis(ms));
+            assert_eq!(told.len(), lines, "at {ms} ms");
+        }
+        assert_eq!(Json::finish(&at(3)).len(), 1);
+    }
+}

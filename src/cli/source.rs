@@ -1,0 +1,233 @@
+//! From what a user names to metainfo: a .torrent file, or a folder of them.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::CliError;
+use crate::base::limits;
+use crate::meta::metainfo::{FileKind, Metainfo};
+use crate::meta::paths::Naming;
+use crate::meta::trackers;
+use crate::wire::url::TrackerUrl;
+
+/// One .torrent and where it came from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// What it says.
+    pub meta: Arc<Metainfo>,
+}
+
+/// Reads every .torrent that `inputs` name. A swarm that is named twice is read once.
+///
+/// # Errors
+/// The first input that cannot be used; nothing but reading has happened.
+pub fn read_all<'a>(inputs: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<Source>, CliError> {
+    let mut sources: Vec<Source> = Vec::new();
+    for input in inputs {
+        for path in torrent_files(input)? {
+            let meta = Arc::new(read(&path)?);
+            match sources.iter().find(|s| s.meta.info_hash == meta.info_hash) {
+                Some(first) => log::warn!(
+                    "'{}' is the same torrent as '{}' and is left out",
+                    path.display(),
+                    first.path.display()
+                ),
+                None => sources.push(Source { path, meta }),
+            }
+        }
+    }
+    Ok(sources)
+}
+
+/// The same torrent with its files called what they are called in `root`.
+///
+/// Names that other systems forbid are replaced when data is fetched. Data that was there before,
+/// such as that of whoever made the .torrent, still has the names of the torrent: they are used
+/// if more of its files are found under them.
+pub fn named_as_in(root: &Path, meta: &Arc<Metainfo>) -> Arc<Metainfo> {
+    if !meta.names_changed {
+        return Arc::clone(meta);
+    }
+    let found = |meta: &Metainfo| {
+        let paths = meta.files.iter().filter(|f| f.kind == FileKind::Data);
+        let there = paths.filter(|f| root.join(f.path.as_path()).is_file());
+        there.count()
+    };
+    match Metainfo::from_bytes_named(&meta.source, Naming::Exact) {
+        Ok(exact) if found(&exact) > found(meta) => Arc::new(exact),
+        _ => Arc::clone(meta),
+    }
+}
+
+/// Reads one .torrent file.
+///
+/// # Errors
+/// The file cannot be read, is no regular file, is too long, or is no .torrent.
+pub fn read(path: &Path) -> Result<Metainfo, CliError> {
+    Metainfo::from_bytes(&read_bytes(path)?).map_err(|source| CliError::NotATorrent {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Refuses trackers that cannot be asked.
+///
+/// # Errors
+/// [`CliError::BadTracker`] for the first.
+pub fn refuse_unusable_trackers(urls: &[String]) -> Result<(), CliError> {
+    for url in urls {
+        TrackerUrl::parse(url).map_err(|error| CliError::BadTracker {
+            url: url.clone(),
+            why: error.to_string(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Refuses what is no address of a tracker at all.
+///
+/// # Errors
+/// [`CliError::BadTracker`].
+pub fn refuse_malformed_tracker(url: &str) -> Result<(), CliError> {
+    if trackers::accepted(url.as_bytes()).is_some() {
+        return Ok(());
+    }
+    Err(CliError::BadTracker {
+        url: url.to_owned(),
+        why: "write it like http://HOST:PORT/announce".into(),
+    })
+}
+
+/// Refuses an output folder that does not exist or is something else.
+///
+/// # Errors
+/// [`CliError::OutputFolder`].
+pub fn refuse_unusable_folder(path: &Path) -> Result<(), CliError> {
+    let (why, remedy) = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => ("is not a folder".into(), "name a folder with -o"),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            ("does not exist".into(), "make it, or name another with -o")
+        }
+        Err(error) => (
+            format!("cannot be used: {error}"),
+            "check its permissions, or name another with -o",
+        ),
+    };
+    Err(CliError::OutputFolder {
+        path: path.to_owned(),
+        why,
+        remedy,
+    })
+}
+
+/// The files that one input stands for: itself, or the `*.torrent` of a folder by name.
+fn torrent_files(input: &Path) -> Result<Vec<PathBuf>, CliError> {
+    refuse_addresses(input)?;
+    if !input.is_dir() {
+        return Ok(vec![input.to_owned()]);
+    }
+    let unreadable = |source| unreadable(input, source);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(input).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|e| e == "torrent") && path.is_file() {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(CliError::NoTorrentIn {
+            path: input.to_owned(),
+        });
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Says what to do instead where an input is an address and no file.
+fn refuse_addresses(input: &Path) -> Result<(), CliError> {
+    let text = input.to_string_lossy();
+    let starts = |prefix: &str| {
+        let head = text.get(..prefix.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+    };
+    let (what, instead) = if starts("magnet:") {
+        (
+            "joining by magnet link is not built yet",
+            "get the .torrent file and name it with -t FILE",
+        )
+    } else if starts("https://") {
+        (
+            "TLS is not built in",
+            "fetch the .torrent with another program and name it with -t FILE",
+        )
+    } else if starts("http://") {
+        (
+            "fetching a .torrent over HTTP is not built yet",
+            "fetch it with another program and name it with -t FILE",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(CliError::NotBuilt {
+        input: text.into_owned(),
+        what,
+        instead,
+    })
+}
+
+/// The bytes of a regular file within the limit. Looks before it opens, so that a FIFO is refused
+/// and not waited for, and again at what it opened.
+fn read_bytes(path: &Path) -> Result<Vec<u8>, CliError> {
+    let unreadable = |source| unreadable(path, source);
+    refuse_other_kinds(path, &fs::metadata(path).map_err(unreadable)?)?;
+    let file = File::open(path).map_err(unreadable)?;
+    let found = file.metadata().map_err(unreadable)?;
+    refuse_other_kinds(path, &found)?;
+    let mut bytes = Vec::new();
+    if found.len() <= limits::TORRENT_FILE_LEN_MAX {
+        let mut limited = file.take(limits::TORRENT_FILE_LEN_MAX + 1);
+        limited.read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 <= limits::TORRENT_FILE_LEN_MAX {
+            return Ok(bytes);
+        }
+    }
+    Err(CliError::TooLong {
+        path: path.to_owned(),
+    })
+}
+
+fn refuse_other_kinds(path: &Path, found: &fs::Metadata) -> Result<(), CliError> {
+    if found.is_file() {
+        return Ok(());
+    }
+    let kind = if found.is_dir() {
+        "a folder"
+    } else {
+        "a device, a pipe or a socket"
+    };
+    Err(CliError::NotAFile {
+        path: path.to_owned(),
+        kind,
+    })
+}
+
+fn unreadable(path: &Path, source: io::Error) -> CliError {
+    let remedy = match source.kind() {
+        ErrorKind::NotFound if path.components().count() == 1 && path.extension().is_none() => {
+            "there is no such file and no such command (see evpeer --help)"
+        }
+        ErrorKind::NotFound => "check the path, or make the file with evpeer create",
+        ErrorKind::PermissionDenied => "ask its owner for read permission",
+        _ => "check the file and its disk",
+    };
+    CliError::Unreadable {
+        path: path.to_owned(),
+        source,
+        remedy,
+    }
+}
