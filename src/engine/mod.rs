@@ -150,7 +150,10 @@ impl Engine {
         if full || self.undecided >= limits::UNDECIDED_MAX || self.ending.is_some() {
             return None;
         }
-        if self.banned.contains(&Banned::Ip(remote.ip().to_canonical())) {
+        if self
+            .banned
+            .contains(&Banned::Ip(remote.ip().to_canonical()))
+        {
             return None;
         }
         self.undecided += 1;

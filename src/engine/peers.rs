@@ -200,7 +200,9 @@ impl Engine {
         }
         let remote = self.conn(id).map_or(([0, 0, 0, 0], 0).into(), |c| c.remote);
         if self.banned.contains(&Banned::Id(theirs.peer_id))
-            || self.banned.contains(&Banned::Ip(remote.ip().to_canonical()))
+            || self
+                .banned
+                .contains(&Banned::Ip(remote.ip().to_canonical()))
         {
             return Err(Ending::Fault("sent wrong data before"));
         }

@@ -72,9 +72,9 @@ pub enum Fault {
         /// Pieces of the torrent.
         count: u32,
     },
-    /// A bitfield, have-all or have-none after other messages.
-    #[error("bitfield after other messages")]
-    LateBitfield,
+    /// A bitfield or have-none without pieces that the peer said before it has.
+    #[error("pieces taken back")]
+    TakesBack,
     /// A message of the fast extension without agreement on it.
     #[error("fast extension message without negotiation")]
     FastNotAgreed,
@@ -112,10 +112,10 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether the address may be dialled again: some old clients send a late bitfield.
+    /// Whether the address may be dialled again: the peer may have checked its data anew.
     pub fn may_retry(self) -> bool {
         match self {
-            Self::LateBitfield | Self::WrongBlockLen { .. } | Self::Unasked { .. } => true,
+            Self::TakesBack | Self::WrongBlockLen { .. } | Self::Unasked { .. } => true,
             Self::PieceOutOfRange { .. }
             | Self::BlockOutOfRange { .. }
             | Self::RequestLen { .. }

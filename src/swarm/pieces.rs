@@ -171,20 +171,20 @@ impl Swarm {
 
     pub(super) fn has_none(&mut self, key: PeerKey) -> Result<(), Fault> {
         self.check_fast(key)?;
-        if !self.peer(key).opening {
-            return Err(Fault::LateBitfield);
+        match self.peer(key).have.count_ones() {
+            0 => Ok(()),
+            _ => Err(Fault::TakesBack),
         }
-        self.peer_mut(key).opening = false;
-        Ok(())
     }
 
+    /// What a peer has, as a whole. BEP 3 has this as the first message only, but aria2 1.36 packs
+    /// twenty `have`s into a bitfield (BEP 6: `have_all` when it is complete) at any moment.
     fn has_set(&mut self, key: PeerKey, bits: Bitfield, now: Instant) -> Result<(), Fault> {
         let ours = &self.ours;
         let peer = &mut self.peers[key.0 as usize];
-        if !peer.opening {
-            return Err(Fault::LateBitfield);
+        if !peer.have.ones().all(|piece| bits.has(piece)) {
+            return Err(Fault::TakesBack);
         }
-        peer.opening = false;
         self.picker.peer_left(&peer.have, peer.counted);
         peer.counted = self.picker.peer_joined(&bits);
         peer.offers = bits.ones().filter(|&piece| !ours.has(piece)).count() as u32;

@@ -343,18 +343,21 @@ fn what_the_protocol_forbids_is_a_fault() {
 }
 
 #[test]
-fn bitfield_comes_first_or_not_at_all() {
-    for late in [
-        Message::Bitfield(&[0xff]),
-        Message::HaveAll,
-        Message::HaveNone,
-    ] {
+fn late_bitfield_may_add_but_not_take_back() {
+    let cases = [
+        // what comes after 0000_1111   expected
+        (Message::Bitfield(&[0x1f]), Ok(())),
+        (Message::HaveAll, Ok(())),
+        (Message::Bitfield(&[0x8e]), Err(Fault::TakesBack)),
+        (Message::HaveNone, Err(Fault::TakesBack)),
+    ];
+    for (late, expected) in cases {
         let mut script = Script::new(8);
         let key = script.join(FAST);
         script
             .say(key, Message::Bitfield(&[0x0f]))
             .expect("the first message");
-        assert_eq!(script.say(key, late), Err(Fault::LateBitfield), "{late:?}");
+        assert_eq!(script.say(key, late), expected, "{late:?}");
     }
 }
 
