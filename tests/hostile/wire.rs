@@ -110,25 +110,34 @@ fn hostile_036_message_one_byte_too_short_or_too_long_closes() {
 }
 
 #[test]
-fn hostile_037_bitfield_of_wrong_size_or_at_the_wrong_time_closes() {
+fn hostile_037_bitfield_of_wrong_size_or_that_takes_back_closes() {
     let stage = SeedStage::new();
     let len = stage.torrent.piece_count().div_ceil(8) as usize;
-    let right = message(id::BITFIELD, &vec![0; len]);
+    let first_two = [&[0xC0][..], &vec![0; len - 1]].concat();
     let mut spare = vec![0; len];
     spare[len - 1] = 1;
+    let none = message(id::BITFIELD, &vec![0; len]);
+    let have = message(id::HAVE, &words(&[0]));
     #[rustfmt::skip]
     let cases = [
-        ("one byte short",    message(id::BITFIELD, &vec![0; len - 1])),
-        ("one byte long",     message(id::BITFIELD, &vec![0; len + 1])),
-        ("a spare bit is set", message(id::BITFIELD, &spare)),
-        ("a second one",      [right.clone(), right.clone()].concat()),
-        ("after a have",      [message(id::HAVE, &words(&[0])), right].concat()),
+        ("one byte short",           message(id::BITFIELD, &vec![0; len - 1])),
+        ("one byte long",            message(id::BITFIELD, &vec![0; len + 1])),
+        ("a spare bit is set",       message(id::BITFIELD, &spare)),
+        ("takes back a bitfield",    [message(id::BITFIELD, &first_two), none.clone()].concat()),
+        ("takes back a have",        [have.clone(), none].concat()),
     ];
     for (name, bytes) in cases {
         let mut peer = stage.attacker(Fast::Absent);
         peer.send(&bytes).expect("the connection is open");
         peer.assert_closed(name, CLOSE_LIMIT);
     }
+    // aria2 1.36 packs haves into a bitfield when it has 20 at a time, at any moment
+    let mut peer = stage.attacker(Fast::Absent);
+    peer.become_unchoked();
+    peer.send(&have).expect("the connection is open");
+    peer.say(id::BITFIELD, &first_two);
+    stage.assert_serves(&mut peer);
+    drop(peer);
     stage.judge();
 }
 
@@ -167,6 +176,20 @@ fn hostile_039_have_all_and_have_none_out_of_place_close() {
         }
     }
     peer.assert_closed("have_none and have_all by turns", CLOSE_LIMIT);
+    stage.judge();
+}
+
+/// aria2 1.36 sends have_all in place of haves when it has got everything.
+#[test]
+fn hostile_039_have_all_after_have_none_is_believed() {
+    let stage = LeecherStage::new(PIECE_LEN, &[], |_, _| {});
+    let mut peer = stage.attacker(Fast::Offered);
+    peer.say(id::HAVE_NONE, &[]);
+    peer.say(id::HAVE_ALL, &[]);
+    peer.read_until("interest", CLOSE_LIMIT, |message| {
+        message.id == id::INTERESTED
+    });
+    drop(peer);
     stage.judge();
 }
 
