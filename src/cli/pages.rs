@@ -80,7 +80,8 @@ It failed while running; for verify: data is wrong or missing.
 \fB2\fR
 Unusable command line or input file: nothing was started, nothing written.
 .SH SIGNALS
-The first SIGINT or SIGTERM stops new work and tells trackers and peers.
+The first SIGINT or SIGTERM stops new work, tells trackers and peers, and syncs what was stored to
+disk, which may take up to 30 s.
 A second one leaves at once. Either is safe: the next start checks what is there.
 .SH ENVIRONMENT
 .TP

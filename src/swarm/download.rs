@@ -146,6 +146,7 @@ impl Swarm {
         block: BlockRef,
         now: Instant,
     ) -> Result<(), Fault> {
+        self.peer_mut(key).opening = false;
         self.check_index(block.piece)?;
         if block.len == 0 {
             return self.refused_by_nothing(key, block);

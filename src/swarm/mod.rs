@@ -253,8 +253,12 @@ impl Swarm {
         message: Message<'_>,
         now: Instant,
     ) -> Result<(), Fault> {
-        match message {
-            Message::KeepAlive | Message::Port(_) | Message::Extended { .. } => Ok(()),
+        let opens = matches!(
+            message,
+            Message::Bitfield(_) | Message::HaveAll | Message::HaveNone
+        );
+        let result = match message {
+            Message::KeepAlive | Message::Port(_) | Message::Extended { .. } => return Ok(()),
             Message::Choke => self.choked_us(key, now),
             Message::Unchoke => self.unchoked_us(key, now),
             Message::Interested => self.interest(key, true, now),
@@ -269,7 +273,11 @@ impl Swarm {
             Message::Reject(block) => self.rejected(key, block),
             Message::AllowedFast(piece) => self.allowed_fast(key, piece, now),
             Message::Unknown { .. } => self.unknown(key, now),
+        };
+        if !opens {
+            self.peer_mut(key).opening = false;
         }
+        result
     }
 
     /// The peer said in its extension handshake how many requests it queues (BEP 10 `reqq`).

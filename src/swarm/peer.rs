@@ -64,6 +64,8 @@ pub struct Peer {
     /// Payload sent to it.
     pub up: Rate,
     pub(super) counted: Counted,
+    /// Messages that may only come first (`bitfield` and its like) are still allowed.
+    pub(super) opening: bool,
     /// Requests that we have open with it, oldest first.
     pub(super) requests: VecDeque<Request>,
     /// Requests that we gave up; the answer is still welcome for a while.
@@ -184,6 +186,7 @@ impl Peer {
             down: Rate::new(now),
             up: Rate::new(now),
             counted: Counted::Pieces,
+            opening: true,
             requests: VecDeque::new(),
             withdrawn: VecDeque::new(),
             incoming: None,
