@@ -128,8 +128,7 @@ impl Engine {
             if let Some(at) = torrent.candidates.next_deadline() {
                 next = next.min(if may_dial { at } else { at.max(now + TICK) });
             }
-            if torrent.announcing.is_none()
-                && self.config.trackers
+            if self.config.trackers
                 && let Some(at) = torrent.tracker.next_deadline()
             {
                 next = next.min(at);

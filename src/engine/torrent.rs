@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::action::{Snapshot, State};
 use crate::base::bits::Bitfield;
-use crate::base::id::{ConnId, PieceIndex};
+use crate::base::id::PieceIndex;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Candidates;
 use crate::meta::metainfo::Metainfo;
@@ -59,8 +59,6 @@ pub struct Torrent {
     pub candidates: Candidates,
     /// When to announce, and where.
     pub tracker: Client,
-    /// The stream of the announce that is under way.
-    pub announcing: Option<ConnId>,
     /// Its user was told that everything is durable.
     pub durable: bool,
     /// When the exchange was last told the time.

@@ -41,7 +41,6 @@ impl Engine {
             check: None,
             candidates: Candidates::new(Rng::new(self.rng.next_u64())),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
-            announcing: None,
             durable: false,
             ticked: now,
             armed: Instant::NEVER,

@@ -24,8 +24,8 @@ impl Swarm {
         // With the fast extension each open request is still answered, by a block or a reject.
         if !peer.caps.fast {
             self.release_requests(key, now);
-            self.abandon_alone(key);
         }
+        self.abandon_alone(key);
         Ok(())
     }
 
@@ -40,9 +40,17 @@ impl Swarm {
         Ok(())
     }
 
-    pub(super) fn rejected(&mut self, key: PeerKey, block: BlockRef) -> Result<(), Fault> {
+    pub(super) fn rejected(
+        &mut self,
+        key: PeerKey,
+        block: BlockRef,
+        now: Instant,
+    ) -> Result<(), Fault> {
         self.check_fast(key)?;
         let peer = self.peer_mut(key);
+        if peer.nuisance.rejects(now) {
+            return Err(Fault::RejectFlood);
+        }
         peer.allowed_fast.retain(|piece| *piece != block.piece);
         if let Some(place) = peer.requests.iter().position(|r| r.block == block) {
             peer.requests.remove(place);

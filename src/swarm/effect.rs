@@ -104,6 +104,9 @@ pub enum Fault {
     /// Too many requests at all.
     #[error("more than {} requests beyond our limit", limits::REQUESTS_IN_CLOSE)]
     RequestFlood,
+    /// It rejects whatever it is asked for.
+    #[error("rejects whatever it is asked for")]
+    RejectFlood,
     /// Too many messages of unknown id.
     #[error("too many messages of unknown id")]
     UnknownFlood,
@@ -124,6 +127,7 @@ impl Fault {
             | Self::FastNotAgreed
             | Self::LackingRequests { .. }
             | Self::RequestFlood
+            | Self::RejectFlood
             | Self::UnknownFlood
             | Self::Flapping => false,
         }

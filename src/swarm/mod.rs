@@ -270,7 +270,7 @@ impl Swarm {
             Message::Request(block) => self.requested(key, block, now),
             Message::Cancel(block) => self.cancelled(key, block),
             Message::Suggest(piece) => self.suggested(key, piece),
-            Message::Reject(block) => self.rejected(key, block),
+            Message::Reject(block) => self.rejected(key, block, now),
             Message::AllowedFast(piece) => self.allowed_fast(key, piece, now),
             Message::Unknown { .. } => self.unknown(key, now),
         };

@@ -124,6 +124,7 @@ pub(super) struct Nuisance {
     unknown: u32,
     flips: u32,
     refused: u32,
+    rejects: u32,
     /// Since the beginning: requests for pieces that we lack.
     pub lacking: u32,
     /// Since the beginning: blocks that nobody asked for, and their bytes.
@@ -153,10 +154,17 @@ impl Nuisance {
         self.refused > REFUSED_PER_MIN_MAX
     }
 
+    /// Counts a reject of one of our requests.
+    pub fn rejects(&mut self, now: Instant) -> bool {
+        self.turn(now);
+        self.rejects += 1;
+        self.rejects > REJECTS_PER_MIN_MAX
+    }
+
     fn turn(&mut self, now: Instant) {
         if now - self.minute >= Duration::from_secs(60) {
             self.minute = now;
-            (self.unknown, self.flips, self.refused) = (0, 0, 0);
+            (self.unknown, self.flips, self.refused, self.rejects) = (0, 0, 0, 0);
         }
     }
 }
@@ -264,5 +272,8 @@ const LATE_MAX: Duration = Duration::from_secs(60);
 const UNKNOWN_PER_MIN_MAX: u32 = 100;
 /// Changes of choke and interest a minute that are borne.
 const FLIPS_PER_MIN_MAX: u32 = 600;
+/// Rejects a minute that are borne: two full queues, as when it chokes us twice. A peer that
+/// rejects what it offers would be asked again and again.
+const REJECTS_PER_MIN_MAX: u32 = 2 * limits::REQUESTS_OUT_MAX;
 /// Refused requests a minute that are borne; enough for a queue that crossed our choke.
 const REFUSED_PER_MIN_MAX: u32 = limits::REQUESTS_IN_CLOSE;

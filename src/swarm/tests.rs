@@ -551,3 +551,47 @@ fn two_seeds_have_nothing_to_say_to_each_other() {
     let closes = |e: &Effect| matches!(e, Effect::Close(_, Departure::Redundant));
     assert!(script.effects().iter().any(closes));
 }
+
+#[test]
+fn peer_that_rejects_whatever_it_is_asked_for_is_closed() {
+    let mut script = Script::new(30);
+    let key = script.seed();
+    let mut rejected = 0;
+    let fault = loop {
+        let asked = script.requests(key);
+        assert!(!asked.is_empty(), "there is nobody else to ask");
+        let outcome = asked.iter().try_for_each(|&block| {
+            rejected += 1;
+            script.say(key, Message::Reject(block))
+        });
+        if let Err(fault) = outcome {
+            break fault;
+        }
+    };
+    assert_eq!((fault, rejected), (Fault::RejectFlood, 4001));
+}
+
+#[test]
+fn piece_fetched_alone_goes_to_another_peer_when_its_owner_chokes_us() {
+    let mut script = Script::new(1);
+    let (first, second) = (script.seed(), script.seed());
+    script.effects();
+    let of = |index| if index == 0 { first } else { second };
+    (0..4).for_each(|index| {
+        script.whole(of(index), block(0, index));
+    });
+    let verdict = Verdict::Bad {
+        blocks: vec![9, 1, 2, 3],
+    };
+    script
+        .swarm
+        .piece_checked(PieceIndex(0), verdict, script.now);
+    script.effects();
+    let owner = [first, second]
+        .into_iter()
+        .find(|key| !script.swarm.peer(*key).requests.is_empty())
+        .expect("one of them is asked for the whole piece");
+    let other = if owner == first { second } else { first };
+    script.say(owner, Message::Choke).expect("allowed");
+    assert_eq!(script.requests(other).len(), 4, "all of it, from one peer");
+}
