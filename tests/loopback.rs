@@ -48,20 +48,20 @@ fn one_seed_and_eight_leechers_complete_256_mib_of_many_files() {
     for leecher in &leechers {
         leecher.wait_for_event("complete", SWARM_LIMIT);
     }
+    let count = |event: &str| {
+        let announces = tracker.announces().into_iter();
+        announces.filter(|announce| announce.event == event).count()
+    };
+    wait_for("the tracker hears of eight downloads", LIMIT, || {
+        count("completed") == 8
+    });
     for (leecher, folder) in leechers.into_iter().zip(&folders) {
         leecher.leave();
         set.assert_same_in(folder, Tolerance::NONE);
     }
     seed.leave();
     set.assert_same_in(&set.folder, Tolerance::NONE);
-    let announces = tracker.announces();
-    for event in ["started", "completed", "stopped"] {
-        let count = announces
-            .iter()
-            .filter(|announce| announce.event == event)
-            .count();
-        assert!(count >= 8, "each leecher announces `{event}`: {count} did");
-    }
+    assert_eq!(count("stopped"), 9, "everybody says goodbye");
 }
 
 #[test]
@@ -139,7 +139,10 @@ fn half_finished_leecher_goes_on_where_it_stopped() {
             ..Setup::new(&torrent, &folder)
         };
         let leecher = Evpeer::start("leecher", &setup);
-        wait_for("45 % came through the relay", LIMIT, || relay.is_held());
+        // what the relay let pass may still be in the kernel's buffers
+        wait_for("45 % came through the relay", LIMIT, || {
+            relay.is_held() && leecher.counter("down_bytes") >= set.len() * 44 / 100
+        });
         assert!(!leecher.has_event("complete"));
         leecher.leave();
         drop(relay);
@@ -157,7 +160,7 @@ fn half_finished_leecher_goes_on_where_it_stopped() {
         set.assert_same_in(&folder, Tolerance::NONE);
         let percent = relay.passed() * 100 / set.len();
         assert!(
-            percent <= 65,
+            percent <= 60,
             "after 45 % were there, {percent} % were fetched ({storage})"
         );
     }

@@ -273,6 +273,13 @@ impl Reactor {
         Ok(())
     }
 
+    /// Does what a call from outside led to, so that the next pass may wait for events.
+    fn settle_call(&mut self, now: Instant) {
+        self.run_actions(now);
+        self.take_storage_events(now);
+        self.submit_jobs();
+    }
+
     /// Polls, and notes in the slots what is ready.
     fn wait(&mut self, max_wait: Duration) -> io::Result<()> {
         if !self.is_reading_paused() {
