@@ -203,8 +203,7 @@ impl Reactor {
     pub fn add_torrent(&mut self, spec: TorrentSpec) -> Result<TorrentId, AddError> {
         let now = self.clock.now();
         let added = self.engine.add_torrent(spec, now);
-        self.run_actions(now);
-        self.submit_jobs();
+        self.settle_call(now);
         added
     }
 
@@ -212,8 +211,7 @@ impl Reactor {
     pub fn shutdown(&mut self) {
         let now = self.clock.now();
         self.engine.shutdown(now);
-        self.run_actions(now);
-        self.submit_jobs();
+        self.settle_call(now);
     }
 
     /// Whether the shutdown is through, as far as others are concerned.
