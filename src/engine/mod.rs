@@ -105,8 +105,7 @@ enum Banned {
 
 impl Engine {
     /// A core without torrents.
-    pub fn new(config: Config, secrets: Secrets, now: Instant) -> Self {
-        debug_assert!(now < Instant::NEVER);
+    pub fn new(config: Config, secrets: Secrets, _now: Instant) -> Self {
         Self {
             port: config.port,
             rng: Rng::new(secrets.rng_seed),
