@@ -64,6 +64,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(90);
 /// Silence after which a peer is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
+/// Time in which a peer reads nothing of what waits for it, after which it is closed.
+pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Time for a tracker to answer an HTTP request, from the moment of dialling.
 pub const TRACKER_TIMEOUT: Duration = Duration::from_secs(60);

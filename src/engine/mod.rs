@@ -176,8 +176,6 @@ impl Engine {
             Purpose::Peer(torrent) => self.greet(conn, torrent),
             Purpose::Announce(announce) => self.ask_tracker(conn, announce),
         }
-        self.timers
-            .arm(TimerId::Conn(conn), now + limits::HANDSHAKE_TIMEOUT);
     }
 
     /// Bytes came in. One step: the caller stores what `store` says, then comes again with what

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::conn::{Exchange, Purpose, Stage};
-use super::timers::TimerId;
 use super::{Banned, Ending, Engine, Report, State, Taken};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
@@ -160,8 +159,6 @@ impl Engine {
             dialled: dialled.is_some(),
         }));
         let remote = conn.remote;
-        self.timers
-            .arm(TimerId::Conn(id), now + limits::KEEPALIVE_INTERVAL);
         self.run_effects(torrent, now);
         if theirs.reserved.extended {
             self.send_extended(id, torrent);

@@ -41,7 +41,8 @@ impl Engine {
         }
     }
 
-    /// A stream's deadline: arms the next one, or ends the stream.
+    /// A stream's deadline: arms the next one, or ends the stream. So every stream has one entry,
+    /// from its first deadline on, whatever becomes of it meanwhile.
     fn conn_due(&mut self, id: ConnId, now: Instant) {
         let Some(conn) = self.conn_mut(id) else {
             return;
@@ -70,7 +71,7 @@ impl Engine {
         }
         let idle_at = conn.last_in + limits::IDLE_TIMEOUT;
         // What waits has not moved since the last write: the peer does not read.
-        let stuck_at = conn.last_out + limits::IDLE_TIMEOUT;
+        let stuck_at = conn.last_out + limits::UNREAD_TIMEOUT;
         if idle_at <= now || (!conn.outbox.is_empty() && stuck_at <= now) {
             return self.close(id, Ending::Failed("silent for too long"), now);
         }
