@@ -12,6 +12,7 @@
 //! | `torrents` | checking, states, what storage answers |
 //! | `announce` | HTTP exchanges with trackers |
 //! | `timers` | deadlines, dialling |
+//! | `audit` | what must hold between any two inputs |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,7 @@ use crate::config::Config;
 
 pub mod action;
 pub mod announce;
+mod audit;
 pub mod conn;
 pub mod outbox;
 mod peers;
@@ -214,8 +216,9 @@ impl Engine {
         self.forget(conn, Ending::Failed(error), now);
     }
 
-    /// Appends what `conn` wants to write next to `plan`.
-    pub fn write_plan(&mut self, conn: ConnId, plan: &mut WritePlan) {
+    /// Appends what `conn` wants to write next to `plan`, about `most` bytes ([`PLAN_LEN`] is a good
+    /// measure): what leaves later is decided later.
+    pub fn write_plan(&mut self, conn: ConnId, most: usize, plan: &mut WritePlan) {
         let Some((generation, state)) = self.conns.get_mut(conn.index as usize) else {
             return;
         };
@@ -228,9 +231,9 @@ impl Engine {
             && let Some(running) = self.torrents.get_mut(&exchange.torrent)
         {
             torrent = exchange.torrent;
-            fill_outbox(&mut running.swarm, exchange.key, &mut state.outbox);
+            fill_outbox(&mut running.swarm, exchange.key, most, &mut state.outbox);
         }
-        state.outbox.plan(torrent, PLAN_LEN, plan);
+        state.outbox.plan(torrent, most, plan);
     }
 
     /// `n` bytes of the last plan left.
@@ -397,22 +400,23 @@ impl Ending<'_> {
 fn fill_outbox(
     swarm: &mut crate::swarm::Swarm,
     key: crate::swarm::PeerKey,
+    most: usize,
     outbox: &mut outbox::Outbox,
 ) {
     use crate::wire::message::Outgoing;
-    while outbox.len() < PLAN_LEN
+    while outbox.len() < most
         && let Some(piece) = swarm.next_have(key)
     {
         outbox.push(Outgoing::Have(piece));
     }
-    while outbox.len() < PLAN_LEN
+    while outbox.len() < most
         && let Some(block) = swarm.next_upload(key)
     {
         outbox.push(Outgoing::Piece(block));
     }
 }
 
-/// Bytes that one plan names at most, and that an outbox is filled up to.
-const PLAN_LEN: usize = 256 * 1024;
+/// Bytes that one plan should name, and that an outbox is filled up to.
+pub const PLAN_LEN: usize = 256 * 1024;
 /// How long trackers may take to hear that we leave.
 const SHUTDOWN_TIME: std::time::Duration = std::time::Duration::from_secs(1);

@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::base::id::ConnId;
 use crate::base::plan::WritePlan;
 use crate::base::time::Instant;
+use crate::engine;
 use crate::storage::Lent;
 
 use super::accept::BOTH;
@@ -214,7 +215,7 @@ impl Reactor {
                 return len; // the engine has closed it
             };
             plan.clear();
-            self.engine.write_plan(conn, plan);
+            self.engine.write_plan(conn, engine::PLAN_LEN, plan);
             if plan.is_empty() {
                 stream.wants_write = false;
                 return len;

@@ -1,5 +1,8 @@
 //! What happens in the world, in order of time.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::HostId;
 use super::net::{Side, StreamId};
 use crate::base::id::ConnId;
@@ -8,10 +11,10 @@ use crate::storage::jobs::Done;
 
 /// An event and its time; those of the same moment happen in the order of their numbers.
 #[derive(Debug)]
-pub(super) struct Scheduled {
-    pub at: Instant,
-    pub number: u64,
-    pub event: Event,
+struct Scheduled {
+    at: Instant,
+    number: u64,
+    event: Event,
 }
 
 impl PartialEq for Scheduled {
@@ -34,21 +37,120 @@ impl Ord for Scheduled {
     }
 }
 
+/// Events to come.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    heap: BinaryHeap<Reverse<Scheduled>>,
+    count: u64,
+}
+
+impl Events {
+    /// Makes `event` happen at `at`.
+    pub fn push(&mut self, at: Instant, event: Event) {
+        self.count += 1;
+        self.heap.push(Reverse(Scheduled {
+            at,
+            number: self.count,
+            event,
+        }));
+    }
+
+    /// When the next one happens.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse(next)| next.at)
+    }
+
+    /// The next one.
+    pub fn pop(&mut self) -> Option<(Instant, Event)> {
+        self.heap.pop().map(|Reverse(next)| (next.at, next.event))
+    }
+}
+
 /// Something that happens at a host.
 #[derive(Debug)]
 pub(super) enum Event {
     /// A stream from elsewhere arrives.
-    Arrive(HostId, StreamId),
+    Arrive(StreamId),
     /// A dialled stream is established.
-    Established(HostId, ConnId),
-    /// A dialled host does not answer.
+    Established(StreamId),
+    /// A dialled host does not take the stream.
     Refused(HostId, ConnId),
     /// The front of a stream's bytes reaches its other end.
     Deliver(StreamId, Side),
     /// The other end of a stream closed it.
     Ended(StreamId, Side),
+    /// The other end of a stream is gone without a word; bytes sent there were refused.
+    Reset(StreamId, Side),
+    /// The host's line can carry the next chunk.
+    LineFree(HostId),
     /// A timer of the engine may be due.
     Timer(HostId),
-    /// The disk has done something.
-    Disk(HostId, Box<Done>),
+    /// The disk of this life of the host has done something.
+    Disk(HostId, u32, Box<Done>),
+    /// The resolver answers this life of the host.
+    Resolved(HostId, u32, Box<Answer>),
+}
+
+impl Event {
+    /// Figures that tell events apart, for the trace.
+    pub fn words(&self) -> [u64; 3] {
+        let conn = |conn: ConnId| u64::from(conn.index) << 32 | u64::from(conn.generation);
+        match *self {
+            Self::Arrive(stream) => [1, u64::from(stream.0), 0],
+            Self::Established(stream) => [2, u64::from(stream.0), 0],
+            Self::Refused(host, of) => [3, u64::from(host.0), conn(of)],
+            Self::Deliver(stream, side) => [4, u64::from(stream.0), side as u64],
+            Self::Ended(stream, side) => [5, u64::from(stream.0), side as u64],
+            Self::Reset(stream, side) => [6, u64::from(stream.0), side as u64],
+            Self::LineFree(host) => [7, u64::from(host.0), 0],
+            Self::Timer(host) => [8, u64::from(host.0), 0],
+            Self::Disk(host, life, ref done) => {
+                [9, u64::from(host.0) << 32 | u64::from(life), done.id.0]
+            }
+            Self::Resolved(host, life, _) => [10, u64::from(host.0), u64::from(life)],
+        }
+    }
+}
+
+/// An event as [`Event::words`] has it, for people.
+pub(super) fn in_words([kind, a, b]: [u64; 3]) -> String {
+    let side = if b == 0 { "dialler" } else { "acceptor" };
+    match kind {
+        1 => format!("stream {a} arrives"),
+        2 => format!("stream {a} is established"),
+        3 => format!("host {a}: connection {} is refused", b >> 32),
+        4 => format!("stream {a}: bytes for the {side}"),
+        5 => format!("stream {a}: end for the {side}"),
+        6 => format!("stream {a}: reset for the {side}"),
+        7 => format!("host {a}: line free"),
+        8 => format!("host {a}: timer"),
+        9 => format!("host {}: disk has done job {b}", a >> 32),
+        _ => format!("host {a}: name resolved"),
+    }
+}
+
+/// What a name stands for.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub lookup: crate::engine::LookupId,
+    pub addresses: Result<Vec<std::net::SocketAddr>, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_one_moment_happen_in_the_order_given() {
+        let mut events = Events::default();
+        for host in [5, 3, 9] {
+            events.push(Instant::from_micros(7), Event::Timer(HostId(host)));
+        }
+        events.push(Instant::from_micros(6), Event::Timer(HostId(1)));
+        let order = std::iter::from_fn(|| events.pop()).map(|(_, event)| match event {
+            Event::Timer(host) => host.0,
+            _ => unreachable!("only timers were pushed"),
+        });
+        assert_eq!(order.collect::<Vec<_>>(), [1, 5, 3, 9]);
+    }
 }

@@ -1,50 +1,148 @@
 //! One host of the world, and how its engine and its storage hear of each other.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::HostId;
-use super::disk::Disk;
+use super::actor::{Held, Stage};
 use super::net::StreamId;
+use super::spec::PeerSpec;
+use super::store::Store;
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::time::Instant;
-use crate::engine::{Engine, Report, StorageAction};
-use crate::storage::{self, Storage};
+use crate::engine::{Engine, Report};
+use crate::storage;
 
-/// A host: an engine, its storage and its disk.
+/// A host, switched on or off.
 pub(super) struct Host {
-    pub engine: Engine,
-    pub storage: Storage,
-    pub disk: Disk,
     pub addr: SocketAddr,
-    pub torrent: TorrentId,
-    /// Which stream a connection of the engine is.
-    pub streams: BTreeMap<ConnId, StreamId>,
-    pub reports: Vec<Report>,
-    /// Streams that wait for data from storage.
-    pub waiting: Vec<ConnId>,
+    pub node: Node,
+    /// How often it was started.
+    pub life: u32,
+    /// Which stream a connection is, by the connection's index.
+    pub conns: Vec<Option<Held>>,
+    /// Connections that want the line, in the order of their turns.
+    pub ring: VecDeque<ConnId>,
+    /// An event tells when the line is free.
+    pub awaits_line: bool,
     /// When its earliest timer fires.
     pub timer: Instant,
+    /// How much further its clock is than the world's.
+    pub skew: Duration,
+    /// It stands still until then.
+    pub still_until: Instant,
+    pub reports: Vec<Report>,
 }
 
-/// Hands what the engine wants of storage to it.
-pub(super) fn apply(storage: &mut Storage, action: StorageAction) {
-    match action {
-        StorageAction::Open { torrent, meta } => storage.add(torrent, meta),
-        StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
-        StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
-        StorageAction::Store { slot, bytes } => storage.store(slot, &bytes),
-        StorageAction::Check { torrent, piece } => storage.check(torrent, piece),
-        StorageAction::Settle { torrent } => storage.settle(torrent),
-        StorageAction::Sync { torrent } => storage.sync(torrent),
-        StorageAction::Close { torrent } => storage.remove(torrent),
+/// What runs on a host.
+pub(super) enum Node {
+    /// An engine.
+    Peer(Box<PeerNode>),
+    /// Another program.
+    Actor(Box<Stage>),
+}
+
+/// An engine and what is below it.
+pub(super) struct PeerNode {
+    pub spec: PeerSpec,
+    /// `None` while the host is down.
+    pub engine: Option<Engine>,
+    pub store: Store,
+    pub torrent: TorrentId,
+    /// Streams that wait for data from storage.
+    pub waiting: Vec<ConnId>,
+}
+
+impl Host {
+    /// A host on which nothing has happened.
+    pub fn new(addr: SocketAddr, node: Node) -> Self {
+        Self {
+            addr,
+            node,
+            life: 0,
+            conns: Vec::new(),
+            ring: VecDeque::new(),
+            awaits_line: false,
+            timer: Instant::NEVER,
+            skew: Duration::ZERO,
+            still_until: Instant::ZERO,
+            reports: Vec::new(),
+        }
+    }
+
+    /// What its own clock shows.
+    pub fn clock(&self, now: Instant) -> Instant {
+        now + self.skew
+    }
+
+    /// The engine, if the host runs one.
+    pub fn engine(&self) -> Option<&Engine> {
+        match &self.node {
+            Node::Peer(peer) => peer.engine.as_ref(),
+            Node::Actor(_) => None,
+        }
+    }
+
+    /// The stream that `conn` is.
+    pub fn held(&mut self, conn: ConnId) -> Option<&mut Held> {
+        let held = self.conns.get_mut(conn.index as usize)?.as_mut()?;
+        (held.generation == conn.generation).then_some(held)
+    }
+
+    /// Remembers which stream `conn` is.
+    pub fn hold(&mut self, conn: ConnId, stream: StreamId) {
+        let index = conn.index as usize;
+        if self.conns.len() <= index {
+            self.conns.resize(index + 1, None);
+        }
+        self.conns[index] = Some(Held {
+            generation: conn.generation,
+            stream,
+            queued: false,
+        });
+    }
+
+    /// Forgets `conn`; the stream that it was.
+    pub fn let_go(&mut self, conn: ConnId) -> Option<StreamId> {
+        let stream = self.held(conn)?.stream;
+        self.conns[conn.index as usize] = None;
+        Some(stream)
+    }
+
+    /// Forgets all streams that it holds.
+    pub fn let_all_go(&mut self) -> Vec<(ConnId, StreamId)> {
+        let streams = self.streams();
+        self.conns.clear();
+        streams
+    }
+
+    /// All streams that it holds.
+    pub fn streams(&self) -> Vec<(ConnId, StreamId)> {
+        let stream = |(index, held): (usize, &Option<Held>)| {
+            let held = held.as_ref()?;
+            let conn = ConnId {
+                index: index as u32,
+                generation: held.generation,
+            };
+            Some((conn, held.stream))
+        };
+        self.conns.iter().enumerate().filter_map(stream).collect()
+    }
+
+    /// Gives `conn` a turn on the line, unless it waits for one already.
+    pub fn queue(&mut self, conn: ConnId) {
+        if let Some(held) = self.held(conn)
+            && !std::mem::replace(&mut held.queued, true)
+        {
+            self.ring.push_back(conn);
+        }
     }
 }
 
 /// Hands what storage says to the engine.
-pub(super) fn tell(host: &mut Host, event: storage::Event, now: Instant) {
+pub(super) fn tell(engine: &mut Engine, event: storage::Event, now: Instant) {
     use storage::Event;
-    let engine = &mut host.engine;
     match event {
         Event::Scanned {
             torrent,
@@ -54,9 +152,7 @@ pub(super) fn tell(host: &mut Host, event: storage::Event, now: Instant) {
             torrent,
             piece,
             verdict,
-        } => {
-            engine.piece_checked(torrent, piece, verdict, now);
-        }
+        } => engine.piece_checked(torrent, piece, verdict, now),
         Event::Readable => {}
         Event::Settled { torrent } => engine.settled(torrent, now),
         Event::Durable { torrent } => engine.durable(torrent, now),
@@ -67,5 +163,19 @@ pub(super) fn tell(host: &mut Host, event: storage::Event, now: Instant) {
 /// Where a host listens.
 pub(super) fn address(host: HostId) -> SocketAddr {
     let [_, b, c, d] = (host.0 + 1).to_be_bytes();
-    ([10, b, c, d], 6881).into()
+    ([10, b, c, d], PORT).into()
 }
+
+/// The host that listens there, if there are that many.
+pub(super) fn host_at(addr: SocketAddr) -> Option<HostId> {
+    let std::net::IpAddr::V4(ip) = addr.ip() else {
+        return None;
+    };
+    let [a, b, c, d] = ip.octets();
+    let is_ours = a == 10 && addr.port() == PORT;
+    let number = u32::from_be_bytes([0, b, c, d]).checked_sub(1)?;
+    is_ours.then_some(HostId(number))
+}
+
+/// The port of every host.
+const PORT: u16 = 6881;

@@ -1,157 +1,236 @@
 //! A world in which engines exchange a torrent without a socket, a file or a clock.
 //!
-//! Real wire bytes go through the real [`Engine`] and the real [`Storage`]; only what is below
-//! them is simulated: virtual time, streams with latency and a rate ([`net`]), a disk in memory
-//! ([`disk`]). Every run with the same seed is the same run, to the last byte: [`World::digest`]
-//! sums up all that happened.
+//! Real wire bytes go through the real [`Engine`] and the real [`Storage`](crate::storage::Storage);
+//! only what is below them is simulated: virtual time, lines and streams ([`net`]), a disk in
+//! memory that fails as disks do ([`disk`]). Beside the engines there may be [`actor`]s: foreign
+//! clients, trackers, attackers. Every run with the same seed is the same run, to the last byte:
+//! [`World::digest`] sums up all that happened. [`judge`]s watch every step.
 //!
 //! ```text
-//!  heap of events (time, number) ──▶ host: engine + storage ──▶ actions, jobs ──▶ new events
+//!  heap of events (time, number) ──▶ host: engine + store ──▶ actions, jobs ──▶ new events
+//!                    ▲                      │ bytes                  │
+//!                    └──── lines, racks ◀───┴───────▶ judges ◀───────┘
 //! ```
+//!
+//! | file | what is done there |
+//! |---|---|
+//! | `mod`, `spec` | the face: hosts, faults, time |
+//! | `run` | one event after the other, and what engines want done |
+//! | `host`, `store`, `actor` | what runs on a host |
+//! | `net` | streams, lines, racks, islands |
+//! | `disk` | files in memory |
+//! | `judge`, `tap` | what must always hold |
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::digest::sha1;
-use crate::base::id::{ConnId, PeerId};
-use crate::base::limits;
-use crate::base::plan::WritePlan;
+use crate::base::bits::Bitfield;
+use crate::base::id::PeerId;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
-use crate::config::{Config, StorageKind};
-use crate::engine::{Action, Engine, HostPort, Report, Secrets, TorrentSpec};
+use crate::engine::{Engine, HostPort, Report, Secrets, Snapshot, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
-use crate::storage::{Access, Lent, Pace, Storage, StorageOptions};
 
+pub mod actor;
 pub mod disk;
 mod event;
 mod host;
+pub mod judge;
 pub mod net;
+mod run;
+pub mod spec;
+mod store;
+pub mod tap;
+mod trace;
 
+pub use judge::Failure;
+pub use net::{Link, RackId, Uplink};
+pub use spec::{Have, Judged, Payload, PeerSpec, tagged_torrent};
+
+use actor::{Actor, Stage};
 use disk::Disk;
-use event::{Event, Scheduled};
-use host::{Host, address, apply, tell};
-use net::{Network, StreamId};
+use event::{Event, Events};
+use host::{Host, Node, PeerNode, address};
+use judge::Judges;
+use net::Network;
+use store::{Store, Tagged};
+use trace::Trace;
 
 /// A host of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(pub u32);
 
-/// What a host has of the torrent when it joins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Have {
-    /// Every byte.
-    All,
-    /// No file.
-    Nothing,
-}
-
-/// A host's line, the same for all.
-#[derive(Clone, Copy, Debug)]
-pub struct Link {
-    /// Time from one host to another.
-    pub latency: Duration,
-    /// What a host can send, bytes per second.
-    pub bytes_per_sec: u64,
-}
-
 /// Hosts, their streams and the time.
 pub struct World {
     now: Instant,
+    rng_seed: u64,
     rng: Rng,
+    link: Link,
     hosts: Vec<Host>,
     network: Network,
-    events: BinaryHeap<Reverse<Scheduled>>,
-    scheduled: u64,
+    events: Events,
     meta: Arc<Metainfo>,
-    content: Arc<[u8]>,
-    digest: [u8; 20],
-    steps: u64,
+    payload: Payload,
+    judges: Judges,
+    trace: Trace,
+    names: BTreeMap<String, Vec<SocketAddr>>,
+    plan: crate::base::plan::WritePlan,
+    /// Inputs that engines were given.
+    inputs: u64,
 }
 
 impl World {
-    /// A world in which `meta`, with `content` as its bytes, is exchanged over lines like `link`.
+    /// A world in which `meta`, with `content` as its bytes, is exchanged over lines like `link`,
+    /// strictly judged.
     ///
     /// # Panics
     /// If the content is not as long as the torrent.
     pub fn new(rng_seed: u64, link: Link, meta: Arc<Metainfo>, content: Arc<[u8]>) -> Self {
         assert_eq!(meta.geometry().length(), content.len() as u64);
+        let payload = Payload::Real(content);
+        Self::with(rng_seed, link, meta, payload, Judged::Strictly)
+    }
+
+    /// A world of many hosts, in which no payload is carried.
+    pub fn tagged(rng_seed: u64, link: Link, meta: Arc<Metainfo>, judged: Judged) -> Self {
+        Self::with(rng_seed, link, meta, Payload::Tagged, judged)
+    }
+
+    fn with(
+        rng_seed: u64,
+        link: Link,
+        meta: Arc<Metainfo>,
+        payload: Payload,
+        judged: Judged,
+    ) -> Self {
+        let mut rng = Rng::new(rng_seed);
         Self {
             now: Instant::from_micros(1),
-            rng: Rng::new(rng_seed),
+            rng_seed,
+            network: Network::new(Rng::new(rng.next_u64())),
+            rng,
+            link,
             hosts: Vec::new(),
-            network: Network::new(link),
-            events: BinaryHeap::new(),
-            scheduled: 0,
+            events: Events::default(),
+            judges: Judges::new(judged, Arc::clone(&meta), payload.clone()),
             meta,
-            content,
-            digest: [0; 20],
-            steps: 0,
+            payload,
+            trace: Trace::default(),
+            names: BTreeMap::new(),
+            plan: crate::base::plan::WritePlan::default(),
+            inputs: 0,
         }
     }
 
     /// A host joins and is told of `peers`.
     pub fn add_peer(&mut self, have: Have, peers: &[HostId]) -> HostId {
+        self.add(PeerSpec::new(have, peers))
+    }
+
+    /// A host joins.
+    pub fn add(&mut self, spec: PeerSpec) -> HostId {
         let id = HostId(self.hosts.len() as u32);
-        let addr = address(id);
-        let mut random = [0; 12];
-        random
-            .iter_mut()
-            .for_each(|byte| *byte = self.rng.next_u64() as u8);
+        let link = spec.link.unwrap_or(self.link);
+        self.network.lines.add_host(link, spec.rack);
+        let store = match &self.payload {
+            Payload::Real(content) => {
+                let mut disk = Disk::new(Rng::new(self.rng.next_u64()));
+                if spec.have == Have::All {
+                    disk.fill(&self.meta, content);
+                }
+                Store::real(disk)
+            }
+            Payload::Tagged => {
+                let count = self.meta.geometry().piece_count();
+                let have = match spec.have {
+                    Have::All => Bitfield::full(count),
+                    Have::Nothing => Bitfield::new(count),
+                };
+                Store::Tagged(Box::new(Tagged::new(have)))
+            }
+        };
+        let node = PeerNode {
+            spec,
+            engine: None,
+            store,
+            torrent: crate::base::id::TorrentId(0),
+            waiting: Vec::new(),
+        };
+        self.hosts
+            .push(Host::new(address(id), Node::Peer(Box::new(node))));
+        self.start(id);
+        id
+    }
+
+    /// A host joins that runs another program.
+    pub fn add_actor(&mut self, actor: Box<dyn Actor>, link: Option<Link>) -> HostId {
+        let id = HostId(self.hosts.len() as u32);
+        self.network.lines.add_host(link.unwrap_or(self.link), None);
+        let stage = Stage::new(actor, Rng::new(self.rng.next_u64()));
+        self.hosts
+            .push(Host::new(address(id), Node::Actor(Box::new(stage))));
+        self.act_on(id, actor::Input::Joined);
+        id
+    }
+
+    /// Starts the engine of a host.
+    fn start(&mut self, id: HostId) {
+        let random: [u8; 12] = std::array::from_fn(|_| self.rng.next_u64() as u8);
         let secrets = Secrets {
             rng_seed: self.rng.next_u64(),
             peer_id: PeerId::ours(random),
             key: self.rng.next_u64() as u32,
         };
-        let config = Config {
-            port: addr.port(),
-            storage: StorageKind::Pwrite,
-            ..Config::default()
+        let host = &mut self.hosts[id.0 as usize];
+        host.life += 1;
+        host.timer = Instant::NEVER;
+        let now = host.clock(self.now);
+        let port = host.addr.port();
+        let Node::Peer(peer) = &mut host.node else {
+            return;
         };
-        let mut engine = Engine::new(config, secrets, self.now);
-        engine.listening(addr.port());
-        let host_port = |peer: &HostId| {
-            let addr = address(*peer);
-            HostPort {
-                host: addr.ip().to_string(),
-                port: addr.port(),
-            }
+        let mut config = peer.spec.config.clone();
+        config.port = port;
+        let mut engine = Engine::new(config, secrets, now);
+        engine.listening(port);
+        let host_port = |addr: &SocketAddr| HostPort {
+            host: addr.ip().to_string(),
+            port: addr.port(),
         };
         let spec = TorrentSpec {
             meta: Arc::clone(&self.meta),
-            peers: peers.iter().map(host_port).collect(),
-            trackers: Vec::new(),
+            peers: peer.spec.peers.iter().map(host_port).collect(),
+            trackers: peer.spec.trackers.clone(),
         };
-        let torrent = engine
-            .add_torrent(spec, self.now)
+        peer.torrent = engine
+            .add_torrent(spec, now)
             .expect("a new engine has no torrent");
-        let mut disk = Disk::new(Rng::new(self.rng.next_u64()));
-        if have == Have::All {
-            disk.fill(&self.meta, &self.content);
-        }
-        let options = StorageOptions {
-            root: PathBuf::from("/"),
-            kind: StorageKind::Pwrite,
-            access: Access::ReadWrite,
-            windows_len_max: limits::WINDOWS_LEN_MAX,
-        };
-        self.hosts.push(Host {
-            engine,
-            storage: Storage::new(options),
-            disk,
-            addr,
-            torrent,
-            streams: BTreeMap::new(),
-            reports: Vec::new(),
-            waiting: Vec::new(),
-            timer: Instant::NEVER,
-        });
+        peer.engine = Some(engine);
+        self.judges.started(id);
         self.attend(id);
-        id
+    }
+
+    /// A rack to put hosts into.
+    pub fn add_rack(&mut self, uplink: Uplink) -> RackId {
+        self.network.lines.add_rack(uplink)
+    }
+
+    /// Makes `name` known to every resolver.
+    pub fn set_name(&mut self, name: &str, hosts: &[HostId]) {
+        let addresses = hosts.iter().map(|&host| address(host)).collect();
+        self.names.insert(name.to_owned(), addresses);
+    }
+
+    /// Where a host listens.
+    pub fn addr(&self, host: HostId) -> SocketAddr {
+        self.hosts[host.0 as usize].addr
+    }
+
+    /// Number of hosts that have ever joined.
+    pub fn host_count(&self) -> u32 {
+        self.hosts.len() as u32
     }
 
     /// Virtual time.
@@ -159,36 +238,70 @@ impl World {
         self.now
     }
 
+    /// The seed of everything random.
+    pub fn rng_seed(&self) -> u64 {
+        self.rng_seed
+    }
+
+    /// The torrent.
+    pub fn meta(&self) -> &Arc<Metainfo> {
+        &self.meta
+    }
+
     /// Events so far.
     pub fn steps(&self) -> u64 {
-        self.steps
+        self.trace.steps()
+    }
+
+    /// Inputs that engines were given so far: messages, parts of blocks, time, answers.
+    pub fn inputs(&self) -> u64 {
+        self.inputs
     }
 
     /// A digest of every event so far: the same for the same seed.
     pub fn digest(&self) -> String {
-        crate::base::id::hex(&self.digest)
+        self.trace.digest()
     }
 
-    /// Share of the torrent that a host has verified, from 0 to 1.
+    /// A host's figures; `None` while it is down, or runs no engine.
+    pub fn snapshot(&mut self, host: HostId) -> Option<Snapshot> {
+        let now = self.now;
+        let host = &mut self.hosts[host.0 as usize];
+        let now = host.clock(now);
+        let Node::Peer(peer) = &mut host.node else {
+            return None;
+        };
+        let torrent = peer.torrent;
+        peer.engine.as_mut()?.snapshot(torrent, now)
+    }
+
+    /// Share of the torrent that a host has verified, from 0 to 1; 0 while it is down.
     pub fn progress(&mut self, host: HostId) -> f64 {
-        let now = self.now;
-        let host = &mut self.hosts[host.0 as usize];
-        let snapshot = host
-            .engine
-            .snapshot(host.torrent, now)
-            .expect("the torrent is there");
-        snapshot.done_bytes as f64 / snapshot.length as f64
+        self.snapshot(host).map_or(0.0, |snapshot| {
+            snapshot.done_bytes as f64 / snapshot.length as f64
+        })
     }
 
-    /// Payload that a host has sent and received, bytes.
+    /// Whether a host has verified everything; of an actor, whether it has what it wants.
+    pub fn is_complete(&self, host: HostId) -> bool {
+        match &self.hosts[host.0 as usize].node {
+            Node::Peer(peer) => peer.engine.as_ref().is_some_and(|engine| {
+                let swarm = engine.swarm(peer.torrent);
+                swarm.is_some_and(|swarm| swarm.is_complete())
+            }),
+            Node::Actor(stage) => stage.actor.is_complete(),
+        }
+    }
+
+    /// The engine of a host, while it runs.
+    pub fn engine(&self, host: HostId) -> Option<&Engine> {
+        self.hosts[host.0 as usize].engine()
+    }
+
+    /// Payload that a host has sent and received, bytes; of its present life.
     pub fn traffic(&mut self, host: HostId) -> (u64, u64) {
-        let now = self.now;
-        let host = &mut self.hosts[host.0 as usize];
-        let snapshot = host
-            .engine
-            .snapshot(host.torrent, now)
-            .expect("the torrent is there");
-        (snapshot.up_bytes, snapshot.down_bytes)
+        self.snapshot(host)
+            .map_or((0, 0), |snapshot| (snapshot.up_bytes, snapshot.down_bytes))
     }
 
     /// What a host told its user.
@@ -198,273 +311,176 @@ impl World {
 
     /// Whether the files on a host's disk are the torrent's content, byte for byte.
     pub fn is_content_right(&self, host: HostId) -> bool {
-        self.hosts[host.0 as usize]
-            .disk
-            .holds(&self.meta, &self.content)
+        match (&self.hosts[host.0 as usize].node, &self.payload) {
+            (Node::Peer(peer), Payload::Real(content)) => match &peer.store {
+                Store::Real(real) => real.disk.holds(&self.meta, content),
+                Store::Tagged(_) => false,
+            },
+            (Node::Peer(peer), Payload::Tagged) => match &peer.store {
+                Store::Tagged(tagged) => tagged.have.is_full(),
+                Store::Real(_) => false,
+            },
+            (Node::Actor(_), _) => true,
+        }
     }
 
-    /// Lets time pass until `done` holds or `limit` has passed; whether it held.
-    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
-        let end = self.now + limit;
-        while !done(self) {
-            match self.events.peek() {
-                Some(Reverse(next)) if next.at <= end => {}
-                _ => {
-                    self.now = end;
-                    return done(self);
-                }
+    /// A host's disk; `None` in worlds without payload.
+    pub fn disk(&mut self, host: HostId) -> Option<&mut Disk> {
+        match &mut self.hosts[host.0 as usize].node {
+            Node::Peer(peer) => match &mut peer.store {
+                Store::Real(real) => Some(&mut real.disk),
+                Store::Tagged(_) => None,
+            },
+            Node::Actor(_) => None,
+        }
+    }
+
+    /// What carries the bytes.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The process of a host is killed: its streams end, its files stay as the kernel has them.
+    pub fn kill(&mut self, host: HostId) {
+        self.stop(host, false);
+    }
+
+    /// The power of a host goes: nobody hears of it, and what was not synced may be lost.
+    pub fn cut(&mut self, host: HostId) {
+        self.stop(host, true);
+    }
+
+    fn stop(&mut self, id: HostId, is_power_cut: bool) {
+        if !self.network.lines.is_up(id) {
+            return;
+        }
+        self.judges.stopped(id);
+        let host = &mut self.hosts[id.0 as usize];
+        let streams = host.let_all_go();
+        host.ring.clear();
+        host.timer = Instant::NEVER;
+        host.life += 1;
+        match &mut host.node {
+            Node::Peer(peer) => {
+                peer.engine = None;
+                peer.waiting.clear();
+                peer.store.stopped(is_power_cut);
             }
-            let Reverse(next) = self.events.pop().expect("peeked above");
-            self.now = next.at;
-            self.step(next.event);
+            Node::Actor(stage) => stage.conns.clear(),
+        }
+        for (conn, stream) in streams {
+            let Some(side) = self.network.side_of(stream, id, conn) else {
+                continue;
+            };
+            if is_power_cut {
+                self.network.vanish(stream, side);
+            } else {
+                self.end_stream(stream, side);
+            }
+        }
+        self.network.lines.set_up(id, false);
+    }
+
+    /// A host that was killed or cut comes back, with what its disk still has.
+    pub fn restart(&mut self, id: HostId) {
+        if self.network.lines.is_up(id) {
+            return;
+        }
+        self.network.lines.set_up(id, true);
+        self.start(id);
+    }
+
+    /// A host stands still for a while, as a suspended machine does, and its clock goes on.
+    pub fn suspend(&mut self, host: HostId, time: Duration) {
+        self.hosts[host.0 as usize].still_until = self.now + time;
+    }
+
+    /// A host's clock jumps ahead.
+    pub fn clock_jump(&mut self, id: HostId, ahead: Duration) {
+        self.hosts[id.0 as usize].skew += ahead;
+        self.hosts[id.0 as usize].timer = Instant::NEVER;
+        self.attend(id);
+    }
+
+    /// Puts `hosts` on an island: they reach each other and nobody else, until [`heal`](Self::heal).
+    pub fn isolate(&mut self, hosts: &[HostId], island: u32) {
+        for &host in hosts {
+            self.network.lines.set_island(host, island);
+        }
+    }
+
+    /// Cuts the way from one host to another; the way back stays open.
+    pub fn cut_way(&mut self, from: HostId, to: HostId) {
+        self.network.lines.set_cut(from, to, true);
+    }
+
+    /// Opens all ways; what waited goes on.
+    pub fn heal(&mut self) {
+        self.network.lines.heal();
+        self.resume();
+    }
+
+    /// Changes a host's line.
+    pub fn set_link(&mut self, host: HostId, link: Link) {
+        self.network.lines.set_link(host, link);
+    }
+
+    /// Lets a stream of a host break: both ends hear of it. Says whether there was one.
+    pub fn reset_stream(&mut self, id: HostId) -> bool {
+        let host = &self.hosts[id.0 as usize];
+        let held: Vec<_> = host.conns.iter().flatten().map(|h| h.stream).collect();
+        if held.is_empty() {
+            return false;
+        }
+        let stream = held[self.rng.below(held.len() as u32) as usize];
+        for side in [net::Side::Dialler, net::Side::Acceptor] {
+            self.events.push(self.now, Event::Reset(stream, side));
         }
         true
     }
 
-    /// The power of a host goes: its streams end, it does nothing more.
-    pub fn cut(&mut self, host: HostId) {
-        let streams = std::mem::take(&mut self.hosts[host.0 as usize].streams);
-        for stream in streams.into_values() {
-            self.end_stream(stream, host);
-        }
-        self.hosts[host.0 as usize].timer = Instant::ZERO;
-        self.network.vanish(address(host));
-    }
-
-    fn schedule(&mut self, at: Instant, event: Event) {
-        self.scheduled += 1;
-        self.events.push(Reverse(Scheduled {
-            at,
-            number: self.scheduled,
-            event,
-        }));
-    }
-
-    /// Notes what happens, for the digest.
-    fn trace(&mut self, what: &str, bytes: &[u8]) {
-        let line = format!("{} {what} ", self.now);
-        let parts = [&self.digest[..], line.as_bytes(), bytes].concat();
-        self.digest = sha1(&parts);
-        self.steps += 1;
-    }
-
-    fn step(&mut self, event: Event) {
-        let now = self.now;
-        let host = match event {
-            Event::Arrive(host, stream) => {
-                self.trace(&format!("arrive {host:?} {stream:?}"), &[]);
-                self.arrive(host, stream);
-                host
-            }
-            Event::Established(host, conn) => {
-                let to = &mut self.hosts[host.0 as usize];
-                to.engine.connected(conn, to.addr, now);
-                host
-            }
-            Event::Refused(host, conn) => {
-                let to = &mut self.hosts[host.0 as usize];
-                to.streams.remove(&conn);
-                to.engine.closed(conn, "connection refused", now);
-                host
-            }
-            Event::Deliver(stream, side) => match self.deliver(stream, side) {
-                Some(host) => host,
-                None => return,
-            },
-            Event::Ended(stream, side) => {
-                let Some((host, conn)) = self.network.end_of(stream, side) else {
-                    return;
-                };
-                self.hosts[host.0 as usize].streams.remove(&conn);
-                self.hosts[host.0 as usize].engine.end_of_stream(conn, now);
-                host
-            }
-            Event::Timer(host) => {
-                let to = &mut self.hosts[host.0 as usize];
-                if to.timer != now {
-                    return; // another one was set since
-                }
-                to.timer = Instant::NEVER;
-                to.engine.timers_fired(now);
-                host
-            }
-            Event::Disk(host, done) => {
-                self.hosts[host.0 as usize].storage.job_done(*done);
-                host
-            }
-        };
-        self.attend(host);
-    }
-
-    fn arrive(&mut self, host: HostId, stream: StreamId) {
-        let from = self.network.dialler_address(stream);
-        let to = &mut self.hosts[host.0 as usize];
-        match to.engine.accepted(from, to.addr, self.now) {
-            Some(conn) => {
-                to.streams.insert(conn, stream);
-                self.network.accept(stream, host, conn);
-                let (dialler, conn) = self.network.dialler(stream);
-                let at = self.now + self.network.latency();
-                self.schedule(at, Event::Established(dialler, conn));
-            }
-            None => {
-                let (dialler, conn) = self.network.dialler(stream);
-                self.network.close(stream);
-                let at = self.now + self.network.latency();
-                self.schedule(at, Event::Refused(dialler, conn));
-            }
+    /// Lets time pass until `done` holds or `limit` has passed; whether it held.
+    ///
+    /// # Panics
+    /// If a judge finds fault; the message says with what, and which seed it was.
+    pub fn run_until(&mut self, limit: Duration, done: impl FnMut(&mut Self) -> bool) -> bool {
+        match self.advance(limit, done) {
+            Ok(held) => held,
+            Err(failure) => panic!("{failure}"),
         }
     }
 
-    /// Hands the bytes at the front of a stream to the engine at its other end.
-    fn deliver(&mut self, stream: StreamId, side: net::Side) -> Option<HostId> {
-        let bytes = self.network.take(stream, side)?;
-        self.trace(&format!("deliver {stream:?} {side:?}"), &bytes);
-        let (sender, sending_conn) = self.network.end_of(stream, side.other())?;
-        self.hosts[sender.0 as usize].waiting.push(sending_conn);
-        self.wake(sender);
-        let (host, conn) = self.network.end_of(stream, side)?;
-        let now = self.now;
-        let to = &mut self.hosts[host.0 as usize];
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let taken = to.engine.received(conn, rest, now);
-            if let Some(slot) = taken.store {
-                to.storage
-                    .store(slot, &rest[taken.used - slot.len as usize..taken.used]);
-            }
-            rest = &rest[taken.used..];
-        }
-        Some(host)
-    }
-
-    /// Does all that a host wants done at this moment.
-    fn attend(&mut self, id: HostId) {
-        loop {
-            let mut idle = true;
-            while let Some(action) = self.hosts[id.0 as usize].engine.poll_action() {
-                idle = false;
-                self.act(id, action);
-            }
-            let host = &mut self.hosts[id.0 as usize];
-            while let Some(job) = host.storage.poll_job() {
-                let (done, delay) = host.disk.run(job);
-                self.scheduled += 1;
-                let number = self.scheduled;
-                let event = Event::Disk(id, Box::new(done));
-                self.events.push(Reverse(Scheduled {
-                    at: self.now + delay,
-                    number,
-                    event,
-                }));
-            }
-            idle &= host.storage.work(u64::MAX, Pace::AtOnce) == 0;
-            while let Some(event) = host.storage.poll_event() {
-                idle = false;
-                tell(host, event, self.now);
-            }
-            if idle {
-                break;
-            }
-        }
-        self.wake(id);
-        let host = &mut self.hosts[id.0 as usize];
-        if let Some(at) = host.engine.next_deadline()
-            && at < host.timer
-        {
-            host.timer = at.max(self.now + Duration::from_micros(1));
-            let at = host.timer;
-            self.schedule(at, Event::Timer(id));
-        }
-    }
-
-    /// Lets every stream that waits try to write.
-    fn wake(&mut self, id: HostId) {
-        for conn in std::mem::take(&mut self.hosts[id.0 as usize].waiting) {
-            self.write(id, conn);
-        }
-    }
-
-    fn act(&mut self, id: HostId, action: Action) {
-        match action {
-            Action::Connect { conn, remote } => self.connect(id, conn, remote),
-            Action::Close { conn } => {
-                if let Some(stream) = self.hosts[id.0 as usize].streams.remove(&conn) {
-                    self.end_stream(stream, id);
+    /// As [`run_until`](Self::run_until), for those who want to know rather than stop.
+    ///
+    /// # Errors
+    /// A judge found fault.
+    pub fn advance(
+        &mut self,
+        limit: Duration,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> Result<bool, Box<Failure>> {
+        let end = self.now + limit;
+        self.settle_judges()?;
+        while !done(self) {
+            match self.events.next_at() {
+                Some(at) if at <= end => {}
+                _ => {
+                    self.now = end;
+                    return Ok(done(self));
                 }
             }
-            Action::Flush { conn } => self.write(id, conn),
-            Action::Resolve { lookup, .. } => {
-                let answer = Err("this world has no names".to_owned());
-                self.hosts[id.0 as usize]
-                    .engine
-                    .resolved(lookup, answer, self.now);
-            }
-            Action::Storage(action) => apply(&mut self.hosts[id.0 as usize].storage, action),
-            Action::Report(report) => self.hosts[id.0 as usize].reports.push(report),
+            self.next_event();
+            self.settle_judges()?;
         }
+        Ok(true)
     }
 
-    fn connect(&mut self, id: HostId, conn: ConnId, remote: SocketAddr) {
-        let at = self.now + self.network.latency();
-        match self
-            .network
-            .host_at(remote)
-            .filter(|host| (host.0 as usize) < self.hosts.len())
-        {
-            Some(host) => {
-                let stream = self.network.open(id, conn, address(id));
-                self.hosts[id.0 as usize].streams.insert(conn, stream);
-                self.schedule(at, Event::Arrive(host, stream));
-            }
-            None => {
-                let at = at + self.network.latency();
-                self.schedule(at, Event::Refused(id, conn));
-            }
-        }
-    }
-
-    fn end_stream(&mut self, stream: StreamId, by: HostId) {
-        if let Some(side) = self.network.shut(stream, by) {
-            let at = self.network.last_arrival(stream, side, self.now);
-            self.schedule(at, Event::Ended(stream, side));
-        }
-    }
-
-    /// Moves what a connection wants to write into its stream, as far as that has room.
-    fn write(&mut self, id: HostId, conn: ConnId) {
-        let Some(&stream) = self.hosts[id.0 as usize].streams.get(&conn) else {
-            return;
-        };
-        let Some(side) = self.network.side_towards_other(stream, id, conn) else {
-            return;
-        };
-        let mut plan = WritePlan::default();
-        loop {
-            let room = self.network.room(stream, side);
-            if room == 0 {
-                return;
-            }
-            plan.clear();
-            let host = &mut self.hosts[id.0 as usize];
-            host.engine.write_plan(conn, &mut plan);
-            if plan.is_empty() {
-                return;
-            }
-            let lent = host.storage.lend(&plan, |slices| {
-                slices
-                    .iter()
-                    .flat_map(|slice| slice.iter().copied())
-                    .take(room)
-                    .collect::<Vec<u8>>()
-            });
-            let Lent::Done(bytes) = lent else {
-                host.waiting.push(conn);
-                return;
-            };
-            host.engine.sent(conn, bytes.len(), self.now);
-            let at = self.network.send(stream, side, id, bytes, self.now);
-            self.schedule(at, Event::Deliver(stream, side));
-        }
+    /// Asks every judge, also for what is costly to find out.
+    ///
+    /// # Errors
+    /// A judge found fault.
+    pub fn audit(&mut self) -> Result<(), Box<Failure>> {
+        self.audit_all();
+        self.settle_judges()
     }
 }

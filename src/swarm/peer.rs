@@ -209,6 +209,16 @@ impl Peer {
         }
     }
 
+    /// Requests that we have open with it.
+    pub fn open_requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// The blocks that these requests are for, oldest first.
+    pub fn requested(&self) -> impl Iterator<Item = BlockRef> + '_ {
+        self.requests.iter().map(|request| request.block)
+    }
+
     /// Whether it has every piece.
     pub fn is_seed(&self) -> bool {
         self.have.is_full() && !self.have.is_empty()

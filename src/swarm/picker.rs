@@ -18,6 +18,7 @@
 //! Owns the counts of holders and the state of every block of begun pieces; who was asked for a
 //! block, and who is sending it, is the caller's to know.
 
+mod audit;
 mod blocks;
 mod rarity;
 #[cfg(test)]

@@ -34,5 +34,5 @@ pub fn torrent(rng_seed: u64, piece_len: u32, lengths: &[u64]) -> (Arc<Metainfo>
 /// A LAN: 1 ms and 100 MB/s.
 pub const LAN: Link = Link {
     latency: Duration::from_millis(1),
-    bytes_per_sec: 100_000_000,
+    ..Link::lan(100_000_000)
 };

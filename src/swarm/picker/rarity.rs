@@ -77,6 +77,11 @@ impl Rarity {
         self.seeds + self.counts[piece.as_usize()]
     }
 
+    /// Whether `piece` may be begun.
+    pub(super) fn lists(&self, piece: u32) -> bool {
+        self.listed.has(piece)
+    }
+
     /// Peers counted as seeds.
     pub(super) fn seeds(&self) -> u32 {
         self.seeds

@@ -1,0 +1,94 @@
+//! What must hold between any two inputs: for simulations and tests, as it walks over everything.
+
+use super::conn::Stage;
+use super::{Engine, State};
+use crate::base::id::{ConnId, TorrentId};
+use crate::base::limits;
+use crate::base::time::Instant;
+use crate::swarm::Swarm;
+
+impl Engine {
+    /// The exchange of a torrent.
+    pub fn swarm(&self, torrent: TorrentId) -> Option<&Swarm> {
+        self.torrents.get(&torrent).map(|torrent| &torrent.swarm)
+    }
+
+    /// Bytes of control messages and promised blocks that wait to leave on `conn`.
+    pub fn unsent(&self, conn: ConnId) -> usize {
+        self.conn(conn).map_or(0, |conn| conn.outbox.len())
+    }
+
+    /// Compares what is counted with what can be counted anew, and with the limits.
+    ///
+    /// # Errors
+    /// What does not agree, in words.
+    pub fn audit(&self, now: Instant) -> Result<(), String> {
+        let stages = || self.conns.iter().map(|(_, (_, conn))| &conn.stage);
+        let dialling = stages().filter(|s| matches!(s, Stage::Dialling(_))).count();
+        if dialling != self.dialling as usize || self.dialling > limits::HALF_OPEN_MAX {
+            return Err(format!(
+                "{dialling} half-open connections, counted {}, limit {}",
+                self.dialling,
+                limits::HALF_OPEN_MAX
+            ));
+        }
+        let undecided = stages()
+            .filter(|s| matches!(s, Stage::Undecided(_)))
+            .count();
+        if undecided != self.undecided as usize || self.undecided > limits::UNDECIDED_MAX {
+            return Err(format!(
+                "{undecided} undecided streams, counted {}",
+                self.undecided
+            ));
+        }
+        if self.conns.len() > self.config.conns_max as usize + limits::HALF_OPEN_MAX as usize {
+            return Err(format!("{} connections", self.conns.len()));
+        }
+        self.audit_conns(now)?;
+        for torrent in self.torrents.values() {
+            torrent.swarm.audit()?;
+            let is_asking = torrent
+                .swarm
+                .peers()
+                .any(|(_, peer)| peer.open_requests() > 0);
+            if torrent.state == State::Seeding && is_asking {
+                return Err("a seed asks for blocks".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn audit_conns(&self, now: Instant) -> Result<(), String> {
+        for (_, (_, conn)) in &self.conns {
+            let silent = now - conn.last_in;
+            if silent > limits::IDLE_TIMEOUT + limits::KEEPALIVE_INTERVAL {
+                return Err(format!("{} was silent for {silent:?}", conn.remote));
+            }
+            if conn.outbox.len() > OUTBOX_LEN_MAX {
+                return Err(format!("{} B wait for {}", conn.outbox.len(), conn.remote));
+            }
+            if let Stage::Exchange(exchange) = &conn.stage {
+                let swarm = self.swarm(exchange.torrent);
+                let is_there = swarm.is_some_and(|s| s.peers().any(|(key, _)| key == exchange.key));
+                if !is_there {
+                    return Err(format!("{} has no place in its swarm", conn.remote));
+                }
+            }
+        }
+        let exchanging = self
+            .conns
+            .iter()
+            .filter(|(_, (_, c))| c.exchange().is_some());
+        let peers: usize = self.torrents.values().map(|t| t.swarm.peer_count()).sum();
+        let exchanging = exchanging.count();
+        if exchanging != peers {
+            return Err(format!("{peers} peers on {exchanging} connections"));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that may wait for one peer: a full queue of refusals or requests and a plan of payload.
+const OUTBOX_LEN_MAX: usize = 17 * 2 * limits::REQUESTS_IN_CLOSE as usize
+    + super::PLAN_LEN
+    + limits::MESSAGE_LEN_MAX as usize;

@@ -1,0 +1,347 @@
+//! What must hold after every step, in one place.
+//!
+//! The judges see what the world sees: bytes that leave and arrive ([`Tap`]), stores, verdicts,
+//! reports. From these they keep books of their own ([`stream`], [`pieces`]) and compare; what
+//! engines say of themselves ([`Engine::audit`]) is asked as well, but never believed alone.
+//!
+//! | judge | finds |
+//! |---|---|
+//! | `have` | a piece claimed twice to the same peer |
+//! | `claim` | a piece claimed, or asked to be served, that was not hashed right |
+//! | `choke` | payload for a peer that is choked |
+//! | `unasked` | payload that was not asked for |
+//! | `payload` | wrong bytes from an honest host |
+//! | `request` | a request for what we have, for what the peer lacks, while choked, or twice |
+//! | `lost request` | a block that counts as asked for and is not, on the wire |
+//! | `store` | a byte outside of what was asked of this peer |
+//! | `writer` | two writers of a block, a complete block written again |
+//! | `holders` | a peer's pieces as the engine counts them are not those that it was told of |
+//! | `audit` | whatever the engine itself counts wrong, and limits exceeded |
+//! | `slots` | more peers unchoked than there are slots |
+//! | `bytes` | bytes sent are not those delivered, lost and under way |
+//! | `ban` | an honest peer banned |
+//! | `end` | an honest leecher that could have everything has not |
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::HostId;
+use super::net::{Chunk, Ledger, Network, Side, StreamId};
+use super::spec::{Judged, Payload};
+use super::tap::Tap;
+use crate::base::id::ConnId;
+use crate::base::slot::Slot;
+use crate::base::time::Instant;
+use crate::base::verdict::Verdict;
+use crate::engine::{Engine, StorageAction};
+use crate::meta::metainfo::Metainfo;
+use crate::storage::Event;
+use crate::swarm::choker;
+
+mod pieces;
+mod stream;
+
+use pieces::Pieces;
+use stream::Talk;
+
+/// A rule was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Which judge says so.
+    pub judge: &'static str,
+    /// Whose fault it is.
+    pub host: Option<HostId>,
+    /// What it is.
+    pub text: String,
+}
+
+/// A run that broke a rule.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What was broken.
+    pub fault: Fault,
+    /// The seed of the run.
+    pub rng_seed: u64,
+    /// Virtual time.
+    pub at: Instant,
+    /// Events until then.
+    pub steps: u64,
+    /// The last of them, in words.
+    pub last: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault { judge, host, text } = &self.fault;
+        for line in &self.last {
+            writeln!(f, "  {line}")?;
+        }
+        write!(
+            f,
+            "judge \"{judge}\" at {} after {} steps",
+            self.at, self.steps
+        )?;
+        if let Some(HostId(host)) = host {
+            write!(f, ", host {host}")?;
+        }
+        write!(f, ": {text} (seed {})", self.rng_seed)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// All judges and their books.
+pub(super) struct Judges {
+    judged: Judged,
+    meta: Arc<Metainfo>,
+    payload: Payload,
+    fault: Option<Fault>,
+    talks: BTreeMap<StreamId, Both>,
+    hosts: BTreeMap<HostId, Pieces>,
+    next_audit: u64,
+}
+
+/// The two ends of a stream, as far as they are judged, and what was read in each direction.
+struct Both {
+    hosts: [HostId; 2],
+    /// What each end has said and heard.
+    talks: [Talk; 2],
+    /// Reads what leaves towards each end, and what arrives there.
+    leaving: [Tap; 2],
+    arriving: [Tap; 2],
+}
+
+impl Judges {
+    pub fn new(judged: Judged, meta: Arc<Metainfo>, payload: Payload) -> Self {
+        Self {
+            judged,
+            meta,
+            payload,
+            fault: None,
+            talks: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            next_audit: AUDIT_INTERVAL,
+        }
+    }
+
+    fn is_strict(&self) -> bool {
+        self.judged == Judged::Strictly && self.fault.is_none()
+    }
+
+    fn blame(&mut self, judge: &'static str, host: Option<HostId>, text: String) {
+        self.fault.get_or_insert(Fault { judge, host, text });
+    }
+
+    /// The first fault, if any was found.
+    pub fn take_fault(&mut self) -> Option<Fault> {
+        self.fault.take()
+    }
+
+    /// Whether it is time for what is costly.
+    pub fn wants_audit(&mut self, steps: u64) -> bool {
+        if !self.is_strict() || steps < self.next_audit {
+            return false;
+        }
+        self.next_audit = steps + AUDIT_INTERVAL;
+        true
+    }
+
+    /// An engine begins on a host.
+    pub fn started(&mut self, host: HostId) {
+        let count = self.meta.geometry().piece_count();
+        self.hosts.insert(host, Pieces::new(count));
+    }
+
+    /// It ends.
+    pub fn stopped(&mut self, host: HostId) {
+        self.hosts.remove(&host);
+        for both in self.talks.values_mut() {
+            for (of, talk) in both.hosts.iter().zip(&mut both.talks) {
+                talk.is_judged &= *of != host;
+            }
+        }
+    }
+
+    /// A stream is established.
+    pub fn opened(&mut self, stream: StreamId, acceptor: HostId, dialler: HostId) {
+        if !self.is_strict() {
+            return;
+        }
+        let count = self.meta.geometry().piece_count();
+        let talk = |host| Talk::new(self.hosts.contains_key(&host), count);
+        let both = Both {
+            talks: [talk(dialler), talk(acceptor)],
+            hosts: [dialler, acceptor],
+            leaving: Default::default(),
+            arriving: Default::default(),
+        };
+        self.talks.insert(stream, both);
+    }
+
+    /// A chunk leaves towards `side`.
+    pub fn sent(&mut self, stream: StreamId, side: Side, chunk: &Chunk, _now: Instant) {
+        if !self.is_strict() {
+            return;
+        }
+        let Some(both) = self.talks.get_mut(&stream) else {
+            return;
+        };
+        let speaker = side.other() as usize;
+        let host = both.hosts[speaker];
+        let talk = &mut both.talks[speaker];
+        let Some(pieces) = self.hosts.get(&host).filter(|_| talk.is_judged) else {
+            return;
+        };
+        let mut fault = None;
+        both.leaving[side as usize].read(chunk, |said| {
+            if fault.is_none() {
+                fault = talk.say(said, pieces, &self.meta, &self.payload).err();
+            }
+        });
+        if let Some((judge, text)) = fault {
+            self.blame(judge, Some(host), text);
+        }
+    }
+
+    /// A chunk arrives at `side`.
+    pub fn delivered(&mut self, stream: StreamId, side: Side, chunk: &Chunk, _now: Instant) {
+        if !self.is_strict() {
+            return;
+        }
+        if let Some(both) = self.talks.get_mut(&stream) {
+            let talk = &mut both.talks[side as usize];
+            if talk.is_judged {
+                both.arriving[side as usize].read(chunk, |said| talk.hear(said));
+            }
+        }
+    }
+
+    /// Payload that came on `stream` is stored.
+    pub fn stored(
+        &mut self,
+        host: HostId,
+        stream: StreamId,
+        slot: Slot,
+        _payload: &[u8],
+        _now: Instant,
+    ) {
+        if !self.is_strict() {
+            return;
+        }
+        let asked = self.talks.get(&stream).is_some_and(|both| {
+            let end = both.hosts.iter().position(|of| *of == host);
+            end.is_some_and(|end| both.talks[end].has_asked(slot))
+        });
+        if !asked {
+            let text = format!("{slot:?} is stored, it was not asked for on {stream:?}");
+            return self.blame("store", Some(host), text);
+        }
+        let Some(pieces) = self.hosts.get_mut(&host) else {
+            return;
+        };
+        if let Err(text) = pieces.write(Some(stream), slot, self.meta.geometry()) {
+            self.blame("writer", Some(host), text);
+        }
+    }
+
+    /// The engine asks storage for something.
+    pub fn asked_storage(&mut self, host: HostId, action: &StorageAction, _now: Instant) {
+        if !self.is_strict() {
+            return;
+        }
+        let Some(pieces) = self.hosts.get_mut(&host) else {
+            return;
+        };
+        if let StorageAction::Store { slot, .. } = action
+            && let Err(text) = pieces.write(None, *slot, self.meta.geometry())
+        {
+            self.blame("writer", Some(host), text);
+        }
+    }
+
+    /// Storage answers.
+    pub fn storage_said(&mut self, host: HostId, event: &Event, _now: Instant) {
+        if let Event::Checked { piece, verdict, .. } = event
+            && let Some(pieces) = self.hosts.get_mut(&host)
+        {
+            match verdict {
+                Verdict::Good { .. } => pieces.verified(*piece),
+                Verdict::Bad { .. } | Verdict::Missing => pieces.failed(*piece),
+            }
+        }
+    }
+
+    /// A host banned a peer; whether that one is honest.
+    pub fn banned(&mut self, host: HostId, remote: SocketAddr, is_honest: bool, _now: Instant) {
+        if is_honest {
+            self.blame(
+                "ban",
+                Some(host),
+                format!("{remote} is honest and was banned"),
+            );
+        }
+    }
+
+    /// An engine is asked about itself, and compared with what it has said.
+    pub fn audit(
+        &mut self,
+        host: HostId,
+        engine: &Engine,
+        clock: Instant,
+        streams: &[(ConnId, StreamId)],
+        network: &Network,
+    ) {
+        if let Err(text) = engine.audit(clock) {
+            return self.blame("audit", Some(host), text);
+        }
+        for torrent in engine.torrents() {
+            let Some(swarm) = engine.swarm(torrent) else {
+                continue;
+            };
+            let slots = swarm.peers().filter(|(_, peer)| !peer.choked).count();
+            if slots > choker::SLOTS_MAX + 1 {
+                return self.blame("slots", Some(host), format!("{slots} peers are unchoked"));
+            }
+            for (_, peer) in swarm.peers() {
+                let stream = streams.iter().find(|(conn, _)| *conn == peer.conn);
+                let Some(&(conn, stream)) = stream else {
+                    continue;
+                };
+                let Some(side) = network.side_of(stream, host, conn) else {
+                    continue;
+                };
+                let Some(both) = self.talks.get(&stream) else {
+                    continue;
+                };
+                let talk = &both.talks[side as usize];
+                if let Err((judge, text)) = talk.compare(peer, engine.unsent(conn) == 0) {
+                    return self.blame(judge, Some(host), text);
+                }
+            }
+        }
+    }
+
+    /// No byte is made or lost on the way.
+    pub fn conservation(&mut self, ledger: Ledger, in_flight: u64) {
+        let Ledger {
+            sent,
+            delivered,
+            lost,
+        } = ledger;
+        if sent != delivered + lost + in_flight {
+            let text =
+                format!("{sent} B sent, {delivered} delivered, {lost} lost, {in_flight} under way");
+            self.blame("bytes", None, text);
+        }
+    }
+
+    /// A leecher did not finish though it could.
+    pub fn unfinished(&mut self, host: HostId, text: String) {
+        self.blame("end", Some(host), text);
+    }
+}
+
+/// Events between two costly looks.
+const AUDIT_INTERVAL: u64 = 1000;

@@ -1,0 +1,141 @@
+//! What one host has of the torrent: pieces hashed right, and who writes the blocks of others.
+
+use std::collections::BTreeMap;
+
+use crate::base::bits::Bitfield;
+use crate::base::id::PieceIndex;
+use crate::base::limits::BLOCK_LEN;
+use crate::base::slot::Slot;
+use crate::meta::geometry::Geometry;
+use crate::sim::net::StreamId;
+
+/// A host's book.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    verified: Bitfield,
+    /// Blocks that are being written or are whole, of pieces that are not verified.
+    blocks: BTreeMap<(PieceIndex, u32), Block>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    writer: Option<StreamId>,
+    done: u32,
+}
+
+impl Pieces {
+    /// Nothing is there.
+    pub fn new(count: u32) -> Self {
+        Self {
+            verified: Bitfield::new(count),
+            blocks: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the piece was hashed right.
+    pub fn is_verified(&self, piece: PieceIndex) -> bool {
+        piece.0 < self.verified.len() && self.verified.has(piece.0)
+    }
+
+    /// The piece was hashed right.
+    pub fn verified(&mut self, piece: PieceIndex) {
+        self.verified.set(piece.0);
+        self.forget(piece);
+    }
+
+    /// The piece was hashed wrong: it is fetched again.
+    pub fn failed(&mut self, piece: PieceIndex) {
+        self.verified.clear(piece.0);
+        self.forget(piece);
+    }
+
+    fn forget(&mut self, piece: PieceIndex) {
+        let blocks = self.blocks.range((piece, 0)..=(piece, u32::MAX));
+        let keys: Vec<_> = blocks.map(|(&key, _)| key).collect();
+        for key in keys {
+            self.blocks.remove(&key);
+        }
+    }
+
+    /// Bytes are written: by the stream on which they come, or as a whole block (`None`).
+    pub fn write(
+        &mut self,
+        writer: Option<StreamId>,
+        slot: Slot,
+        geometry: &Geometry,
+    ) -> Result<(), String> {
+        if self.is_verified(slot.piece) {
+            return Err(format!("{slot:?} is written, the piece is verified"));
+        }
+        let index = slot.begin / BLOCK_LEN;
+        let len = geometry.block_len(slot.piece, index);
+        let done = slot.begin % BLOCK_LEN;
+        let begun = self.blocks.get(&(slot.piece, index)).copied();
+        if begun.is_some_and(|block| block.done == len) {
+            return Err(format!("{slot:?} is written, the block is whole"));
+        }
+        let goes_on = begun.is_some_and(|block| block.writer == writer && block.done == done);
+        if done != 0 && !goes_on {
+            return Err(format!(
+                "{slot:?} is written by {writer:?}, after {begun:?}"
+            ));
+        }
+        let block = Block {
+            writer,
+            done: done + slot.len,
+        };
+        self.blocks.insert((slot.piece, index), block);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::TorrentId;
+
+    fn slot(begin: u32, len: u32) -> Slot {
+        Slot {
+            torrent: TorrentId(0),
+            piece: PieceIndex(0),
+            begin,
+            len,
+        }
+    }
+
+    #[test]
+    fn a_block_has_one_writer_at_a_time_and_is_written_once() {
+        let geometry = Geometry::new(40_000, [(40_000, crate::meta::geometry::FileKind::Data)]);
+        let geometry = geometry.expect("a sound geometry");
+        let mut pieces = Pieces::new(1);
+        let (a, b) = (Some(StreamId(1)), Some(StreamId(2)));
+        assert!(pieces.write(a, slot(0, 100), &geometry).is_ok());
+        assert!(
+            pieces.write(b, slot(100, 100), &geometry).is_err(),
+            "two writers"
+        );
+        assert!(
+            pieces.write(b, slot(0, 100), &geometry).is_ok(),
+            "it takes over"
+        );
+        assert!(
+            pieces.write(a, slot(100, 100), &geometry).is_err(),
+            "deposed"
+        );
+        assert!(pieces.write(b, slot(100, 16_284), &geometry).is_ok());
+        assert!(
+            pieces.write(None, slot(0, 16_384), &geometry).is_err(),
+            "whole"
+        );
+        pieces.failed(PieceIndex(0));
+        assert!(
+            pieces.write(None, slot(0, 16_384), &geometry).is_ok(),
+            "again"
+        );
+        pieces.verified(PieceIndex(0));
+        assert!(
+            pieces.write(a, slot(16_384, 1), &geometry).is_err(),
+            "verified"
+        );
+    }
+}

@@ -1,0 +1,259 @@
+//! What one end of a stream has said and heard, and whether it may say more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::pieces::Pieces;
+use crate::base::bits::Bitfield;
+use crate::base::id::PieceIndex;
+use crate::base::limits::BLOCK_LEN;
+use crate::base::slot::Slot;
+use crate::meta::metainfo::Metainfo;
+use crate::sim::spec;
+use crate::sim::tap::{Payload, Said};
+use crate::swarm::Peer;
+use crate::wire::message::BlockRef;
+
+/// One end's book of a stream.
+#[derive(Debug)]
+pub(super) struct Talk {
+    /// This end runs an engine that is held to the rules.
+    pub is_judged: bool,
+    /// Both ends offered the fast extension, as far as they have spoken.
+    offered_fast: bool,
+    hears_fast: bool,
+    /// Pieces that it claimed, and that it was told of.
+    claimed: Bitfield,
+    told: Bitfield,
+    /// It chokes; it is choked.
+    chokes: bool,
+    is_choked: bool,
+    /// Pieces that it may be asked for all the same.
+    granted: BTreeSet<PieceIndex>,
+    /// Its requests that are open, and all that it ever made.
+    open: BTreeSet<BlockRef>,
+    asked: BTreeSet<BlockRef>,
+    /// Requests that it has heard and not answered.
+    owes: BTreeMap<BlockRef, u32>,
+    /// The block that it is sending.
+    sending: Option<BlockRef>,
+}
+
+type Broken = (&'static str, String);
+
+impl Talk {
+    /// Nothing was said.
+    pub fn new(is_judged: bool, pieces: u32) -> Self {
+        Self {
+            is_judged,
+            offered_fast: false,
+            hears_fast: false,
+            claimed: Bitfield::new(pieces),
+            told: Bitfield::new(pieces),
+            chokes: true,
+            is_choked: true,
+            granted: BTreeSet::new(),
+            open: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            owes: BTreeMap::new(),
+            sending: None,
+        }
+    }
+
+    fn fast(&self) -> bool {
+        self.offered_fast && self.hears_fast
+    }
+
+    /// This end says something.
+    pub fn say(
+        &mut self,
+        said: Said,
+        pieces: &Pieces,
+        meta: &Metainfo,
+        payload: &spec::Payload,
+    ) -> Result<(), Broken> {
+        match said {
+            Said::Handshake { fast } => self.offered_fast = fast,
+            Said::Have(piece) => {
+                if !pieces.is_verified(piece) {
+                    return Err(("claim", format!("claims piece {piece}, which it lacks")));
+                }
+                if !self.claimed.set(piece.0) {
+                    return Err(("have", format!("claims piece {piece} a second time")));
+                }
+            }
+            Said::Bitfield(bytes) => {
+                let all = Bitfield::from_bytes(&bytes, self.claimed.len());
+                let all = all.ok_or(("claim", "sends a bitfield of wrong length".to_owned()))?;
+                self.claim_all(all, pieces)?;
+            }
+            Said::HaveAll => self.claim_all(Bitfield::full(self.claimed.len()), pieces)?,
+            Said::Choke => {
+                self.chokes = true;
+                if !self.fast() {
+                    self.owes.clear();
+                }
+            }
+            Said::Unchoke => self.chokes = false,
+            Said::AllowedFast(piece) => {
+                self.granted.insert(piece);
+            }
+            Said::Request(block) => return self.ask(block),
+            Said::Cancel(block) => {
+                self.open.remove(&block);
+            }
+            Said::Reject(block) => self.answer(block),
+            Said::Block(block) => {
+                if !self.owes.contains_key(&block) {
+                    return Err(("unasked", format!("sends {block:?}, not asked for")));
+                }
+                if self.chokes && !self.granted.contains(&block.piece) {
+                    return Err(("choke", format!("sends {block:?} to a choked peer")));
+                }
+                self.answer(block);
+                self.sending = Some(block);
+            }
+            Said::Payload(part) => return self.check_payload(&part, meta, payload),
+            Said::Interested | Said::NotInterested | Said::HaveNone | Said::Other(_) => {}
+        }
+        Ok(())
+    }
+
+    fn claim_all(&mut self, all: Bitfield, pieces: &Pieces) -> Result<(), Broken> {
+        if let Some(piece) = all.ones().find(|&p| !pieces.is_verified(PieceIndex(p))) {
+            return Err(("claim", format!("claims piece {piece}, which it lacks")));
+        }
+        self.claimed = all;
+        Ok(())
+    }
+
+    fn ask(&mut self, block: BlockRef) -> Result<(), Broken> {
+        if !self.told.has(block.piece.0) {
+            return Err((
+                "request",
+                format!("asks for {block:?}, which the peer lacks"),
+            ));
+        }
+        self.asked.insert(block);
+        // A choke may have come since the engine decided: without BEP 6 that ends the request.
+        let is_void = self.is_choked && !self.fast();
+        if !is_void && !self.open.insert(block) {
+            return Err((
+                "request",
+                format!("asks for {block:?}, which is open already"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, block: BlockRef) {
+        if let Some(count) = self.owes.get_mut(&block) {
+            *count -= 1;
+            if *count == 0 {
+                self.owes.remove(&block);
+            }
+        }
+    }
+
+    /// Whether what it sends is what the torrent says.
+    fn check_payload(
+        &self,
+        part: &Payload,
+        meta: &Metainfo,
+        payload: &spec::Payload,
+    ) -> Result<(), Broken> {
+        let Some(block) = self.sending else {
+            return Ok(());
+        };
+        let is_right = match (part, payload) {
+            (Payload::Bytes(done, bytes), spec::Payload::Real(content)) => {
+                let first = meta.geometry().offset(block.piece, block.begin + done) as usize;
+                content[first..first + bytes.len()] == bytes[..]
+            }
+            (Payload::Bytes(_, bytes), spec::Payload::Tagged) => bytes.iter().all(|&b| b == 0),
+            (Payload::Tag(slot, is_right), _) => {
+                let end = block.begin + block.len;
+                *is_right && slot.piece == block.piece && slot.begin + slot.len <= end
+            }
+        };
+        if is_right {
+            Ok(())
+        } else {
+            Err(("payload", format!("sends wrong bytes of {block:?}")))
+        }
+    }
+
+    /// This end hears something.
+    pub fn hear(&mut self, said: Said) {
+        match said {
+            Said::Handshake { fast } => self.hears_fast = fast,
+            Said::Have(piece) if piece.0 < self.told.len() => {
+                self.told.set(piece.0);
+            }
+            Said::Bitfield(bytes) => {
+                if let Some(all) = Bitfield::from_bytes(&bytes, self.told.len()) {
+                    self.told = all;
+                }
+            }
+            Said::HaveAll => self.told = Bitfield::full(self.told.len()),
+            Said::Choke => {
+                self.is_choked = true;
+                if !self.fast() {
+                    self.open.clear();
+                }
+            }
+            Said::Unchoke => self.is_choked = false,
+            Said::Request(block) => *self.owes.entry(block).or_default() += 1,
+            Said::Reject(block) | Said::Block(block) => {
+                self.open.remove(&block);
+            }
+            Said::Have(_)
+            | Said::AllowedFast(_)
+            | Said::Cancel(_)
+            | Said::Payload(_)
+            | Said::Interested
+            | Said::NotInterested
+            | Said::HaveNone
+            | Said::Other(_) => {}
+        }
+    }
+
+    /// Whether all of `slot` lies in a block that was asked for here.
+    pub fn has_asked(&self, slot: Slot) -> bool {
+        let begin = slot.begin - slot.begin % BLOCK_LEN;
+        let from = BlockRef {
+            piece: slot.piece,
+            begin,
+            len: 0,
+        };
+        let found = self.asked.range(from..).next();
+        found.is_some_and(|block| {
+            let end = u64::from(slot.begin) + u64::from(slot.len);
+            block.piece == slot.piece
+                && block.begin == begin
+                && end <= u64::from(begin) + u64::from(block.len)
+        })
+    }
+
+    /// Compares the engine's books of this peer with these; `all_said` if nothing of what the
+    /// engine has decided to say is still on its way to the stream.
+    pub fn compare(&self, peer: &Peer, all_said: bool) -> Result<(), Broken> {
+        if !self.is_judged {
+            return Ok(());
+        }
+        let remote = peer.origin.remote;
+        if peer.have != self.told {
+            let (counted, told) = (peer.have.count_ones(), self.told.count_ones());
+            let text = format!("{remote} claimed {told} pieces, the engine knows {counted}");
+            return Err(("holders", text));
+        }
+        if peer.chokes_us != self.is_choked {
+            let text = format!("{remote} chokes us: {}, noted otherwise", self.is_choked);
+            return Err(("audit", text));
+        }
+        if all_said && let Some(block) = peer.requested().find(|b| !self.open.contains(b)) {
+            let text = format!("waits for {block:?} of {remote}, which is not asked for");
+            return Err(("lost request", text));
+        }
+        Ok(())
+    }
+}

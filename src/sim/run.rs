@@ -1,0 +1,619 @@
+//! One event after the other, and what engines and actors want done.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::actor::{Deed, Input, open_line};
+use super::event::{Answer, Event};
+use super::host::{Node, host_at, tell};
+use super::judge::Failure;
+use super::net::{Chunk, Part, Resumed, Sent, Side, StreamId};
+use super::store::{RIGHT, WRONG};
+use super::{HostId, World};
+use crate::base::id::ConnId;
+use crate::base::time::Instant;
+use crate::engine::{Action, Report};
+
+impl World {
+    /// Lets the next event happen.
+    pub(super) fn next_event(&mut self) {
+        let Some((at, event)) = self.events.pop() else {
+            return;
+        };
+        self.now = at;
+        let host = self.host_of(&event);
+        let still_until = self.hosts[host.0 as usize].still_until;
+        if still_until > at {
+            return self.events.push(still_until, event);
+        }
+        self.trace.step(at, event.words());
+        self.step(event);
+    }
+
+    fn host_of(&self, event: &Event) -> HostId {
+        match *event {
+            Event::Arrive(stream) => self.network.host_of(stream, Side::Acceptor),
+            Event::Established(stream) => self.network.host_of(stream, Side::Dialler),
+            Event::Deliver(stream, side)
+            | Event::Ended(stream, side)
+            | Event::Reset(stream, side) => self.network.host_of(stream, side),
+            Event::Refused(host, _)
+            | Event::LineFree(host)
+            | Event::Timer(host)
+            | Event::Disk(host, ..)
+            | Event::Resolved(host, ..) => host,
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        match event {
+            Event::Arrive(stream) => self.arrive(stream),
+            Event::Established(stream) => self.established(stream),
+            Event::Refused(host, conn) => self.lost(host, conn, "connection refused"),
+            Event::Deliver(stream, side) => self.deliver(stream, side),
+            Event::Ended(stream, side) => self.ended(stream, side),
+            Event::Reset(stream, side) => {
+                if let Some((host, conn)) = self.network.end_of(stream, side) {
+                    self.network.shut(stream, side, self.now);
+                    self.lost(host, conn, "connection reset");
+                }
+            }
+            Event::LineFree(host) => {
+                self.hosts[host.0 as usize].awaits_line = false;
+                self.pump(host);
+            }
+            Event::Timer(host) => self.timer(host),
+            Event::Disk(id, life, done) => {
+                let host = &mut self.hosts[id.0 as usize];
+                if let Node::Peer(peer) = &mut host.node
+                    && host.life == life
+                {
+                    peer.store.job_done(*done);
+                    self.attend(id);
+                }
+            }
+            Event::Resolved(id, life, answer) => {
+                let host = &mut self.hosts[id.0 as usize];
+                let now = host.clock(self.now);
+                if let Node::Peer(peer) = &mut host.node
+                    && host.life == life
+                    && let Some(engine) = &mut peer.engine
+                {
+                    engine.resolved(answer.lookup, answer.addresses, now);
+                    self.attend(id);
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, stream: StreamId) {
+        let id = self.network.host_of(stream, Side::Acceptor);
+        let Some((dialler, dialled)) = self.network.end_of(stream, Side::Dialler) else {
+            return; // let go already
+        };
+        if !self.network.lines.is_up(id) || !self.network.lines.is_open(dialler, id) {
+            return; // nobody answers: the dialler's patience ends it
+        }
+        let from = self.network.dialler_address(stream);
+        let host = &mut self.hosts[id.0 as usize];
+        let (now, local) = (host.clock(self.now), host.addr);
+        let conn = match &mut host.node {
+            Node::Peer(peer) => match &mut peer.engine {
+                Some(engine) if peer.spec.is_reachable => engine.accepted(from, local, now),
+                _ => return,
+            },
+            Node::Actor(stage) => Some(open_line(&mut stage.conns)),
+        };
+        self.inputs += 1;
+        let back = self.now + self.network.lines.delay(id, dialler);
+        match conn {
+            Some(conn) => {
+                self.hosts[id.0 as usize].hold(conn, stream);
+                self.network.accept(stream, conn);
+                self.judges.opened(stream, id, dialler);
+                self.events.push(back, Event::Established(stream));
+                self.act_on(id, Input::Accepted { conn, from });
+            }
+            None => self.events.push(back, Event::Refused(dialler, dialled)),
+        }
+        self.attend(id);
+    }
+
+    fn established(&mut self, stream: StreamId) {
+        let Some((id, conn)) = self.network.end_of(stream, Side::Dialler) else {
+            return;
+        };
+        let host = &mut self.hosts[id.0 as usize];
+        let (now, local) = (host.clock(self.now), host.addr);
+        if let Node::Peer(peer) = &mut host.node
+            && let Some(engine) = &mut peer.engine
+        {
+            self.inputs += 1;
+            engine.connected(conn, local, now);
+        }
+        self.act_on(id, Input::Connected { conn });
+        self.attend(id);
+    }
+
+    /// A stream of a host is gone without a proper end.
+    fn lost(&mut self, id: HostId, conn: ConnId, why: &str) {
+        let host = &mut self.hosts[id.0 as usize];
+        let now = host.clock(self.now);
+        if host.let_go(conn).is_none() {
+            return; // it has let go of it itself
+        }
+        if let Node::Peer(peer) = &mut host.node
+            && let Some(engine) = &mut peer.engine
+        {
+            self.inputs += 1;
+            engine.closed(conn, why, now);
+        }
+        self.actor_lost(id, conn);
+        self.attend(id);
+    }
+
+    fn ended(&mut self, stream: StreamId, side: Side) {
+        let Some((id, conn)) = self.network.end_of(stream, side) else {
+            return;
+        };
+        let host = &mut self.hosts[id.0 as usize];
+        let now = host.clock(self.now);
+        match &mut host.node {
+            Node::Peer(peer) => {
+                if let Some(engine) = &mut peer.engine {
+                    self.inputs += 1;
+                    engine.end_of_stream(conn, now);
+                }
+                self.attend(id);
+                // Whoever does not close at the end of a stream is left with one that is gone.
+                if self.network.end_of(stream, side) == Some((id, conn)) {
+                    self.network.shut(stream, side, self.now);
+                    self.lost(id, conn, "closed by the other side");
+                }
+            }
+            Node::Actor(_) => {
+                host.let_go(conn);
+                self.network.shut(stream, side, self.now);
+                self.actor_lost(id, conn);
+            }
+        }
+    }
+
+    fn actor_lost(&mut self, id: HostId, conn: ConnId) {
+        if let Node::Actor(stage) = &mut self.hosts[id.0 as usize].node
+            && let Some(line) = stage.conns.get_mut(conn.index as usize)
+        {
+            *line = None;
+            self.act_on(id, Input::Ended { conn });
+        }
+    }
+
+    fn timer(&mut self, id: HostId) {
+        let host = &mut self.hosts[id.0 as usize];
+        if host.timer > self.now {
+            return; // that one stands for another
+        }
+        host.timer = Instant::NEVER;
+        let now = host.clock(self.now);
+        match &mut host.node {
+            Node::Peer(peer) => {
+                if let Some(engine) = &mut peer.engine {
+                    self.inputs += 1;
+                    engine.timers_fired(now);
+                }
+                self.attend(id);
+            }
+            Node::Actor(stage) => {
+                stage.wake_at = Instant::NEVER;
+                self.act_on(id, Input::Timer);
+            }
+        }
+    }
+
+    /// Hands the bytes at the front of a stream to its other end.
+    fn deliver(&mut self, stream: StreamId, side: Side) {
+        let Some((chunk, awaits_room)) = self.network.take(stream, side) else {
+            return; // that end was gone when they came
+        };
+        let Some((id, conn)) = self.network.end_of(stream, side) else {
+            return self.network.recycle(chunk);
+        };
+        self.trace.bytes(&chunk.bytes);
+        self.judges.delivered(stream, side, &chunk, self.now);
+        self.hand_over(id, conn, stream, &chunk);
+        self.network.recycle(chunk);
+        self.attend(id);
+        if awaits_room && let Some((sender, conn)) = self.network.end_of(stream, side.other()) {
+            self.hosts[sender.0 as usize].queue(conn);
+            self.pump(sender);
+        }
+    }
+
+    fn hand_over(&mut self, id: HostId, conn: ConnId, stream: StreamId, chunk: &Chunk) {
+        let mut rest = &chunk.bytes[..];
+        for &part in &chunk.parts {
+            match part {
+                Part::Bytes(len) => {
+                    let (bytes, after) = rest.split_at(len);
+                    rest = after;
+                    self.receive(id, conn, stream, bytes);
+                }
+                Part::Tag(slot, is_right) => {
+                    let all = if is_right { &RIGHT } else { &WRONG };
+                    self.receive(id, conn, stream, &all[..slot.len as usize]);
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, id: HostId, conn: ConnId, stream: StreamId, mut bytes: &[u8]) {
+        let host = &mut self.hosts[id.0 as usize];
+        let now = host.clock(self.now);
+        let Node::Peer(peer) = &mut host.node else {
+            return self.act_on(id, Input::Received { conn, bytes });
+        };
+        let Some(engine) = &mut peer.engine else {
+            return;
+        };
+        while !bytes.is_empty() {
+            self.inputs += 1;
+            let taken = engine.received(conn, bytes, now);
+            if let Some(slot) = taken.store {
+                let payload = &bytes[taken.used - slot.len as usize..taken.used];
+                self.judges.stored(id, stream, slot, payload, self.now);
+                peer.store.store(slot, payload);
+            }
+            bytes = &bytes[taken.used..];
+        }
+    }
+
+    /// Does all that a host wants done at this moment.
+    pub(super) fn attend(&mut self, id: HostId) {
+        loop {
+            let mut idle = true;
+            while let Some(action) = self.next_action(id) {
+                idle = false;
+                self.act(id, action);
+            }
+            let host = &mut self.hosts[id.0 as usize];
+            let (now, life) = (self.now, host.life);
+            let Node::Peer(peer) = &mut host.node else {
+                break;
+            };
+            peer.store.start_jobs(now, |done, at| {
+                self.events.push(at, Event::Disk(id, life, Box::new(done)));
+            });
+            idle &= !peer.store.work();
+            while let Some(event) = self.next_storage_event(id) {
+                idle = false;
+                self.judges.storage_said(id, &event, now);
+                self.storage_said(id, event);
+            }
+            if idle {
+                break;
+            }
+        }
+        self.pump(id);
+        self.arm(id);
+    }
+
+    fn next_storage_event(&mut self, id: HostId) -> Option<crate::storage::Event> {
+        match &mut self.hosts[id.0 as usize].node {
+            Node::Peer(peer) => peer.store.poll_event(),
+            Node::Actor(_) => None,
+        }
+    }
+
+    fn storage_said(&mut self, id: HostId, event: crate::storage::Event) {
+        let host = &mut self.hosts[id.0 as usize];
+        let clock = host.clock(self.now);
+        let Node::Peer(peer) = &mut host.node else {
+            return;
+        };
+        if matches!(event, crate::storage::Event::Readable) {
+            for conn in std::mem::take(&mut peer.waiting) {
+                host.queue(conn);
+            }
+        } else if let Some(engine) = &mut peer.engine {
+            self.inputs += 1;
+            tell(engine, event, clock);
+        }
+    }
+
+    fn next_action(&mut self, id: HostId) -> Option<Action> {
+        match &mut self.hosts[id.0 as usize].node {
+            Node::Peer(peer) => peer.engine.as_mut()?.poll_action(),
+            Node::Actor(_) => None,
+        }
+    }
+
+    /// Makes sure that the host's next deadline is an event.
+    fn arm(&mut self, id: HostId) {
+        let host = &mut self.hosts[id.0 as usize];
+        let at = match &host.node {
+            Node::Peer(peer) => peer.engine.as_ref().and_then(|e| e.next_deadline()),
+            Node::Actor(stage) => Some(stage.wake_at).filter(|&at| at < Instant::NEVER),
+        };
+        let Some(at) = at else { return };
+        let skew = host.skew.as_micros() as u64;
+        let at = Instant::from_micros(at.as_micros().saturating_sub(skew));
+        let at = at.max(self.now + Duration::from_micros(1));
+        if at < host.timer {
+            host.timer = at;
+            self.events.push(at, Event::Timer(id));
+        }
+    }
+
+    fn act(&mut self, id: HostId, action: Action) {
+        match action {
+            Action::Connect { conn, remote } => self.connect(id, conn, remote),
+            Action::Close { conn } => self.close(id, conn),
+            Action::Flush { conn } => self.hosts[id.0 as usize].queue(conn),
+            Action::Resolve { lookup, host, port } => {
+                let addresses = match (host.parse::<IpAddr>(), self.names.get(&host)) {
+                    (Ok(ip), _) => Ok(vec![SocketAddr::new(ip, port)]),
+                    (Err(_), Some(known)) => Ok(known
+                        .iter()
+                        .map(|known| SocketAddr::new(known.ip(), port))
+                        .collect()),
+                    (Err(_), None) => Err(format!("no host is called {host}")),
+                };
+                let answer = Box::new(Answer { lookup, addresses });
+                let life = self.hosts[id.0 as usize].life;
+                self.events
+                    .push(self.now + RESOLVER_TIME, Event::Resolved(id, life, answer));
+            }
+            Action::Storage(action) => {
+                self.judges.asked_storage(id, &action, self.now);
+                if let Node::Peer(peer) = &mut self.hosts[id.0 as usize].node {
+                    peer.store.apply(action);
+                }
+            }
+            Action::Report(report) => {
+                if let Report::PeerBanned { remote, .. } = &report {
+                    let banned = self.honest_at(*remote);
+                    self.judges.banned(id, *remote, banned, self.now);
+                }
+                self.hosts[id.0 as usize].reports.push(report);
+            }
+        }
+    }
+
+    /// Whether an honest host has this address, whatever the port.
+    fn honest_at(&self, remote: SocketAddr) -> bool {
+        let listens = SocketAddr::new(remote.ip(), self.hosts[0].addr.port());
+        let host = host_at(listens).and_then(|host| self.hosts.get(host.0 as usize));
+        match host.map(|host| &host.node) {
+            Some(Node::Peer(_)) => true,
+            Some(Node::Actor(stage)) => stage.actor.is_honest(),
+            None => false,
+        }
+    }
+
+    fn connect(&mut self, id: HostId, conn: ConnId, remote: SocketAddr) {
+        let known = host_at(remote).filter(|host| (host.0 as usize) < self.hosts.len());
+        let Some(to) = known.filter(|&to| to != id || self.hosts.len() > 1) else {
+            let host = &mut self.hosts[id.0 as usize];
+            host.hold(conn, NO_STREAM);
+            return self
+                .events
+                .push(self.now + UNREACHABLE_TIME, Event::Refused(id, conn));
+        };
+        let from = self.hosts[id.0 as usize].addr;
+        let stream = self.network.open(id, conn, to, from);
+        self.hosts[id.0 as usize].hold(conn, stream);
+        let at = self.now + self.network.lines.delay(id, to);
+        if !self.network.lines.is_open(id, to) {
+            return; // nobody hears of it: the dialler's patience ends it
+        }
+        self.events.push(at, Event::Arrive(stream));
+    }
+
+    fn close(&mut self, id: HostId, conn: ConnId) {
+        if let Some(stream) = self.hosts[id.0 as usize].let_go(conn)
+            && stream != NO_STREAM
+            && let Some(side) = self.network.side_of(stream, id, conn)
+        {
+            self.end_stream(stream, side);
+        }
+    }
+
+    pub(super) fn end_stream(&mut self, stream: StreamId, side: Side) {
+        if let Some(at) = self.network.shut(stream, side, self.now) {
+            self.events.push(at, Event::Ended(stream, side.other()));
+        }
+    }
+
+    /// Ways were opened.
+    pub(super) fn resume(&mut self) {
+        for resumed in self.network.resume(self.now) {
+            match resumed {
+                Resumed::Chunk(stream, side, at) => {
+                    self.events.push(at, Event::Deliver(stream, side));
+                }
+                Resumed::End(stream, side, at) => self.events.push(at, Event::Ended(stream, side)),
+            }
+        }
+    }
+
+    /// Lets the connections of a host write, each in its turn, while its line is free.
+    pub(super) fn pump(&mut self, id: HostId) {
+        loop {
+            let host = &mut self.hosts[id.0 as usize];
+            if host.ring.is_empty() || host.awaits_line {
+                return;
+            }
+            let free_at = self.network.lines.free_at(id);
+            if free_at > self.now {
+                host.awaits_line = true;
+                return self.events.push(free_at, Event::LineFree(id));
+            }
+            let Some(conn) = host.ring.pop_front() else {
+                return;
+            };
+            if let Some(held) = host.held(conn) {
+                held.queued = false;
+                let stream = held.stream;
+                self.write(id, conn, stream);
+            }
+        }
+    }
+
+    /// Moves one chunk of what a connection wants to write into its stream.
+    fn write(&mut self, id: HostId, conn: ConnId, stream: StreamId) {
+        if stream == NO_STREAM {
+            return;
+        }
+        let Some(side) = self.network.side_of(stream, id, conn).map(Side::other) else {
+            return;
+        };
+        let room = self.network.room(stream, side).min(self.turn_len(id));
+        if room == 0 {
+            return; // the stream says when there is room again
+        }
+        let mut chunk = self.network.chunk();
+        let has_more = self.fill_chunk(id, conn, room, &mut chunk);
+        if chunk.len == 0 {
+            self.network.recycle(chunk);
+            return self.finish(id, conn);
+        }
+        self.judges.sent(stream, side, &chunk, self.now);
+        match self.network.send(stream, side, chunk, self.now) {
+            Sent::Arrives(at) => self.events.push(at, Event::Deliver(stream, side)),
+            Sent::Parked | Sent::Lost(None) => {}
+            Sent::Lost(Some(at)) => self.events.push(at, Event::Reset(stream, side.other())),
+        }
+        if has_more {
+            self.hosts[id.0 as usize].queue(conn);
+        }
+    }
+
+    /// Closes the stream of an actor that has sent all that it wanted to.
+    fn finish(&mut self, id: HostId, conn: ConnId) {
+        if let Node::Actor(stage) = &mut self.hosts[id.0 as usize].node
+            && let Some(line) = stage.conns.get_mut(conn.index as usize)
+            && line.as_ref().is_some_and(|line| line.is_closing)
+        {
+            *line = None;
+            self.close(id, conn);
+        }
+    }
+
+    /// Bytes that a connection sends in its turn on the line.
+    fn turn_len(&self, id: HostId) -> usize {
+        let rate = self.network.lines.link(id).up_bytes_s;
+        (rate / 10_000).clamp(TURN_LEN_MIN, TURN_LEN_MAX) as usize
+    }
+
+    /// Fills a chunk with what a connection wants to write; whether it may have more.
+    fn fill_chunk(&mut self, id: HostId, conn: ConnId, room: usize, chunk: &mut Chunk) -> bool {
+        let host = &mut self.hosts[id.0 as usize];
+        let now = host.clock(self.now);
+        match &mut host.node {
+            Node::Peer(peer) => {
+                let Some(engine) = &mut peer.engine else {
+                    return false;
+                };
+                self.plan.clear();
+                engine.write_plan(conn, room, &mut self.plan);
+                if self.plan.is_empty() {
+                    return false;
+                }
+                if !peer.store.lend(&self.plan, room, chunk) {
+                    peer.waiting.push(conn);
+                    return false;
+                }
+                self.inputs += 1;
+                engine.sent(conn, chunk.len, now);
+                self.plan.len > chunk.len || self.plan.len >= room
+            }
+            Node::Actor(stage) => {
+                let Some(Some(line)) = stage.conns.get_mut(conn.index as usize) else {
+                    return false;
+                };
+                let len = room.min(line.out.len());
+                let (front, back) = line.out.as_slices();
+                let first = len.min(front.len());
+                chunk.push_bytes(&front[..first]);
+                chunk.push_bytes(&back[..len - first]);
+                line.out.drain(..len);
+                !line.out.is_empty() || line.is_closing
+            }
+        }
+    }
+
+    /// Lets an actor act, and does what it wants done.
+    pub(super) fn act_on(&mut self, id: HostId, input: Input<'_>) {
+        let host = &mut self.hosts[id.0 as usize];
+        let (addr, now) = (host.addr, host.clock(self.now));
+        let Node::Actor(stage) = &mut host.node else {
+            return;
+        };
+        stage.handle(input, addr, now);
+        while let Some(deed) = self.next_deed(id) {
+            match deed {
+                Deed::Connect(conn, remote) => self.connect(id, conn, remote),
+                Deed::Write(conn) => self.hosts[id.0 as usize].queue(conn),
+                Deed::Close(conn) => {
+                    if let Node::Actor(stage) = &mut self.hosts[id.0 as usize].node
+                        && let Some(line) = stage.conns.get_mut(conn.index as usize)
+                    {
+                        *line = None;
+                    }
+                    self.close(id, conn);
+                }
+            }
+        }
+        self.pump(id);
+        self.arm(id);
+    }
+
+    fn next_deed(&mut self, id: HostId) -> Option<Deed> {
+        match &mut self.hosts[id.0 as usize].node {
+            Node::Peer(_) => None,
+            Node::Actor(stage) => stage.deeds.pop_front(),
+        }
+    }
+
+    /// Stops the run if a judge found fault.
+    pub(super) fn settle_judges(&mut self) -> Result<(), Box<Failure>> {
+        if self.judges.wants_audit(self.trace.steps()) {
+            self.audit_all();
+        }
+        match self.judges.take_fault() {
+            None => Ok(()),
+            Some(fault) => Err(Box::new(Failure {
+                fault,
+                rng_seed: self.rng_seed,
+                at: self.now,
+                steps: self.trace.steps(),
+                last: self.trace.last(),
+            })),
+        }
+    }
+
+    /// The costly judges: every engine audits itself, and is compared with what it has said.
+    pub(super) fn audit_all(&mut self) {
+        let now = self.now;
+        for (index, host) in self.hosts.iter().enumerate() {
+            let id = HostId(index as u32);
+            if let Some(engine) = host.engine() {
+                let streams = host.streams();
+                self.judges
+                    .audit(id, engine, host.clock(now), &streams, &self.network);
+            }
+        }
+        self.judges
+            .conservation(self.network.ledger(), self.network.in_flight());
+    }
+}
+
+/// Stands for a stream to nowhere.
+pub(super) const NO_STREAM: StreamId = StreamId(u32::MAX);
+/// How long the resolver takes.
+const RESOLVER_TIME: Duration = Duration::from_millis(2);
+/// How long it takes to hear that nobody has an address.
+const UNREACHABLE_TIME: Duration = Duration::from_millis(3);
+/// Bytes that a connection sends in its turn: what its line carries in 0.1 ms, in these bounds.
+const TURN_LEN_MIN: u64 = 16 * 1024 + 13;
+const TURN_LEN_MAX: u64 = 128 * 1024;

@@ -1,0 +1,152 @@
+//! What must hold between any two events: for simulations and tests, as it walks over everything.
+
+use std::collections::BTreeMap;
+
+use super::Swarm;
+use super::peer::Reception;
+use super::picker::BlockState;
+use crate::base::id::PieceIndex;
+use crate::base::limits;
+use crate::wire::message::BlockRef;
+
+impl Swarm {
+    /// Compares what is counted with what can be counted anew.
+    ///
+    /// # Errors
+    /// What does not agree, in words.
+    pub fn audit(&self) -> Result<(), String> {
+        self.picker
+            .audit(self.peers.iter().map(|(_, peer)| &peer.have))?;
+        if self.picker.ours() != &self.ours {
+            return Err("the picker has other pieces than the swarm".to_owned());
+        }
+        self.audit_peers()?;
+        self.audit_requests()?;
+        self.audit_alone()?;
+        let aside = |reception: &Reception| matches!(reception, Reception::Aside(_));
+        let incoming = || self.peers.iter().filter_map(|(_, p)| p.incoming.as_ref());
+        let asides = incoming().filter(|i| aside(&i.reception)).count();
+        if asides != self.aside_count {
+            return Err(format!(
+                "{asides} blocks collected aside, counted {}",
+                self.aside_count
+            ));
+        }
+        let writing = |block: &BlockRef| {
+            let is_it = |i: &&super::peer::Incoming| {
+                i.block == *block && matches!(i.reception, Reception::Write)
+            };
+            incoming().filter(is_it).count()
+        };
+        match self.writers.keys().find(|block| writing(block) != 1) {
+            Some(block) => Err(format!("{block:?} has {} writers", writing(block))),
+            None => Ok(()),
+        }
+    }
+
+    fn audit_peers(&self) -> Result<(), String> {
+        for (_, peer) in &self.peers {
+            let remote = peer.origin.remote;
+            let offers = peer.have.ones().filter(|&p| !self.ours.has(p)).count();
+            if offers != peer.offers as usize {
+                return Err(format!(
+                    "{remote} offers {offers} pieces, counted {}",
+                    peer.offers
+                ));
+            }
+            if peer.requests.len() > limits::REQUESTS_OUT_MAX as usize {
+                return Err(format!(
+                    "{} requests open with {remote}",
+                    peer.requests.len()
+                ));
+            }
+            if peer.uploads.len() > limits::REQUESTS_IN_MAX as usize {
+                return Err(format!(
+                    "{} requests queued of {remote}",
+                    peer.uploads.len()
+                ));
+            }
+            if self.is_fetching() && peer.wanted != (offers > 0) {
+                return Err(format!("{remote} offers {offers}, wanted: {}", peer.wanted));
+            }
+            if let Some(request) = peer
+                .requests
+                .iter()
+                .find(|r| self.ours.has(r.block.piece.0))
+            {
+                return Err(format!(
+                    "{:?} is asked of {remote}, we have it",
+                    request.block
+                ));
+            }
+            if let Some(request) = peer
+                .requests
+                .iter()
+                .find(|r| !peer.have.has(r.block.piece.0))
+            {
+                return Err(format!(
+                    "{:?} asked of {remote}, who lacks it",
+                    request.block
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every block that counts as asked for is asked of so many peers.
+    fn audit_requests(&self) -> Result<(), String> {
+        let mut open: BTreeMap<BlockRef, u32> = BTreeMap::new();
+        for (_, peer) in &self.peers {
+            let arriving = peer.incoming.as_ref().filter(|i| i.counted);
+            let asked = peer.requests.iter().map(|r| r.block);
+            for block in asked.chain(arriving.map(|i| i.block)) {
+                *open.entry(block).or_default() += 1;
+            }
+        }
+        let geometry = self.geometry();
+        for piece in self.picker.active_pieces() {
+            if self.alone.contains_key(&piece) || self.hashing.contains(&piece) {
+                continue;
+            }
+            for index in 0..geometry.block_count(piece) {
+                let block = BlockRef {
+                    piece,
+                    begin: index * limits::BLOCK_LEN,
+                    len: geometry.block_len(piece, index),
+                };
+                let asked = open.get(&block).copied().unwrap_or(0);
+                let by = match self.picker.block_state(block) {
+                    BlockState::Free => 0,
+                    BlockState::Requested { by } | BlockState::Begun { by } => by,
+                    BlockState::Done => continue,
+                };
+                if by != asked {
+                    return Err(format!("{block:?} is asked of {asked} peers, counted {by}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every missing piece is listed, begun, being hashed, or fetched from one peer alone.
+    fn audit_alone(&self) -> Result<(), String> {
+        let count = self.geometry().piece_count();
+        let is_known = |piece: u32| {
+            self.ours.has(piece)
+                || self.picker.is_missing(PieceIndex(piece))
+                || self.alone.contains_key(&PieceIndex(piece))
+                || self.hashing.contains(&PieceIndex(piece))
+        };
+        if let Some(piece) = (0..count).find(|&piece| !is_known(piece)) {
+            return Err(format!("nobody will fetch piece {piece}"));
+        }
+        for (piece, alone) in &self.alone {
+            if let Some(owner) = alone.owner
+                && !self.peers.contains(owner.0 as usize)
+            {
+                return Err(format!("piece {piece} waits for a peer that is gone"));
+            }
+        }
+        Ok(())
+    }
+}
