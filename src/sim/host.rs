@@ -33,6 +33,8 @@ pub(super) struct Host {
     /// It stands still until then.
     pub still_until: Instant,
     pub reports: Vec<Report>,
+    /// When it said that it has everything.
+    pub completed_at: Option<Instant>,
 }
 
 /// What runs on a host.
@@ -68,6 +70,7 @@ impl Host {
             skew: Duration::ZERO,
             still_until: Instant::ZERO,
             reports: Vec::new(),
+            completed_at: None,
         }
     }
 

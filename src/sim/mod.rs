@@ -36,6 +36,7 @@ use crate::meta::metainfo::Metainfo;
 pub mod actor;
 pub mod disk;
 mod event;
+pub mod forecast;
 mod host;
 pub mod judge;
 pub mod net;
@@ -79,6 +80,8 @@ pub struct World {
     plan: crate::base::plan::WritePlan,
     /// Inputs that engines were given.
     inputs: u64,
+    /// Hosts that said that they have everything.
+    completed: u32,
 }
 
 impl World {
@@ -121,6 +124,7 @@ impl World {
             names: BTreeMap::new(),
             plan: crate::base::plan::WritePlan::default(),
             inputs: 0,
+            completed: 0,
         }
     }
 
@@ -291,6 +295,16 @@ impl World {
             }),
             Node::Actor(stage) => stage.actor.is_complete(),
         }
+    }
+
+    /// Hosts that began without everything and have told their users that they have it.
+    pub fn completed(&self) -> u32 {
+        self.completed
+    }
+
+    /// When a host told its user so for the first time.
+    pub fn completed_at(&self, host: HostId) -> Option<Instant> {
+        self.hosts[host.0 as usize].completed_at
     }
 
     /// The engine of a host, while it runs.

@@ -374,7 +374,14 @@ impl World {
                     let banned = self.honest_at(*remote);
                     self.judges.banned(id, *remote, banned, self.now);
                 }
-                self.hosts[id.0 as usize].reports.push(report);
+                let host = &mut self.hosts[id.0 as usize];
+                if let Report::Complete { .. } = report
+                    && host.completed_at.is_none()
+                {
+                    host.completed_at = Some(self.now);
+                    self.completed += 1;
+                }
+                host.reports.push(report);
             }
         }
     }

@@ -1,0 +1,220 @@
+//! How long until the last host is complete: a swarm of many hosts, run in virtual time.
+//!
+//! Every host is told of some others at random, as a tracker would tell it, and all that lack the
+//! data begin at the same moment. Payload is not carried along, everything else is real.
+
+use std::time::Duration;
+
+use super::spec::{Have, Judged, PeerSpec, tagged_torrent};
+use super::{Failure, HostId, Link, Uplink, World};
+use crate::base::rng::Rng;
+
+/// What is to be forecast.
+#[derive(Clone, Debug)]
+pub struct Forecast {
+    /// Seed of everything random.
+    pub rng_seed: u64,
+    /// Hosts, those with the data among them.
+    pub hosts: u32,
+    /// Hosts that have the data at the start.
+    pub seeds: u32,
+    /// Bytes to be spread.
+    pub length: u64,
+    /// Bytes of a piece.
+    pub piece_len: u32,
+    /// The line of each host.
+    pub link: Link,
+    /// Racks that the hosts are dealt to in turn; 0 for one switch without a limit of its own.
+    pub racks: u32,
+    /// What joins a rack to the others.
+    pub uplink: Uplink,
+    /// Hosts without the data that die on the way, each at a random moment, for good.
+    pub killed: u32,
+    /// Other hosts that each is told of.
+    pub known: u32,
+    /// Virtual time after which to give up.
+    pub limit: Duration,
+    /// How strictly the run is judged.
+    pub judged: Judged,
+}
+
+impl Default for Forecast {
+    fn default() -> Self {
+        let link = Link::lan(10_000_000_000 / 8);
+        Self {
+            rng_seed: 1,
+            hosts: 100,
+            seeds: 1,
+            length: 1 << 30,
+            piece_len: 1 << 20,
+            link,
+            racks: 0,
+            uplink: Uplink {
+                up_bytes_s: link.up_bytes_s,
+                down_bytes_s: link.down_bytes_s,
+                latency: Duration::from_micros(50),
+            },
+            killed: 0,
+            known: 20,
+            limit: Duration::from_secs(24 * 3600),
+            judged: Judged::Loosely,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// When each host that began without the data had it, in order of time, from the start.
+    pub completed: Vec<Duration>,
+    /// Hosts that should have become complete and did not.
+    pub unfinished: u32,
+    /// The shortest time that the lines allow.
+    pub bound: Duration,
+    /// How often the seeds together sent the whole data.
+    pub seed_copies: f64,
+    /// How often it crossed the uplinks of all racks, together.
+    pub uplink_copies: f64,
+    /// Payload that was received and of no use, of all that was needed.
+    pub waste: f64,
+    /// Events of the world, and inputs of its engines.
+    pub steps: u64,
+    /// Inputs that the engines took.
+    pub inputs: u64,
+    /// Digest of the run.
+    pub digest: String,
+}
+
+impl Forecast {
+    /// The shortest time in which this can be done, whatever the protocol: the seeds must send
+    /// everything once, every host must receive everything, and all together must send it as
+    /// often as it is needed (Kumar and Ross 2006); each rack must receive it once.
+    pub fn bound(&self) -> Duration {
+        let goodput = self.link.goodput();
+        let up = self.link.up_bytes_s as f64 * goodput;
+        let down = self.link.down_bytes_s as f64 * goodput;
+        let len = self.length as f64;
+        let seeds = f64::from(self.seeds);
+        let leechers = f64::from(self.hosts - self.seeds);
+        let survivors = leechers - f64::from(self.killed.min(self.hosts - self.seeds));
+        let all = up * (seeds + leechers);
+        let mut bound = (len / (up * seeds)).max(len / down).max(survivors * len / all);
+        if self.racks > self.seeds {
+            bound = bound.max(len / (self.uplink.down_bytes_s as f64 * goodput));
+        }
+        Duration::from_secs_f64(bound)
+    }
+
+    /// Runs it.
+    ///
+    /// `tell` hears of the virtual time and the number of complete hosts every now and then.
+    ///
+    /// # Errors
+    /// A judge found fault with the engines.
+    pub fn run(&self, mut tell: impl FnMut(Duration, u32)) -> Result<Outcome, Box<Failure>> {
+        let mut rng = Rng::new(self.rng_seed);
+        let meta = tagged_torrent(self.length, self.piece_len, &mut rng);
+        let mut world = World::tagged(rng.next_u64(), self.link, meta, self.judged);
+        let racks: Vec<_> = (0..self.racks).map(|_| world.add_rack(self.uplink)).collect();
+        let start = world.now();
+        for index in 0..self.hosts {
+            let have = if index < self.seeds {
+                Have::All
+            } else {
+                Have::Nothing
+            };
+            let known = acquaintances(index, self.known, &mut rng);
+            let mut spec = PeerSpec::new(have, &known);
+            spec.rack = racks.get(index as usize % racks.len().max(1)).copied();
+            spec.config.trackers = false;
+            world.add(spec);
+        }
+        let mut deaths = self.deaths(&mut rng);
+        let mut waiting = self.hosts - self.seeds;
+        while world.completed() < waiting && world.now() - start < self.limit {
+            let next = deaths.last().map_or(Duration::MAX, |(at, _)| *at);
+            let left = next.saturating_sub(world.now() - start).min(ROUND);
+            world.advance(left, |world| world.completed() == waiting)?;
+            let now = world.now() - start;
+            while let Some((_, host)) = deaths.pop_if(|(at, _)| *at <= now) {
+                waiting -= u32::from(world.completed_at(host).is_none());
+                world.cut(host);
+            }
+            tell(now, world.completed());
+        }
+        let at = |host: u32| Some(world.completed_at(HostId(host))? - start);
+        let mut completed: Vec<Duration> = (self.seeds..self.hosts).filter_map(at).collect();
+        completed.sort_unstable();
+        let mut waste = 0;
+        for index in self.seeds..self.hosts {
+            waste += world.snapshot(HostId(index)).map_or(0, |s| s.wasted_bytes);
+        }
+        let sent: u64 = (0..self.seeds).map(|seed| world.traffic(HostId(seed)).0).sum();
+        let crossed: u64 = racks.iter().map(|&r| world.network().lines.crossed(r).1).sum();
+        Ok(Outcome {
+            unfinished: waiting - world.completed(),
+            bound: self.bound(),
+            seed_copies: sent as f64 / self.length as f64,
+            uplink_copies: crossed as f64 * self.link.goodput() / self.length as f64,
+            waste: waste as f64 / (self.length as f64 * completed.len().max(1) as f64),
+            completed,
+            steps: world.steps(),
+            inputs: world.inputs(),
+            digest: world.digest(),
+        })
+    }
+
+    /// Who dies when, the last first.
+    fn deaths(&self, rng: &mut Rng) -> Vec<(Duration, HostId)> {
+        let mut leechers: Vec<u32> = (self.seeds..self.hosts).collect();
+        rng.shuffle(&mut leechers);
+        let bound = self.bound().as_micros() as u32;
+        let mut deaths: Vec<_> = leechers
+            .into_iter()
+            .take(self.killed as usize)
+            .map(|host| {
+                let at = Duration::from_micros(u64::from(rng.below(bound.max(1))));
+                (at, HostId(host))
+            })
+            .collect();
+        deaths.sort_unstable_by(|a, b| b.cmp(a));
+        deaths
+    }
+}
+
+impl Outcome {
+    /// When so many of a hundred of those that became complete had everything.
+    pub fn percentile(&self, percent: usize) -> Option<Duration> {
+        let last = self.completed.len().checked_sub(1)?;
+        self.completed.get((last * percent).div_ceil(100)).copied()
+    }
+
+    /// When the last host had everything.
+    pub fn last(&self) -> Option<Duration> {
+        self.completed.last().copied()
+    }
+
+    /// How much longer than the bound that was.
+    pub fn ratio(&self) -> Option<f64> {
+        let last = self.last()?;
+        Some(last.as_secs_f64() / self.bound.as_secs_f64())
+    }
+}
+
+/// The hosts that the one at `index` is told of: some of those before it.
+fn acquaintances(index: u32, count: u32, rng: &mut Rng) -> Vec<HostId> {
+    if index <= count {
+        return (0..index).map(HostId).collect();
+    }
+    let mut known = Vec::new();
+    while known.len() < count as usize {
+        let host = HostId(rng.below(index));
+        if !known.contains(&host) {
+            known.push(host);
+        }
+    }
+    known
+}
+
+/// Virtual time between two looks at who died.
+const ROUND: Duration = Duration::from_secs(1);
