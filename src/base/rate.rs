@@ -8,6 +8,8 @@ use super::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Rate {
     buckets: [u64; BUCKETS],
+    /// What is in all buckets.
+    sum: u64,
     /// Step of the newest bucket since the clock's start.
     step: u64,
     /// Step at which counting began: a young meter is divided by its own age.
@@ -21,6 +23,7 @@ impl Rate {
         let step = step_of(now);
         Self {
             buckets: [0; BUCKETS],
+            sum: 0,
             step,
             first: step,
             total: 0,
@@ -31,15 +34,15 @@ impl Rate {
     pub fn add(&mut self, bytes: u64, now: Instant) {
         self.advance(now);
         self.buckets[(self.step % BUCKETS as u64) as usize] += bytes;
+        self.sum += bytes;
         self.total += bytes;
     }
 
     /// Bytes per second in the window that ends at `now`.
     pub fn bytes_per_sec(&mut self, now: Instant) -> u64 {
         self.advance(now);
-        let sum: u64 = self.buckets.iter().sum();
         let steps = (self.step - self.first + 1).min(BUCKETS as u64);
-        sum * STEPS_PER_SEC / steps
+        self.sum * STEPS_PER_SEC / steps
     }
 
     /// All bytes ever counted.
@@ -51,7 +54,8 @@ impl Rate {
         let step = step_of(now);
         let passed = step.saturating_sub(self.step).min(BUCKETS as u64);
         for i in 0..passed {
-            self.buckets[((step - i) % BUCKETS as u64) as usize] = 0;
+            let bucket = &mut self.buckets[((step - i) % BUCKETS as u64) as usize];
+            self.sum -= std::mem::take(bucket);
         }
         self.step = self.step.max(step);
     }

@@ -55,7 +55,7 @@ impl Default for Forecast {
                 latency: Duration::from_micros(50),
             },
             killed: 0,
-            known: 20,
+            known: 10,
             limit: Duration::from_secs(24 * 3600),
             judged: Judged::Loosely,
         }

@@ -103,6 +103,17 @@ impl Swarm {
 
     /// A peer began or ceased to be interested: a free slot is given away at once.
     fn interest_changed(&mut self, now: Instant) {
+        let (mut served, mut waiting) = (0, 0);
+        for (_, peer) in self.peers.iter().filter(|(_, peer)| peer.wants_us) {
+            if peer.choked {
+                waiting += 1;
+            } else {
+                served += 1;
+            }
+        }
+        if waiting == 0 || served >= self.choker.slot_count() {
+            return;
+        }
         let candidates: Vec<Candidate> = self.candidates(now);
         let chosen = self.choker.unchoke_now(&candidates, self.role(), now);
         self.apply_chokes(&chosen, now);
