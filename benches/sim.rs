@@ -65,7 +65,10 @@ fn main() {
                     let gib: u64 = gib.parse().expect("GiB are a number");
                     run(&arg, &bulk(hosts, gib * GIB));
                 }
-                None => run(&arg, &swarm(hosts, pieces.parse().expect("pieces are a number"))),
+                None => run(
+                    &arg,
+                    &swarm(hosts, pieces.parse().expect("pieces are a number")),
+                ),
             }
         }
     }

@@ -98,7 +98,9 @@ impl Forecast {
         let leechers = f64::from(self.hosts - self.seeds);
         let survivors = leechers - f64::from(self.killed.min(self.hosts - self.seeds));
         let all = up * (seeds + leechers);
-        let mut bound = (len / (up * seeds)).max(len / down).max(survivors * len / all);
+        let mut bound = (len / (up * seeds))
+            .max(len / down)
+            .max(survivors * len / all);
         if self.racks > self.seeds {
             bound = bound.max(len / (self.uplink.down_bytes_s as f64 * goodput));
         }
@@ -115,7 +117,9 @@ impl Forecast {
         let mut rng = Rng::new(self.rng_seed);
         let meta = tagged_torrent(self.length, self.piece_len, &mut rng);
         let mut world = World::tagged(rng.next_u64(), self.link, meta, self.judged);
-        let racks: Vec<_> = (0..self.racks).map(|_| world.add_rack(self.uplink)).collect();
+        let racks: Vec<_> = (0..self.racks)
+            .map(|_| world.add_rack(self.uplink))
+            .collect();
         let start = world.now();
         for index in 0..self.hosts {
             let have = if index < self.seeds {
@@ -149,8 +153,13 @@ impl Forecast {
         for index in self.seeds..self.hosts {
             waste += world.snapshot(HostId(index)).map_or(0, |s| s.wasted_bytes);
         }
-        let sent: u64 = (0..self.seeds).map(|seed| world.traffic(HostId(seed)).0).sum();
-        let crossed: u64 = racks.iter().map(|&r| world.network().lines.crossed(r).1).sum();
+        let sent: u64 = (0..self.seeds)
+            .map(|seed| world.traffic(HostId(seed)).0)
+            .sum();
+        let crossed: u64 = racks
+            .iter()
+            .map(|&r| world.network().lines.crossed(r).1)
+            .sum();
         Ok(Outcome {
             unfinished: waiting - world.completed(),
             bound: self.bound(),

@@ -34,6 +34,7 @@ use crate::engine::{Engine, HostPort, Report, Secrets, Snapshot, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
 
 pub mod actor;
+pub mod chance;
 pub mod disk;
 mod event;
 pub mod forecast;
@@ -487,6 +488,20 @@ impl World {
             self.settle_judges()?;
         }
         Ok(true)
+    }
+
+    /// The failure of a host that should have become complete.
+    pub fn unfinished(&mut self, host: HostId, text: String) -> Box<Failure> {
+        self.failure(judge::Fault {
+            judge: "end",
+            host: Some(host),
+            text,
+        })
+    }
+
+    /// Changes after how many events the costly judges look: 1 is after each.
+    pub fn set_audit_interval(&mut self, events: u64) {
+        self.judges.audit_interval = events.max(1);
     }
 
     /// Asks every judge, also for what is costly to find out.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::actor::{Deed, Input, open_line};
 use super::event::{Answer, Event};
 use super::host::{Node, host_at, tell};
-use super::judge::Failure;
+use super::judge::{Failure, Fault};
 use super::net::{Chunk, Part, Resumed, Sent, Side, StreamId};
 use super::store::{RIGHT, WRONG};
 use super::{HostId, World};
@@ -589,14 +589,19 @@ impl World {
         }
         match self.judges.take_fault() {
             None => Ok(()),
-            Some(fault) => Err(Box::new(Failure {
-                fault,
-                rng_seed: self.rng_seed,
-                at: self.now,
-                steps: self.trace.steps(),
-                last: self.trace.last(),
-            })),
+            Some(fault) => Err(self.failure(fault)),
         }
+    }
+
+    /// What is told of a fault.
+    pub(super) fn failure(&self, fault: Fault) -> Box<Failure> {
+        Box::new(Failure {
+            fault,
+            rng_seed: self.rng_seed,
+            at: self.now,
+            steps: self.trace.steps(),
+            last: self.trace.last(),
+        })
     }
 
     /// The costly judges: every engine audits itself, and is compared with what it has said.

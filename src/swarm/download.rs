@@ -51,6 +51,10 @@ impl Swarm {
         if peer.nuisance.rejects(now) {
             return Err(Fault::RejectFlood);
         }
+        // Each request is answered once, in order (BEP 6): this answers the one that was taken back.
+        if peer.take_withdrawn(block, now) {
+            return Ok(());
+        }
         peer.allowed_fast.retain(|piece| *piece != block.piece);
         if let Some(place) = peer.requests.iter().position(|r| r.block == block) {
             peer.requests.remove(place);
@@ -226,7 +230,9 @@ impl Swarm {
     fn block_arrived(&mut self, key: PeerKey, now: Instant) {
         let peer = self.peer_mut(key);
         let Some(Incoming {
-            block, reception, ..
+            block,
+            reception,
+            counted,
         }) = peer.incoming.take()
         else {
             return;
@@ -234,7 +240,7 @@ impl Swarm {
         match reception {
             Reception::Write => {
                 self.writers.remove(&block);
-                self.block_stored(key, block, now);
+                self.block_stored(key, block, counted, now);
             }
             Reception::Aside(buffer) => {
                 self.aside_count -= 1;
@@ -244,7 +250,7 @@ impl Swarm {
                     self.depose_writer(block);
                     self.effects
                         .push_back(Effect::Store(self.slot(block), Bytes::from(buffer)));
-                    self.block_stored(key, block, now);
+                    self.block_stored(key, block, counted, now);
                 }
             }
             Reception::Drop => {}
@@ -252,8 +258,9 @@ impl Swarm {
         self.fill(key, now);
     }
 
-    /// A block is whole, in storage; nobody else needs to send it.
-    fn block_stored(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
+    /// A block is whole, in storage; nobody else needs to send it. `counted`: the picker counts
+    /// this sender's request for it.
+    fn block_stored(&mut self, key: PeerKey, block: BlockRef, counted: bool, now: Instant) {
         let geometry = self.meta.geometry();
         let index = geometry.block_at(block.begin);
         let blocks = geometry.block_count(block.piece);
@@ -266,7 +273,9 @@ impl Swarm {
             }
             None => {
                 let copies = match self.picker.block_state(block) {
-                    BlockState::Requested { by } | BlockState::Begun { by } => by > 1,
+                    BlockState::Requested { by } | BlockState::Begun { by } => {
+                        by > u32::from(counted)
+                    }
                     BlockState::Free | BlockState::Done => false,
                 };
                 (self.picker.block_done(block).piece_complete, copies)

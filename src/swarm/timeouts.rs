@@ -41,6 +41,11 @@ impl Swarm {
         };
         if now - peer.heard.max(oldest.at) > patience {
             peer.snubbed = true;
+            // It may only be slow: what is asked of it again shall not come twice.
+            let asked: Vec<BlockRef> = peer.requested().collect();
+            for block in asked {
+                self.send(key, Outgoing::Cancel(block));
+            }
             self.release_requests(key, now);
             self.abandon_alone(key);
             self.stop_receiving(key);

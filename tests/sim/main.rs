@@ -1,4 +1,5 @@
 //! Scenarios in virtual time: whole peers without a socket, a file or a clock.
 
+mod chance;
 mod transfer;
 mod world;

@@ -36,3 +36,33 @@ pub const LAN: Link = Link {
     latency: Duration::from_millis(1),
     ..Link::lan(100_000_000)
 };
+
+/// Runs `scenario` with the seeds below `count`, or only with that of `EVPEER_SIM_SEED`; says how
+/// to repeat a failure.
+pub fn for_seeds(count: u64, scenario: impl Fn(u64)) {
+    let only = std::env::var("EVPEER_SIM_SEED").ok();
+    let seeds = match only.map(|seed| seed.parse::<u64>()) {
+        Some(Ok(seed)) => seed..seed + 1,
+        Some(Err(error)) => panic!("EVPEER_SIM_SEED is no number: {error}"),
+        None => 0..count,
+    };
+    for rng_seed in seeds {
+        let replay = Replay { rng_seed };
+        scenario(rng_seed);
+        std::mem::forget(replay);
+    }
+}
+
+/// Dropped only when a scenario panics.
+struct Replay {
+    rng_seed: u64,
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        let seed = self.rng_seed;
+        eprintln!("replay: EVPEER_SIM_SEED={seed} cargo test --test sim {name} -- --exact");
+    }
+}

@@ -101,6 +101,8 @@ pub(super) struct Judges {
     talks: BTreeMap<StreamId, Both>,
     hosts: BTreeMap<HostId, Pieces>,
     next_audit: u64,
+    /// Events between two costly looks.
+    pub audit_interval: u64,
 }
 
 /// The two ends of a stream, as far as they are judged, and what was read in each direction.
@@ -122,7 +124,8 @@ impl Judges {
             fault: None,
             talks: BTreeMap::new(),
             hosts: BTreeMap::new(),
-            next_audit: AUDIT_INTERVAL,
+            next_audit: 0,
+            audit_interval: AUDIT_INTERVAL,
         }
     }
 
@@ -144,7 +147,7 @@ impl Judges {
         if !self.is_strict() || steps < self.next_audit {
             return false;
         }
-        self.next_audit = steps + AUDIT_INTERVAL;
+        self.next_audit = steps + self.audit_interval;
         true
     }
 
@@ -335,11 +338,6 @@ impl Judges {
                 format!("{sent} B sent, {delivered} delivered, {lost} lost, {in_flight} under way");
             self.blame("bytes", None, text);
         }
-    }
-
-    /// A leecher did not finish though it could.
-    pub fn unfinished(&mut self, host: HostId, text: String) {
-        self.blame("end", Some(host), text);
     }
 }
 

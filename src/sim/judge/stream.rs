@@ -31,6 +31,8 @@ pub(super) struct Talk {
     granted: BTreeSet<PieceIndex>,
     /// Its requests that are open, and all that it ever made.
     open: BTreeSet<BlockRef>,
+    /// Those that it took back, until they are answered all the same.
+    taken_back: BTreeSet<BlockRef>,
     asked: BTreeSet<BlockRef>,
     /// Requests that it has heard and not answered.
     owes: BTreeMap<BlockRef, u32>,
@@ -53,6 +55,7 @@ impl Talk {
             is_choked: true,
             granted: BTreeSet::new(),
             open: BTreeSet::new(),
+            taken_back: BTreeSet::new(),
             asked: BTreeSet::new(),
             owes: BTreeMap::new(),
             sending: None,
@@ -87,19 +90,18 @@ impl Talk {
                 self.claim_all(all, pieces)?;
             }
             Said::HaveAll => self.claim_all(Bitfield::full(self.claimed.len()), pieces)?,
-            Said::Choke => {
-                self.chokes = true;
-                if !self.fast() {
-                    self.owes.clear();
-                }
-            }
+            // A request may come between deciding to choke and saying it: without BEP 6 nobody
+            // knows whether it still stands after the next unchoke.
+            Said::Choke => self.chokes = true,
             Said::Unchoke => self.chokes = false,
             Said::AllowedFast(piece) => {
                 self.granted.insert(piece);
             }
             Said::Request(block) => return self.ask(block),
             Said::Cancel(block) => {
-                self.open.remove(&block);
+                if self.open.remove(&block) {
+                    self.taken_back.insert(block);
+                }
             }
             Said::Reject(block) => self.answer(block),
             Said::Block(block) => {
@@ -203,8 +205,15 @@ impl Talk {
             }
             Said::Unchoke => self.is_choked = false,
             Said::Request(block) => *self.owes.entry(block).or_default() += 1,
-            Said::Reject(block) | Said::Block(block) => {
-                self.open.remove(&block);
+            Said::Reject(block) => {
+                if !self.taken_back.remove(&block) {
+                    self.open.remove(&block);
+                }
+            }
+            Said::Block(block) => {
+                if !self.open.remove(&block) {
+                    self.taken_back.remove(&block);
+                }
             }
             Said::Have(_)
             | Said::AllowedFast(_)

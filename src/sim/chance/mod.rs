@@ -1,0 +1,354 @@
+//! Swarms of chance: everything about them, faults included, is drawn from one number.
+//!
+//! A run has two phases. In the first, anything goes wrong: hosts are killed, cut, suspended, their
+//! clocks jump, ways are cut, streams break, disks fail. Then the faults stop, what is down comes
+//! back, and in a bounded time every honest host has to be complete. The judges watch throughout.
+//!
+//! ```text
+//!  seed ──▶ Plan (hosts, lines, faults) ──▶ run ──▶ Tally, or a Failure ──▶ shrink ──▶ Cut
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::net::Link;
+use super::spec::{Have, PeerSpec};
+use super::{HostId, World};
+use crate::base::rng::Rng;
+use crate::meta::create::{CreateOptions, Creator, NewFile};
+use crate::meta::metainfo::Metainfo;
+
+mod run;
+mod shrink;
+
+pub use run::run;
+pub use shrink::shrink;
+
+/// A world and what goes wrong in it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where all of it was drawn from.
+    pub rng_seed: u64,
+    /// Bytes of each file.
+    pub files: Vec<u64>,
+    /// Bytes of a piece.
+    pub piece_len: u32,
+    /// Hosts; the first is a seed that others can reach.
+    pub hosts: Vec<HostPlan>,
+    /// What goes wrong, in order of time.
+    pub faults: Vec<(Duration, Fault)>,
+}
+
+/// A host of a plan.
+#[derive(Clone, Debug)]
+pub struct HostPlan {
+    /// What it begins with.
+    pub have: Have,
+    /// Hosts that it is told of, all before it in the plan.
+    pub peers: Vec<u32>,
+    /// Its line.
+    pub link: Link,
+    /// When it joins, from the start.
+    pub joins: Duration,
+    /// Whether others can reach it.
+    pub is_reachable: bool,
+    /// Whether it offers the fast extension.
+    pub fast: bool,
+    /// Connections that it allows.
+    pub conns_max: u32,
+}
+
+/// Something that goes wrong. Hosts are places in the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// The process is killed and started again after a while.
+    Kill(u32, Duration),
+    /// The power goes and comes back after a while.
+    PowerCut(u32, Duration),
+    /// The host stands still.
+    Suspend(u32, Duration),
+    /// Its clock jumps ahead.
+    ClockJump(u32, Duration),
+    /// A stream of it breaks.
+    Reset(u32),
+    /// These hosts are an island for a while.
+    Island(Vec<u32>, Duration),
+    /// The way from one host to another is cut for a while, not the way back.
+    OneWay(u32, u32, Duration),
+    /// Its line becomes this much slower.
+    Slow(u32, u32),
+}
+
+/// What a run takes away from its plan, to find the least that still fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Only the first so many hosts.
+    pub hosts: Option<u32>,
+    /// Only these of the faults.
+    pub faults: Option<Vec<u32>>,
+}
+
+/// What a run has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Runs.
+    pub runs: u64,
+    /// Hosts in them.
+    pub hosts: u64,
+    /// Events of the worlds.
+    pub steps: u64,
+    /// Faults that happened.
+    pub faults: u64,
+    /// Virtual time, microseconds.
+    pub micros: u64,
+}
+
+impl Tally {
+    /// Adds another run.
+    pub fn add(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.hosts += other.hosts;
+        self.steps += other.steps;
+        self.faults += other.faults;
+        self.micros += other.micros;
+    }
+}
+
+impl Plan {
+    /// The plan that belongs to a seed.
+    pub fn draw(rng_seed: u64) -> Self {
+        let mut rng = Rng::new(rng_seed);
+        let piece_len = 16 * 1024 << rng.below(4);
+        let last = u64::from(1 + rng.below(2_000_000));
+        let files = (0..1 + rng.below(5))
+            .map(|_| match rng.below(5) {
+                0 => 0,
+                1 => u64::from(rng.below(40)),
+                _ => u64::from(1 + rng.below(600_000)),
+            })
+            .chain([last])
+            .collect();
+        let count = 2 + rng.below(11);
+        let seeds = 1 + rng.below(3).min(count - 2);
+        let base = draw_link(&mut rng);
+        let hosts: Vec<HostPlan> = (0..count)
+            .map(|index| draw_host(index, seeds, base, &mut rng))
+            .collect();
+        let mut plan = Self {
+            rng_seed,
+            files,
+            piece_len,
+            hosts,
+            faults: Vec::new(),
+        };
+        let span = plan.bound() * 4 + Duration::from_secs(2);
+        plan.faults = (0..rng.below(16))
+            .map(|_| {
+                let at = Duration::from_micros(u64::from(rng.below(span.as_micros() as u32)));
+                (at, draw_fault(count, &mut rng))
+            })
+            .collect();
+        plan.faults.sort_by_key(|(at, _)| *at);
+        plan
+    }
+
+    /// The plan without what `cut` takes away.
+    pub fn without(mut self, cut: &Cut) -> Self {
+        if let Some(hosts) = cut.hosts {
+            self.hosts.truncate(hosts.max(2) as usize);
+        }
+        if let Some(kept) = &cut.faults {
+            let all = std::mem::take(&mut self.faults);
+            self.faults = (0..)
+                .zip(all)
+                .filter(|(index, _)| kept.contains(index))
+                .map(|(_, fault)| fault)
+                .collect();
+        }
+        let count = self.hosts.len() as u32;
+        self.faults.retain(|(_, fault)| fault.hosts_max() < count);
+        self
+    }
+
+    /// The shortest time in which the slowest lines allow everybody to be complete.
+    pub fn bound(&self) -> Duration {
+        let len: u64 = self.files.iter().sum();
+        let slowest = self.hosts.iter().map(|host| {
+            let link = &host.link;
+            link.up_bytes_s.min(link.down_bytes_s)
+        });
+        let slowest = slowest.min().unwrap_or(1) as f64 / 2.0;
+        Duration::from_secs_f64(len as f64 / slowest)
+    }
+
+    /// The torrent and its content.
+    ///
+    /// # Panics
+    /// If the plan is not one that was drawn.
+    pub fn torrent(&self) -> (Arc<Metainfo>, Arc<[u8]>) {
+        let mut rng = Rng::new(self.rng_seed ^ 0x00c0_ffee);
+        let total: u64 = self.files.iter().sum();
+        let content: Vec<u8> = (0..total).map(|_| rng.next_u64() as u8).collect();
+        let file = |(index, &len): (usize, &u64)| NewFile {
+            path: vec![format!("file-{index}")],
+            len,
+            executable: false,
+        };
+        let options = CreateOptions {
+            name: "content".to_owned(),
+            files: self.files.iter().enumerate().map(file).collect(),
+            piece_len: Some(self.piece_len),
+            ..CreateOptions::default()
+        };
+        let mut creator = Creator::new(options).expect("the options are sound");
+        creator.feed(&content).expect("as long as said");
+        let bytes = creator.finish().expect("all of it was fed");
+        let meta = Metainfo::from_bytes(&bytes).expect("what is created can be read");
+        (Arc::new(meta), content.into())
+    }
+}
+
+impl Fault {
+    /// The highest place in the plan that it is about.
+    fn hosts_max(&self) -> u32 {
+        match self {
+            Self::Kill(host, _)
+            | Self::PowerCut(host, _)
+            | Self::Suspend(host, _)
+            | Self::ClockJump(host, _)
+            | Self::Reset(host)
+            | Self::Slow(host, _) => *host,
+            Self::Island(hosts, _) => hosts.iter().copied().max().unwrap_or(0),
+            Self::OneWay(from, to, _) => *from.max(to),
+        }
+    }
+}
+
+fn draw_link(rng: &mut Rng) -> Link {
+    let rate = |rng: &mut Rng| 200_000 << rng.below(9);
+    let up_bytes_s = rate(rng);
+    let down_bytes_s = if rng.below(3) == 0 {
+        rate(rng)
+    } else {
+        up_bytes_s
+    };
+    Link {
+        up_bytes_s,
+        down_bytes_s,
+        latency: Duration::from_micros(50 << rng.below(10)),
+        jitter: Duration::from_micros(u64::from(rng.below(5_000))) * rng.below(2),
+        loss_ppm: rng.below(2) * rng.below(300_000),
+        doubles_ppm: rng.below(2) * rng.below(50_000),
+        mtu: if rng.below(4) == 0 { 9_000 } else { 1_500 },
+    }
+}
+
+fn draw_host(index: u32, seeds: u32, base: Link, rng: &mut Rng) -> HostPlan {
+    let link = if rng.below(3) == 0 {
+        draw_link(rng)
+    } else {
+        base
+    };
+    let mut peers: Vec<u32> = (0..index).filter(|_| rng.below(3) > 0).collect();
+    if !peers.contains(&0) && index > 0 {
+        peers.push(0);
+    }
+    HostPlan {
+        have: if index < seeds {
+            Have::All
+        } else {
+            Have::Nothing
+        },
+        peers,
+        link,
+        joins: match rng.below(4) {
+            0 => Duration::from_millis(u64::from(rng.below(10_000))),
+            _ => Duration::ZERO,
+        },
+        is_reachable: index == 0 || rng.below(5) > 0,
+        fast: rng.below(4) > 0,
+        conns_max: if rng.below(5) == 0 { 30 } else { 500 },
+    }
+}
+
+fn draw_fault(count: u32, rng: &mut Rng) -> Fault {
+    let host = rng.below(count);
+    let a_while = Duration::from_millis(1 + (u64::from(rng.below(4_000)) << rng.below(5)));
+    match rng.below(10) {
+        0 | 1 => Fault::Kill(host, a_while),
+        2 => Fault::PowerCut(host, a_while),
+        3 => Fault::Suspend(host, a_while * 3),
+        4 => Fault::ClockJump(host, a_while * 10),
+        5 | 6 => Fault::Reset(host),
+        7 => {
+            let island = (0..count).filter(|_| rng.below(2) == 0).collect();
+            Fault::Island(island, a_while)
+        }
+        8 => Fault::OneWay(host, (host + 1 + rng.below(count - 1)) % count, a_while),
+        _ => Fault::Slow(host, 1 + rng.below(8)),
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts = self.hosts.map(|hosts| format!("hosts={hosts}"));
+        let faults = self.faults.as_ref().map(|faults| {
+            let faults: Vec<String> = faults.iter().map(u32::to_string).collect();
+            format!("faults={}", faults.join("."))
+        });
+        let parts: Vec<String> = hosts.into_iter().chain(faults).collect();
+        f.write_str(&parts.join(","))
+    }
+}
+
+impl FromStr for Cut {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut cut = Self::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let wrong = || format!("\"{part}\" is neither hosts=N nor faults=N.N.N");
+            let (name, value) = part.split_once('=').ok_or_else(wrong)?;
+            match name {
+                "hosts" => cut.hosts = Some(value.parse().map_err(|_| wrong())?),
+                "faults" => {
+                    let numbers = value.split('.').filter(|number| !number.is_empty());
+                    let numbers: Result<_, _> = numbers.map(str::parse).collect();
+                    cut.faults = Some(numbers.map_err(|_| wrong())?);
+                }
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(cut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cut_says_of_itself_makes_the_same_cut() {
+        for text in ["", "hosts=3", "faults=0.4.11", "hosts=2,faults="] {
+            let cut: Cut = text.parse().expect("sound");
+            assert_eq!(cut.to_string(), text);
+        }
+        assert!("host=3".parse::<Cut>().is_err());
+        assert!("faults=1.x".parse::<Cut>().is_err());
+    }
+
+    #[test]
+    fn a_cut_keeps_no_fault_of_a_host_that_is_gone() {
+        let plan = (0..200).map(Plan::draw).find(|plan| plan.faults.len() > 8);
+        let plan = plan.expect("some plan has many faults");
+        let cut = Cut {
+            hosts: Some(2),
+            faults: None,
+        };
+        let small = plan.without(&cut);
+        assert_eq!(small.hosts.len(), 2);
+        assert!(small.faults.iter().all(|(_, fault)| fault.hosts_max() < 2));
+    }
+}

@@ -1,0 +1,167 @@
+//! Runs a plan: first what goes wrong, then the time in which all has to end well.
+
+use std::time::Duration;
+
+use super::{Fault, HostId, HostPlan, PeerSpec, Plan, Tally, World};
+use crate::sim::Failure;
+use crate::sim::net::Link;
+
+/// What is done at a moment of the first phase.
+#[derive(Clone, Debug)]
+enum Deed {
+    Join(u32),
+    Fault(Fault),
+    Restart(u32),
+    Heal,
+}
+
+/// Runs a plan to its end; the digest of the run, and what it has seen.
+///
+/// # Errors
+/// A judge found fault, or an honest host is not complete in time.
+pub fn run(plan: &Plan) -> Result<(String, Tally), Box<Failure>> {
+    let (meta, content) = plan.torrent();
+    let link = plan.hosts.first().map_or(Link::lan(1_000_000), |h| h.link);
+    let mut world = World::new(plan.rng_seed, link, meta, content);
+    world.set_audit_interval([1, 10, 100, 1000][plan.rng_seed as usize % 4]);
+    let mut deeds: Vec<(Duration, Deed)> = Vec::new();
+    let mut late = Vec::new();
+    for (index, host) in (0..).zip(&plan.hosts) {
+        // All hosts take their places, so that places in the plan are those in the world.
+        world.add(spec_of(host));
+        if host.joins > Duration::ZERO {
+            world.cut(HostId(index));
+            late.push(index);
+            deeds.push((host.joins, Deed::Join(index)));
+        }
+    }
+    let faults = plan.faults.iter().cloned();
+    deeds.extend(faults.map(|(at, fault)| (at, Deed::Fault(fault))));
+    let mut done = 0;
+    let start = world.now();
+    while !deeds.is_empty() {
+        deeds.sort_by_key(|(at, _)| *at);
+        let (at, deed) = deeds.remove(0);
+        let left = at.saturating_sub(world.now() - start);
+        world.advance(left, |_| false)?;
+        match deed {
+            Deed::Join(host) => {
+                late.retain(|late| *late != host);
+                world.restart(HostId(host));
+            }
+            Deed::Restart(host) if !late.contains(&host) => world.restart(HostId(host)),
+            Deed::Restart(_) => {}
+            Deed::Heal => world.heal(),
+            Deed::Fault(fault) => {
+                done += 1;
+                if let Some((later, deed)) = happen(&mut world, &fault) {
+                    deeds.push((at + later, deed));
+                }
+            }
+        }
+    }
+    world.audit()?;
+    end_well(&mut world, plan)?;
+    let tally = Tally {
+        runs: 1,
+        hosts: u64::from(world.host_count()),
+        steps: world.steps(),
+        faults: done,
+        micros: world.now().as_micros(),
+    };
+    Ok((world.digest(), tally))
+}
+
+fn spec_of(host: &HostPlan) -> PeerSpec {
+    let peers: Vec<HostId> = host.peers.iter().map(|&peer| HostId(peer)).collect();
+    let mut spec = PeerSpec::new(host.have, &peers);
+    spec.link = Some(host.link);
+    spec.is_reachable = host.is_reachable;
+    spec.config.fast = host.fast;
+    spec.config.conns_max = host.conns_max;
+    spec
+}
+
+/// Lets something go wrong; what mends it, and when.
+fn happen(world: &mut World, fault: &Fault) -> Option<(Duration, Deed)> {
+    match fault {
+        Fault::Kill(host, time) => {
+            world.kill(HostId(*host));
+            Some((*time, Deed::Restart(*host)))
+        }
+        Fault::PowerCut(host, time) => {
+            world.cut(HostId(*host));
+            Some((*time, Deed::Restart(*host)))
+        }
+        Fault::Suspend(host, time) => {
+            world.suspend(HostId(*host), *time);
+            None
+        }
+        Fault::ClockJump(host, time) => {
+            world.clock_jump(HostId(*host), *time);
+            None
+        }
+        Fault::Reset(host) => {
+            world.reset_stream(HostId(*host));
+            None
+        }
+        Fault::Island(hosts, time) => {
+            let hosts: Vec<HostId> = hosts.iter().map(|&host| HostId(host)).collect();
+            world.isolate(&hosts, 1);
+            Some((*time, Deed::Heal))
+        }
+        Fault::OneWay(from, to, time) => {
+            world.cut_way(HostId(*from), HostId(*to));
+            Some((*time, Deed::Heal))
+        }
+        Fault::Slow(host, factor) => {
+            let link = *world.network().lines.link(HostId(*host));
+            let slower = Link {
+                up_bytes_s: (link.up_bytes_s / u64::from(*factor)).max(20_000),
+                down_bytes_s: (link.down_bytes_s / u64::from(*factor)).max(20_000),
+                ..link
+            };
+            world.set_link(HostId(*host), slower);
+            None
+        }
+    }
+}
+
+/// The faults have stopped: in a bounded time everybody is complete.
+fn end_well(world: &mut World, plan: &Plan) -> Result<(), Box<Failure>> {
+    world.heal();
+    for (index, host) in (0..).zip(&plan.hosts) {
+        world.restart(HostId(index));
+        world.set_link(HostId(index), host.link);
+    }
+    let hosts: Vec<HostId> = (0..world.host_count()).map(HostId).collect();
+    let limit = plan.bound() * 3 * hosts.len() as u32 + GRACE;
+    let is_right = |world: &World, host: HostId| world.is_complete(host);
+    world.advance(limit, |world| {
+        world.steps().is_multiple_of(64) && hosts.iter().all(|&host| is_right(world, host))
+    })?;
+    world.audit()?;
+    for &host in &hosts {
+        if !is_right(world, host) {
+            let progress = world.progress(host);
+            let text = format!(
+                "{:.1} % complete {limit:?} after the last fault",
+                progress * 100.0
+            );
+            return Err(world.unfinished(host, text));
+        }
+    }
+    // Storage may still be writing what was verified.
+    world.advance(GRACE, |world| {
+        world.steps().is_multiple_of(64) && hosts.iter().all(|&host| world.is_content_right(host))
+    })?;
+    for &host in &hosts {
+        if !world.is_content_right(host) {
+            return Err(world.unfinished(host, "its files are not the torrent's".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Time to find each other again after the last fault: back-off and choking rounds.
+const GRACE: Duration = Duration::from_secs(180);
