@@ -45,7 +45,7 @@ const CRATES: Table = &[
     ("control",   "serde_json"),
     ("storage",   "memmap2 rustix libc sha1"),
     ("reactor",   "mio socket2 signal_hook signal_hook_mio getrandom rustix"),
-    ("cli",       "clap clap_complete clap_mangen simplelog indicatif serde_json"),
+    ("cli",       "clap clap_complete clap_mangen simplelog indicatif serde_json plotters getrandom"),
 ];
 
 /// What a room may use of [`IMPURE`]. A room without a row is pure.

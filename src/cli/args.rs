@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use super::units;
 use crate::base::limits::{self, BLOCK_LEN, PIECE_LEN_MAX};
 use crate::config::{Config, StorageKind};
+use crate::sim::chance::Cut;
 
 /// Share files with many hosts at once: a BitTorrent peer in one binary, on one port
 ///
@@ -42,6 +43,10 @@ pub enum Command {
     Show(ShowArgs),
     /// Check data against a .torrent; exit code 0 only when every piece is right
     Verify(VerifyArgs),
+    /// Tell in advance how long a swarm takes: the same engine, in virtual time
+    Simulate(SimulateArgs),
+    /// Search evpeer itself for faults: random swarms in virtual time in which much goes wrong
+    Soak(SoakArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell to complete for
@@ -195,6 +200,75 @@ impl VerifyArgs {
     }
 }
 
+/// Options of `simulate`.
+#[derive(Args, Debug)]
+pub struct SimulateArgs {
+    /// Hosts, those that have the data at the start among them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub hosts: u32,
+    /// The line of each host, each way, such as 1Gbit or 125MB
+    #[arg(long, value_name = "RATE", value_parser = units::parse_line_rate)]
+    pub link: u64,
+    /// Bytes to be spread, such as 5GiB
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_len)]
+    pub size: u64,
+    /// Hosts that have the data at the start
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub seeds: u32,
+    /// Hosts that die on the way, each at a random moment
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub kill: u32,
+    /// Racks that the hosts are dealt to in turn
+    #[arg(long, value_name = "N", requires = "uplink",
+          value_parser = clap::value_parser!(u32).range(2..))]
+    pub racks: Option<u32>,
+    /// What joins a rack to the others, each way
+    #[arg(long, value_name = "RATE", requires = "racks", value_parser = units::parse_line_rate)]
+    pub uplink: Option<u64>,
+    /// Bytes a piece [default: as evpeer create chooses it]
+    #[arg(long, value_name = "SIZE", value_parser = parse_piece_len)]
+    pub piece_length: Option<u32>,
+    /// Time from one host to another, microseconds
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(..=10_000_000))]
+    pub latency_us: u64,
+    /// Other hosts that each is told of at the start
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub known: u32,
+    /// Draw how many hosts are complete over time, as SVG
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub plot: Option<PathBuf>,
+    /// Another number, another chance
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `soak`.
+#[derive(Args, Debug)]
+pub struct SoakArgs {
+    /// How long to search, such as 90s, 5m or 12h
+    #[arg(long = "for", value_name = "TIME", default_value = "1m",
+          value_parser = units::parse_time)]
+    pub time: std::time::Duration,
+    /// Runs side by side [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Run only this one, and print its digest: the same everywhere
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// With --seed: only part of it, as a failure says it
+    #[arg(long, value_name = "PART", default_value = "", requires = "seed")]
+    pub only: Cut,
+    /// Do not look for the least that still fails
+    #[arg(long)]
+    pub no_shrink: bool,
+}
+
 /// How much is said on the way, and where.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TalkArgs {
@@ -328,6 +402,10 @@ mod tests {
             "evpeer show x.torrent magnet:?xt=urn:btih:00 --json",
             "evpeer verify -t x.torrent -o d",
             "evpeer verify x.torrent y.torrent --json",
+            "evpeer simulate --hosts 200 --link 10Gbit --size 5GiB --seeds 1 --kill 3",
+            "evpeer simulate --hosts 2 --link 125MB --size 1 --racks 2 --uplink 1M --plot x.svg",
+            "evpeer soak --for 12h --jobs 8",
+            "evpeer soak --seed 7 --only hosts=3,faults=1.4",
             "evpeer completions bash",
             "evpeer man",
         ];
@@ -367,6 +445,25 @@ mod tests {
             ("evpeer create d --piece-length 4GiB", ValueValidation),
             ("evpeer show", MissingRequiredArgument),
             ("evpeer verify -o d", MissingRequiredArgument),
+            (
+                "evpeer simulate --hosts 9 --size 1",
+                MissingRequiredArgument,
+            ),
+            (
+                "evpeer simulate --hosts 1 --link 1Gbit --size 1",
+                ValueValidation,
+            ),
+            (
+                "evpeer simulate --hosts 9 --link fast --size 1",
+                ValueValidation,
+            ),
+            (
+                "evpeer simulate --hosts 9 --link 1M --size 1 --racks 3",
+                MissingRequiredArgument,
+            ),
+            ("evpeer soak --for ever", ValueValidation),
+            ("evpeer soak --only hosts=3", MissingRequiredArgument),
+            ("evpeer soak --seed 1 --only host=3", ValueValidation),
             ("evpeer completions", MissingRequiredArgument),
             ("evpeer completions cmd", InvalidValue),
         ];

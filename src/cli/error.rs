@@ -132,6 +132,28 @@ pub enum CliError {
         /// What was given.
         path: PathBuf,
     },
+    /// A swarm that cannot be simulated.
+    #[error("{what}; {remedy}")]
+    NoSwarm {
+        /// What does not fit together.
+        what: String,
+        /// What the user can do.
+        remedy: &'static str,
+    },
+    /// The plot cannot be written.
+    #[error(
+        "cannot write the plot '{}': {why}; choose another with --plot",
+        printable_path(path)
+    )]
+    Plot {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        why: String,
+    },
+    /// The simulation found a fault in evpeer.
+    #[error("{0}")]
+    Simulation(Box<crate::sim::Failure>),
     /// Something that cannot be part of a torrent.
     #[error("'{}' {why}", printable_path(path))]
     NotShareable {
@@ -251,6 +273,7 @@ impl CliError {
             | Self::NotUtf8 { .. }
             | Self::CannotCreate { .. }
             | Self::NotAMagnet { .. }
+            | Self::NoSwarm { .. }
             | Self::BadTracker { .. } => 2,
             Self::Changed { .. }
             | Self::Unwritable { .. }
@@ -260,6 +283,8 @@ impl CliError {
             | Self::TorrentFailed { .. }
             | Self::NotSynced
             | Self::DataUnreadable { .. }
+            | Self::Plot { .. }
+            | Self::Simulation(_)
             | Self::Stdout(_) => 1,
         }
     }

@@ -5,6 +5,8 @@
 //!      ├▶ create   walk ─▶ hash ─▶ new file
 //!      ├▶ show     source ─▶ text, JSON
 //!      ├▶ verify   source ─▶ storage jobs ─▶ progress
+//!      ├▶ simulate forecast ─▶ table, JSON, plot
+//!      ├▶ soak     worlds of chance on all cores
 //!      └▶ completions, man
 //! ```
 //!
@@ -18,9 +20,12 @@ mod logging;
 mod meter;
 mod output;
 mod pages;
+mod plot;
 mod progress;
 mod run;
 mod show;
+mod simulate;
+mod soak;
 mod source;
 mod units;
 mod verify;
@@ -60,6 +65,8 @@ fn dispatch(line: &CommandLine) -> Result<ExitCode, CliError> {
         Some(Command::Create(args)) => create::create(args),
         Some(Command::Show(args)) => show::show(args),
         Some(Command::Verify(args)) => verify::verify(args),
+        Some(Command::Simulate(args)) => simulate::simulate(args),
+        Some(Command::Soak(args)) => soak::soak(args),
         Some(Command::Completions { shell }) => pages::completions(*shell),
         Some(Command::Man) => pages::man(),
     }

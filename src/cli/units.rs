@@ -29,6 +29,48 @@ pub fn parse_len(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(wrong)
 }
 
+/// Reads the rate of a line in bytes per second: `10Gbit`, `100Mbit`, or bytes as
+/// [`parse_len`] reads them, `125MB`; a `/s` at the end changes nothing.
+///
+/// # Errors
+/// A text for the user that shows how a rate is written.
+pub fn parse_line_rate(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is no rate; write such as 10Gbit, 100Mbit or 125MB");
+    let bare = text.strip_suffix("/s").unwrap_or(text);
+    let rate = match bare.strip_suffix("bit") {
+        Some(bits) => parse_len(bits).map_err(|_| wrong())? / 8,
+        None => parse_len(bare).map_err(|_| wrong())?,
+    };
+    if (1000..=1_000_000_000_000).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err(format!("'{text}' is out of bounds: 8kbit to 8000Gbit"))
+    }
+}
+
+/// Reads a time: `90`, `90s`, `5m`, `12h`.
+///
+/// # Errors
+/// A text for the user that shows how a time is written.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let factor = match unit.trim() {
+        "" | "s" => Some(1),
+        "m" | "min" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(86_400),
+        _ => None,
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let seconds = number.zip(factor).and_then(|(n, f)| n.checked_mul(f));
+    let seconds = seconds.filter(|&seconds| seconds <= 86_400 * 3650);
+    let wrong = || format!("'{text}' is no time; write such as 90s, 5m or 12h");
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
 /// `bytes` with three significant digits: `17 B`, `1.50 KiB`, `256 MiB`.
 pub fn show_len(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -108,6 +150,41 @@ mod tests {
         ];
         for (text, bytes) in cases {
             assert_eq!(parse_len(text).ok(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_read_in_bits_and_bytes() {
+        let cases = [
+            ("10Gbit", Some(1_250_000_000)),
+            ("100 Mbit/s", Some(12_500_000)),
+            ("125MB", Some(125_000_000)),
+            ("1GiB/s", Some(1 << 30)),
+            ("1", None),
+            ("fast", None),
+            ("9999999Gbit", None),
+        ];
+        for (text, rate) in cases {
+            assert_eq!(parse_line_rate(text).ok(), rate, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_their_units() {
+        let cases = [
+            ("90", Some(90)),
+            ("90s", Some(90)),
+            ("5m", Some(300)),
+            ("12h", Some(43_200)),
+            ("", None),
+            ("m", None),
+            ("-1s", None),
+            ("1w", None),
+            ("99999999999999999d", None),
+        ];
+        for (text, seconds) in cases {
+            let time = parse_time(text).ok();
+            assert_eq!(time, seconds.map(Duration::from_secs), "{text}");
         }
     }
 

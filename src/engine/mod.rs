@@ -216,8 +216,8 @@ impl Engine {
         self.forget(conn, Ending::Failed(error), now);
     }
 
-    /// Appends what `conn` wants to write next to `plan`, about `most` bytes ([`PLAN_LEN`] is a good
-    /// measure): what leaves later is decided later.
+    /// Appends what `conn` wants to write next to `plan`, about `most` bytes ([`PLAN_LEN`] is a
+    /// good measure): what leaves later is decided later.
     pub fn write_plan(&mut self, conn: ConnId, most: usize, plan: &mut WritePlan) {
         let Some((generation, state)) = self.conns.get_mut(conn.index as usize) else {
             return;

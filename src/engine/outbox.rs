@@ -34,6 +34,21 @@ impl Outbox {
         self.queue.push_back(message);
     }
 
+    /// Drops requests, and what takes requests back, unless a part of it has left.
+    pub fn drop_requests(&mut self) {
+        let begun = usize::from(self.front_sent > 0);
+        let mut place = 0;
+        self.queue.retain(|message| {
+            place += 1;
+            let is_request = matches!(message, Outgoing::Request(_) | Outgoing::Cancel(_));
+            let is_kept = place <= begun || !is_request;
+            if !is_kept {
+                self.len -= message.wire_len();
+            }
+            is_kept
+        });
+    }
+
     /// Appends the next bytes to `plan`, until it holds `most` or nothing is left.
     pub fn plan(&self, torrent: TorrentId, most: usize, plan: &mut WritePlan) {
         let mut skip = self.front_sent;
@@ -103,6 +118,28 @@ mod tests {
             Segment::Data(slot) => vec![b'#'; slot.len as usize],
         };
         plan.segments.iter().flat_map(part).collect()
+    }
+
+    #[test]
+    fn requests_are_dropped_unless_a_part_has_left() {
+        let request = |begin| {
+            Outgoing::Request(BlockRef {
+                piece: PieceIndex(0),
+                begin,
+                len: 16,
+            })
+        };
+        let mut outbox = Outbox::default();
+        let messages = [request(0), Outgoing::Interested, request(16), request(32)];
+        messages
+            .into_iter()
+            .for_each(|message| outbox.push(message));
+        assert_eq!(outbox.sent(3), 0);
+        outbox.drop_requests();
+        assert_eq!(outbox.len(), 17 - 3 + 5);
+        let mut plan = WritePlan::default();
+        outbox.plan(TorrentId(0), usize::MAX, &mut plan);
+        assert_eq!(plan.len, outbox.len());
     }
 
     #[test]

@@ -353,6 +353,11 @@ impl Engine {
                     }
                     self.flush(conn);
                 }
+                Effect::DropRequests(conn) => {
+                    if let Some(conn) = self.conn_mut(conn) {
+                        conn.outbox.drop_requests();
+                    }
+                }
                 Effect::Flush(conn) => self.flush(conn),
                 Effect::Close(conn, why) => {
                     self.close(conn, Ending::Redundant(&why.to_string()), now);

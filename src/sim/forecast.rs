@@ -75,8 +75,10 @@ pub struct Outcome {
     pub seed_copies: f64,
     /// How often it crossed the uplinks of all racks, together.
     pub uplink_copies: f64,
-    /// Payload that was received and of no use, of all that was needed.
-    pub waste: f64,
+    /// Payload that was received and of no use, bytes.
+    pub duplicate_bytes: u64,
+    /// Bytes of streams that were not payload.
+    pub control_bytes: u64,
     /// Events of the world, and inputs of its engines.
     pub steps: u64,
     /// Inputs that the engines took.
@@ -149,10 +151,14 @@ impl Forecast {
         let at = |host: u32| Some(world.completed_at(HostId(host))? - start);
         let mut completed: Vec<Duration> = (self.seeds..self.hosts).filter_map(at).collect();
         completed.sort_unstable();
-        let mut waste = 0;
-        for index in self.seeds..self.hosts {
-            waste += world.snapshot(HostId(index)).map_or(0, |s| s.wasted_bytes);
+        let (mut duplicate_bytes, mut payload) = (0, 0);
+        for index in 0..self.hosts {
+            if let Some(figures) = world.snapshot(HostId(index)) {
+                duplicate_bytes += figures.wasted_bytes;
+                payload += figures.down_bytes;
+            }
         }
+        let delivered = world.network().ledger().delivered;
         let sent: u64 = (0..self.seeds)
             .map(|seed| world.traffic(HostId(seed)).0)
             .sum();
@@ -165,7 +171,9 @@ impl Forecast {
             bound: self.bound(),
             seed_copies: sent as f64 / self.length as f64,
             uplink_copies: crossed as f64 * self.link.goodput() / self.length as f64,
-            waste: waste as f64 / (self.length as f64 * completed.len().max(1) as f64),
+            duplicate_bytes,
+            // What the dead had received is not known any more; it counts here.
+            control_bytes: delivered.saturating_sub(payload),
             completed,
             steps: world.steps(),
             inputs: world.inputs(),

@@ -1,7 +1,7 @@
 //! A world in which engines exchange a torrent without a socket, a file or a clock.
 //!
-//! Real wire bytes go through the real [`Engine`] and the real [`Storage`](crate::storage::Storage);
-//! only what is below them is simulated: virtual time, lines and streams ([`net`]), a disk in
+//! Real wire bytes go through the real [`Engine`] and the real
+//! [`Storage`](crate::storage::Storage); only what is below them is simulated: virtual time, lines and streams ([`net`]), a disk in
 //! memory that fails as disks do ([`disk`]). Beside the engines there may be [`actor`]s: foreign
 //! clients, trackers, attackers. Every run with the same seed is the same run, to the last byte:
 //! [`World::digest`] sums up all that happened. [`judge`]s watch every step.
@@ -410,6 +410,12 @@ impl World {
         self.hosts[host.0 as usize].still_until = self.now + time;
     }
 
+    /// How long it takes until no host stands still.
+    pub fn all_moving_in(&self) -> Duration {
+        let last = self.hosts.iter().map(|host| host.still_until).max();
+        last.unwrap_or(self.now) - self.now
+    }
+
     /// A host's clock jumps ahead.
     pub fn clock_jump(&mut self, id: HostId, ahead: Duration) {
         self.hosts[id.0 as usize].skew += ahead;
@@ -417,7 +423,7 @@ impl World {
         self.attend(id);
     }
 
-    /// Puts `hosts` on an island: they reach each other and nobody else, until [`heal`](Self::heal).
+    /// Puts `hosts` on an island until [`heal`](Self::heal): they reach each other, nobody else.
     pub fn isolate(&mut self, hosts: &[HostId], island: u32) {
         for &host in hosts {
             self.network.lines.set_island(host, island);

@@ -211,7 +211,7 @@ impl Tagged {
         let place = begun.wrong.iter().position(|&wrong| wrong == block);
         let is_right = is_right(bytes);
         match place {
-            Some(place) if is_right && slot.begin % limits::BLOCK_LEN == 0 => {
+            Some(place) if is_right && slot.begin.is_multiple_of(limits::BLOCK_LEN) => {
                 begun.wrong.swap_remove(place);
             }
             None if !is_right => begun.wrong.push(block),

@@ -23,6 +23,8 @@ impl Swarm {
         peer.chokes_us = true;
         // With the fast extension each open request is still answered, by a block or a reject.
         if !peer.caps.fast {
+            let conn = peer.conn;
+            self.effects.push_back(Effect::DropRequests(conn));
             self.release_requests(key, now);
         }
         self.abandon_alone(key);
@@ -51,7 +53,7 @@ impl Swarm {
         if peer.nuisance.rejects(now) {
             return Err(Fault::RejectFlood);
         }
-        // Each request is answered once, in order (BEP 6): this answers the one that was taken back.
+        // Each request is answered once, in order (BEP 6): this answers what was taken back.
         if peer.take_withdrawn(block, now) {
             return Ok(());
         }

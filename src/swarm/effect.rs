@@ -13,6 +13,8 @@ use crate::wire::message::Outgoing;
 pub enum Effect {
     /// Queue a message.
     Send(ConnId, Outgoing),
+    /// Requests that have not left are void: the peer choked us.
+    DropRequests(ConnId),
     /// New pieces to tell, or blocks to serve, wait for this connection.
     Flush(ConnId),
     /// End a connection.

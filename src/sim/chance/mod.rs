@@ -120,7 +120,7 @@ impl Plan {
     /// The plan that belongs to a seed.
     pub fn draw(rng_seed: u64) -> Self {
         let mut rng = Rng::new(rng_seed);
-        let piece_len = 16 * 1024 << rng.below(4);
+        let piece_len = (16 * 1024) << rng.below(4);
         let last = u64::from(1 + rng.below(2_000_000));
         let files = (0..1 + rng.below(5))
             .map(|_| match rng.below(5) {

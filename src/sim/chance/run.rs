@@ -130,6 +130,8 @@ fn happen(world: &mut World, fault: &Fault) -> Option<(Duration, Deed)> {
 /// The faults have stopped: in a bounded time everybody is complete.
 fn end_well(world: &mut World, plan: &Plan) -> Result<(), Box<Failure>> {
     world.heal();
+    let moving = world.all_moving_in();
+    world.advance(moving, |_| false)?;
     for (index, host) in (0..).zip(&plan.hosts) {
         world.restart(HostId(index));
         world.set_link(HostId(index), host.link);

@@ -136,9 +136,10 @@ impl Talk {
             ));
         }
         self.asked.insert(block);
-        // A choke may have come since the engine decided: without BEP 6 that ends the request.
+        // A choke may have come since the engine decided: without BEP 6 that ends the request, and
+        // it may be made again while the first is on its way.
         let is_void = self.is_choked && !self.fast();
-        if !is_void && !self.open.insert(block) {
+        if !is_void && !self.open.insert(block) && self.fast() {
             return Err((
                 "request",
                 format!("asks for {block:?}, which is open already"),
