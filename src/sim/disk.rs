@@ -1,86 +1,185 @@
-//! A disk in memory that executes storage's jobs.
+//! A disk in memory that executes storage's jobs, and fails as disks do.
+//!
+//! A file is what the kernel shows and what the platter holds. Writes change the first; syncs
+//! bring it to the second. When the power goes, each page that was not synced may or may not have
+//! been written back, whole or in part, and a file whose folder was not synced may be gone.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::rng::Rng;
-use crate::meta::metainfo::{FileKind, Metainfo};
-use crate::storage::jobs::{Done, Handle, Job, OpenMode, Opened, Outcome, Presence, Scan, Work};
+use crate::base::time::Instant;
+use crate::meta::metainfo::{FileEntry, FileKind, Metainfo};
+use crate::storage::error::StorageError;
+use crate::storage::jobs::{
+    Done, Handle, Job, Lane, OpenMode, Opened, Outcome, Presence, Scan, Work,
+};
 
 /// Files by name; handles are places in a list.
 #[derive(Debug)]
 pub struct Disk {
-    files: BTreeMap<PathBuf, Vec<u8>>,
+    files: BTreeMap<PathBuf, File>,
     handles: Vec<PathBuf>,
     rng: Rng,
+    faults: DiskFaults,
+    tally: DiskTally,
+    /// When each lane has done what it was given.
+    free_at: [Instant; 2],
+}
+
+/// How a disk fails; not at all by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskFaults {
+    /// Reads that fail, of a million.
+    pub reads_ppm: u32,
+    /// Writes that fail, of a million.
+    pub writes_ppm: u32,
+    /// Syncs that fail, of a million. What was to be synced is not, and no later sync tries again.
+    pub syncs_ppm: u32,
+    /// What every sync takes longer.
+    pub slow_sync: Duration,
+    /// Bytes that fit; no limit if not given.
+    pub capacity: Option<u64>,
+}
+
+/// What a disk has done and suffered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskTally {
+    /// Jobs.
+    pub jobs: u64,
+    /// Jobs that failed by chance.
+    pub errors: u64,
+    /// Files that did not fit.
+    pub refused: u64,
+    /// Pages that a power cut took back, or tore.
+    pub lost_pages: u64,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    /// What the kernel shows.
+    bytes: Vec<u8>,
+    /// What is on the platter for sure; `None` if no folder names it there.
+    synced: Vec<u8>,
+    is_entry_synced: bool,
+    /// Pages that differ.
+    dirty: BTreeSet<usize>,
 }
 
 impl Disk {
-    /// An empty disk; `rng` draws how long each job takes.
+    /// An empty disk; `rng` draws how long each job takes, and what fails.
     pub fn new(rng: Rng) -> Self {
         Self {
             files: BTreeMap::new(),
             handles: Vec::new(),
             rng,
+            faults: DiskFaults::default(),
+            tally: DiskTally::default(),
+            free_at: [Instant::ZERO; 2],
         }
     }
 
-    /// Puts all files of a torrent there.
+    /// Puts all files of a torrent there, on the platter too.
     pub fn fill(&mut self, meta: &Metainfo, content: &[u8]) {
-        for file in meta.files.iter().filter(|file| file.kind == FileKind::Data) {
-            let (begin, end) = (file.offset as usize, (file.offset + file.len) as usize);
-            self.files.insert(
-                file.path.as_path().to_path_buf(),
-                content[begin..end].to_vec(),
-            );
+        for file in data_files(meta) {
+            let bytes = &content[file.offset as usize..(file.offset + file.len) as usize];
+            let stored = File {
+                bytes: bytes.to_vec(),
+                synced: bytes.to_vec(),
+                is_entry_synced: true,
+                dirty: BTreeSet::new(),
+            };
+            self.files.insert(path_of(file), stored);
         }
     }
 
     /// Whether all files of a torrent are there and right.
     pub fn holds(&self, meta: &Metainfo, content: &[u8]) -> bool {
-        meta.files
-            .iter()
-            .filter(|file| file.kind == FileKind::Data)
-            .all(|file| {
-                let (begin, end) = (file.offset as usize, (file.offset + file.len) as usize);
-                let found = self.files.get(file.path.as_path());
-                found.is_some_and(|bytes| bytes[..] == content[begin..end])
-            })
+        data_files(meta).all(|file| {
+            let bytes = &content[file.offset as usize..(file.offset + file.len) as usize];
+            let found = self.files.get(file.path.as_path());
+            found.is_some_and(|found| found.bytes == bytes)
+        })
     }
 
-    /// Executes a job; also how long that takes.
-    pub fn run(&mut self, job: Job) -> (Done, Duration) {
-        let outcome = match job.work {
+    /// From now on the disk fails like this.
+    pub fn set_faults(&mut self, faults: DiskFaults) {
+        self.faults = faults;
+    }
+
+    /// What it has done and suffered so far.
+    pub fn tally(&self) -> DiskTally {
+        self.tally
+    }
+
+    /// Flips a bit somewhere, unnoticed; `false` if there is no byte to hurt.
+    pub fn rot(&mut self) -> bool {
+        let full = self.files.values_mut().filter(|f| !f.bytes.is_empty());
+        let mut full: Vec<&mut File> = full.collect();
+        if full.is_empty() {
+            return false;
+        }
+        let file = self.rng.below(full.len() as u32) as usize;
+        let at = self.rng.below(full[file].bytes.len() as u32) as usize;
+        full[file].bytes[at] ^= 1;
+        full[file].dirty.insert(at / PAGE_LEN);
+        true
+    }
+
+    /// The process is gone: nobody holds a file any more, the kernel still has every byte.
+    pub fn let_go(&mut self) {
+        self.free_at = [Instant::ZERO; 2];
+    }
+
+    /// The power is gone: of what was not synced, chance decides.
+    pub fn power_cut(&mut self) {
+        self.let_go();
+        let rng = &mut self.rng;
+        self.files
+            .retain(|_, file| file.is_entry_synced || rng.below(2) == 0);
+        for file in self.files.values_mut() {
+            self.tally.lost_pages += file.power_cut(&mut self.rng);
+        }
+    }
+
+    /// Executes a job; also when its result comes. Each lane does one job after the other.
+    pub fn run(&mut self, job: Job, now: Instant) -> (Done, Instant) {
+        self.tally.jobs += 1;
+        let lane = &mut self.free_at[usize::from(job.lane() == Lane::Disk)];
+        let mut takes = Duration::from_micros(20 + u64::from(self.rng.below(500)));
+        if matches!(job.work, Work::Sync { .. }) {
+            takes += self.faults.slow_sync;
+        }
+        *lane = (*lane).max(now) + takes;
+        let at = *lane;
+        let outcome = self.outcome(job.work);
+        let id = job.id;
+        (Done { id, outcome }, at)
+    }
+
+    fn outcome(&mut self, work: Work) -> Outcome {
+        match work {
             Work::Scan { meta, .. } => Outcome::Scanned(Ok(self.scan(&meta))),
             Work::CreateEmpty { meta, .. } => {
-                let empty =
-                    |f: &&crate::meta::metainfo::FileEntry| f.kind == FileKind::Data && f.len == 0;
-                for file in meta.files.iter().filter(empty) {
-                    self.files
-                        .entry(file.path.as_path().to_path_buf())
-                        .or_default();
+                let mut dirs = BTreeSet::new();
+                for file in data_files(&meta).filter(|file| file.len == 0) {
+                    dirs.insert(dir_of(file.path.as_path()));
+                    self.files.entry(path_of(file)).or_default();
                 }
-                Outcome::CreatedEmpty(Ok(Vec::new()))
+                Outcome::CreatedEmpty(Ok(dirs.into_iter().collect()))
             }
             Work::Open {
                 meta, file, mode, ..
-            } => Outcome::Opened(Ok(self.open(&meta, file, mode))),
+            } => Outcome::Opened(self.open(&meta, file, mode)),
             Work::Read {
                 file,
                 offset,
                 len,
-                mut buffer,
+                buffer,
                 ..
-            } => {
-                buffer.clear();
-                let bytes = &self.files[&self.handles[number(&file)]];
-                let end = (offset as usize + len as usize).min(bytes.len());
-                buffer.extend_from_slice(&bytes[(offset as usize).min(end)..end]);
-                buffer.resize(len as usize, 0);
-                Outcome::Read(Ok(buffer))
-            }
+            } => Outcome::Read(self.read(&file, offset, len, buffer)),
             Work::Write {
                 file,
                 offset,
@@ -88,32 +187,31 @@ impl Disk {
                 range,
                 ..
             } => {
-                let path = &self.handles[number(&file)];
-                let stored = self.files.get_mut(path).expect("an open file exists");
-                let begin = offset as usize + range.start;
-                stored[begin..begin + range.len()].copy_from_slice(&bytes[range]);
-                Outcome::Finished(Ok(()))
+                let at = offset as usize + range.start;
+                Outcome::Finished(self.write(&file, at, &bytes[range]))
             }
-            Work::Sync { .. } | Work::Close { .. } => Outcome::Finished(Ok(())),
+            Work::Sync { files, dirs, .. } => {
+                let synced = files.iter().try_for_each(|file| self.sync(&file.file));
+                if synced.is_ok() {
+                    self.sync_dirs(&dirs);
+                }
+                Outcome::Finished(synced)
+            }
+            Work::Close { file, written, .. } => {
+                let synced = if written { self.sync(&file) } else { Ok(()) };
+                Outcome::Finished(synced)
+            }
             Work::Map { .. } | Work::Populate { .. } | Work::Unmap { .. } => {
                 unreachable!("buffers are used here, not maps")
             }
-        };
-        let delay = Duration::from_micros(20 + u64::from(self.rng.below(500)));
-        (
-            Done {
-                id: job.id,
-                outcome,
-            },
-            delay,
-        )
+        }
     }
 
     fn scan(&self, meta: &Arc<Metainfo>) -> Scan {
-        let presence = |file: &crate::meta::metainfo::FileEntry| match file.kind {
+        let presence = |file: &FileEntry| match file.kind {
             FileKind::Pad => Presence::Whole,
             FileKind::Data => match self.files.get(file.path.as_path()) {
-                Some(bytes) if bytes.len() as u64 >= file.len => Presence::Whole,
+                Some(found) if found.bytes.len() as u64 >= file.len => Presence::Whole,
                 Some(_) => Presence::Short,
                 None => Presence::Absent,
             },
@@ -124,29 +222,154 @@ impl Disk {
         }
     }
 
-    fn open(&mut self, meta: &Metainfo, file: u32, mode: OpenMode) -> Opened {
+    fn open(&mut self, meta: &Metainfo, file: u32, mode: OpenMode) -> Result<Opened, StorageError> {
         let entry = &meta.files[file as usize];
-        let path = entry.path.as_path().to_path_buf();
-        let len_before = self.files.get(&path).map(|bytes| bytes.len() as u64);
+        let path = path_of(entry);
+        let used: u64 = self.files.values().map(|f| f.bytes.len() as u64).sum();
+        let found = self.files.get(&path);
+        let len_before = found.map(|found| found.bytes.len() as u64);
+        let mut dirs = Vec::new();
         match (mode, len_before) {
-            (OpenMode::Read, None) => return Opened::Absent,
-            (OpenMode::Read, Some(len)) if len < entry.len => return Opened::Absent,
+            (OpenMode::Read, None) => return Ok(Opened::Absent),
+            (OpenMode::Read, Some(len)) if len < entry.len => return Ok(Opened::Absent),
             (OpenMode::Read, Some(_)) => {}
             (OpenMode::Write, _) => {
-                let bytes = self.files.entry(path.clone()).or_default();
-                bytes.resize(bytes.len().max(entry.len as usize), 0);
+                let need = entry.len.saturating_sub(len_before.unwrap_or(0));
+                let free = self.faults.capacity.map(|all| all.saturating_sub(used));
+                if let Some(free) = free.filter(|&free| free < need) {
+                    self.tally.refused += 1;
+                    return Err(StorageError::NoSpace { path, need, free });
+                }
+                if found.is_none() {
+                    dirs.push(dir_of(&path));
+                }
+                let stored = self.files.entry(path.clone()).or_default();
+                let len = stored.bytes.len().max(entry.len as usize);
+                stored.bytes.resize(len, 0);
             }
         }
         self.handles.push(path);
-        Opened::Open {
+        Ok(Opened::Open {
             file: Handle::Sim(self.handles.len() as u64 - 1),
             is_writable: mode == OpenMode::Write,
             len_before: len_before.unwrap_or(0),
             allocated: true,
             is_at_home: true,
-            dirs: Vec::new(),
+            dirs,
+        })
+    }
+
+    fn read(
+        &mut self,
+        file: &Handle,
+        offset: u64,
+        len: u32,
+        mut buffer: Vec<u8>,
+    ) -> Result<Vec<u8>, StorageError> {
+        self.may_fail(self.faults.reads_ppm, file, "read")?;
+        buffer.clear();
+        let bytes = &self.file(file)?.bytes;
+        let end = (offset as usize + len as usize).min(bytes.len());
+        buffer.extend_from_slice(&bytes[(offset as usize).min(end)..end]);
+        buffer.resize(len as usize, 0);
+        Ok(buffer)
+    }
+
+    fn write(&mut self, file: &Handle, at: usize, bytes: &[u8]) -> Result<(), StorageError> {
+        self.may_fail(self.faults.writes_ppm, file, "write")?;
+        let stored = self.file(file)?;
+        stored.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        let pages = at / PAGE_LEN..(at + bytes.len()).div_ceil(PAGE_LEN);
+        stored.dirty.extend(pages);
+        Ok(())
+    }
+
+    fn sync(&mut self, file: &Handle) -> Result<(), StorageError> {
+        let failed = self.may_fail(self.faults.syncs_ppm, file, "sync");
+        let stored = self.file(file)?;
+        if let Err(error) = failed {
+            // As Linux does: the pages count as clean, and nobody will write them.
+            stored.dirty.clear();
+            return Err(error);
+        }
+        stored.synced.clone_from(&stored.bytes);
+        stored.dirty.clear();
+        Ok(())
+    }
+
+    fn sync_dirs(&mut self, dirs: &[PathBuf]) {
+        for (path, file) in &mut self.files {
+            file.is_entry_synced |= dirs.contains(&dir_of(path));
         }
     }
+
+    fn may_fail(
+        &mut self,
+        chance_ppm: u32,
+        file: &Handle,
+        action: &'static str,
+    ) -> Result<(), StorageError> {
+        if chance_ppm == 0 || self.rng.below(1_000_000) >= chance_ppm {
+            return Ok(());
+        }
+        self.tally.errors += 1;
+        Err(StorageError::Io {
+            path: self.handles[number(file)].clone(),
+            action,
+            message: "input/output error".to_owned(),
+        })
+    }
+
+    fn file(&mut self, handle: &Handle) -> Result<&mut File, StorageError> {
+        let path = &self.handles[number(handle)];
+        let missing = || StorageError::Missing { path: path.clone() };
+        self.files.get_mut(path).ok_or_else(missing)
+    }
+}
+
+impl File {
+    /// What is left of it after a power cut; how many pages were lost or torn.
+    fn power_cut(&mut self, rng: &mut Rng) -> u64 {
+        let mut lost = 0;
+        let mut left = std::mem::take(&mut self.synced);
+        // Whether the new length was written is a matter of its own.
+        if rng.below(2) == 0 {
+            left.resize(self.bytes.len(), 0);
+        }
+        for &page in &self.dirty {
+            let fate = rng.below(3);
+            for sector in 0..PAGE_LEN / SECTOR_LEN {
+                let is_written = match fate {
+                    0 => true,
+                    1 => false,
+                    _ => rng.below(2) == 0,
+                };
+                let first = page * PAGE_LEN + sector * SECTOR_LEN;
+                let end = (first + SECTOR_LEN).min(left.len()).min(self.bytes.len());
+                if is_written && first < end {
+                    left[first..end].copy_from_slice(&self.bytes[first..end]);
+                }
+            }
+            lost += u64::from(fate > 0);
+        }
+        self.bytes.clone_from(&left);
+        self.synced = left;
+        self.is_entry_synced = true;
+        self.dirty.clear();
+        lost
+    }
+}
+
+fn data_files(meta: &Metainfo) -> impl Iterator<Item = &FileEntry> {
+    meta.files.iter().filter(|f| f.kind == FileKind::Data)
+}
+
+fn path_of(file: &FileEntry) -> PathBuf {
+    file.path.as_path().to_path_buf()
+}
+
+fn dir_of(path: &Path) -> PathBuf {
+    path.parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
 fn number(file: &Handle) -> usize {
@@ -155,3 +378,10 @@ fn number(file: &Handle) -> usize {
         Handle::File(_) => unreachable!("only files of this disk are handed out"),
     }
 }
+
+/// What the kernel writes back at a time, and what the disk writes at a time, bytes.
+const PAGE_LEN: usize = 4096;
+const SECTOR_LEN: usize = 512;
+
+#[cfg(test)]
+mod tests;

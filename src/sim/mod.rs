@@ -502,6 +502,7 @@ impl World {
             judge: "end",
             host: Some(host),
             text,
+            talk: Vec::new(),
         })
     }
 

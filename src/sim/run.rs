@@ -260,7 +260,7 @@ impl World {
             let taken = engine.received(conn, bytes, now);
             if let Some(slot) = taken.store {
                 let payload = &bytes[taken.used - slot.len as usize..taken.used];
-                self.judges.stored(id, stream, slot, payload, self.now);
+                self.judges.stored(id, stream, slot);
                 peer.store.store(slot, payload);
             }
             bytes = &bytes[taken.used..];
@@ -286,7 +286,7 @@ impl World {
             idle &= !peer.store.work();
             while let Some(event) = self.next_storage_event(id) {
                 idle = false;
-                self.judges.storage_said(id, &event, now);
+                self.judges.storage_said(id, &event);
                 self.storage_said(id, event);
             }
             if idle {
@@ -364,7 +364,7 @@ impl World {
                     .push(self.now + RESOLVER_TIME, Event::Resolved(id, life, answer));
             }
             Action::Storage(action) => {
-                self.judges.asked_storage(id, &action, self.now);
+                self.judges.asked_storage(id, &action);
                 if let Node::Peer(peer) = &mut self.hosts[id.0 as usize].node {
                     peer.store.apply(action);
                 }
@@ -372,7 +372,7 @@ impl World {
             Action::Report(report) => {
                 if let Report::PeerBanned { remote, .. } = &report {
                     let banned = self.honest_at(*remote);
-                    self.judges.banned(id, *remote, banned, self.now);
+                    self.judges.banned(id, *remote, banned);
                 }
                 let host = &mut self.hosts[id.0 as usize];
                 if let Report::Complete { .. } = report

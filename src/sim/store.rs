@@ -86,8 +86,8 @@ impl Store {
     pub fn start_jobs(&mut self, now: Instant, mut done: impl FnMut(Done, Instant)) {
         let Self::Real(real) = self else { return };
         while let Some(job) = real.storage.poll_job() {
-            let (result, delay) = real.disk.run(job);
-            done(result, now + delay);
+            let (result, at) = real.disk.run(job, now);
+            done(result, at);
         }
     }
 
@@ -99,9 +99,16 @@ impl Store {
     }
 
     /// The process ended, or the power went: what is left for the next one.
-    pub fn stopped(&mut self, _is_power_cut: bool) {
+    pub fn stopped(&mut self, is_power_cut: bool) {
         match self {
-            Self::Real(real) => real.storage = new_storage(),
+            Self::Real(real) => {
+                real.storage = new_storage();
+                if is_power_cut {
+                    real.disk.power_cut();
+                } else {
+                    real.disk.let_go();
+                }
+            }
             Self::Tagged(tagged) => **tagged = tagged.reopened(),
         }
     }

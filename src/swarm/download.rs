@@ -54,7 +54,7 @@ impl Swarm {
             return Err(Fault::RejectFlood);
         }
         // Each request is answered once, in order (BEP 6): this answers what was taken back.
-        if peer.take_withdrawn(block, now) {
+        if peer.take_withdrawn(block).is_some() {
             return Ok(());
         }
         peer.allowed_fast.retain(|piece| *piece != block.piece);
@@ -399,7 +399,8 @@ impl Swarm {
             peer.requests.remove(place);
             return Ok(Asked::Now);
         }
-        Ok(if peer.take_withdrawn(block, now) {
+        let late = peer.take_withdrawn(block);
+        Ok(if late.is_some_and(|at| now - at <= LATE_MAX) {
             Asked::Late
         } else {
             Asked::Never
@@ -476,6 +477,8 @@ const ENDGAME_MAX: usize = 16;
 const COPIES_MAX: u32 = 3;
 /// A writer that was silent for this long loses its role.
 const WRITER_SILENCE_MAX: Duration = Duration::from_secs(2);
+/// An answer to a request that was given up is welcome for this long.
+const LATE_MAX: Duration = Duration::from_secs(60);
 /// Blocks collected aside at a time at most, over all peers of a torrent.
 const ASIDE_MAX: usize = 64;
 /// Pieces that a peer may name as allowed-fast; further ones are ignored.

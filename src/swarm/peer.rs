@@ -254,17 +254,10 @@ impl Peer {
         self.withdrawn.push_back(Request { at: now, ..request });
     }
 
-    /// Takes `block` from what was given up within [`LATE_MAX`].
-    pub(super) fn take_withdrawn(&mut self, block: BlockRef, now: Instant) -> bool {
-        while self
-            .withdrawn
-            .front()
-            .is_some_and(|r| now - r.at > LATE_MAX)
-        {
-            self.withdrawn.pop_front();
-        }
-        let place = self.withdrawn.iter().position(|r| r.block == block);
-        place.and_then(|i| self.withdrawn.remove(i)).is_some()
+    /// Takes `block` from what was given up; since when it was.
+    pub(super) fn take_withdrawn(&mut self, block: BlockRef) -> Option<Instant> {
+        let place = self.withdrawn.iter().position(|r| r.block == block)?;
+        self.withdrawn.remove(place).map(|request| request.at)
     }
 }
 
@@ -276,8 +269,6 @@ const QUEUE_MIN: usize = 32;
 const PATIENCE_MIN: Duration = Duration::from_secs(4);
 /// A request is given up at the latest.
 const PATIENCE_MAX: Duration = Duration::from_secs(20);
-/// An answer to a request that was given up is welcome for this long.
-const LATE_MAX: Duration = Duration::from_secs(60);
 /// Messages of unknown id a minute that are skipped.
 const UNKNOWN_PER_MIN_MAX: u32 = 100;
 /// Changes of choke and interest a minute that are borne.

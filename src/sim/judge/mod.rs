@@ -55,6 +55,8 @@ pub struct Fault {
     pub host: Option<HostId>,
     /// What it is.
     pub text: String,
+    /// The last that was said on the stream, if it is about one.
+    pub talk: Vec<String>,
 }
 
 /// A run that broke a rule.
@@ -74,8 +76,13 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault { judge, host, text } = &self.fault;
-        for line in &self.last {
+        let Fault {
+            judge,
+            host,
+            text,
+            talk,
+        } = &self.fault;
+        for line in self.last.iter().chain(talk) {
             writeln!(f, "  {line}")?;
         }
         write!(
@@ -134,7 +141,12 @@ impl Judges {
     }
 
     fn blame(&mut self, judge: &'static str, host: Option<HostId>, text: String) {
-        self.fault.get_or_insert(Fault { judge, host, text });
+        self.fault.get_or_insert(Fault {
+            judge,
+            host,
+            text,
+            talk: Vec::new(),
+        });
     }
 
     /// The first fault, if any was found.
@@ -184,7 +196,7 @@ impl Judges {
     }
 
     /// A chunk leaves towards `side`.
-    pub fn sent(&mut self, stream: StreamId, side: Side, chunk: &Chunk, _now: Instant) {
+    pub fn sent(&mut self, stream: StreamId, side: Side, chunk: &Chunk, now: Instant) {
         if !self.is_strict() {
             return;
         }
@@ -200,36 +212,34 @@ impl Judges {
         let mut fault = None;
         both.leaving[side as usize].read(chunk, |said| {
             if fault.is_none() {
-                fault = talk.say(said, pieces, &self.meta, &self.payload).err();
+                fault = talk.say(now, said, pieces, &self.meta, &self.payload).err();
             }
         });
         if let Some((judge, text)) = fault {
-            self.blame(judge, Some(host), text);
+            self.fault = Some(Fault {
+                judge,
+                host: Some(host),
+                text,
+                talk: talk.last(),
+            });
         }
     }
 
     /// A chunk arrives at `side`.
-    pub fn delivered(&mut self, stream: StreamId, side: Side, chunk: &Chunk, _now: Instant) {
+    pub fn delivered(&mut self, stream: StreamId, side: Side, chunk: &Chunk, now: Instant) {
         if !self.is_strict() {
             return;
         }
         if let Some(both) = self.talks.get_mut(&stream) {
             let talk = &mut both.talks[side as usize];
             if talk.is_judged {
-                both.arriving[side as usize].read(chunk, |said| talk.hear(said));
+                both.arriving[side as usize].read(chunk, |said| talk.hear(now, said));
             }
         }
     }
 
     /// Payload that came on `stream` is stored.
-    pub fn stored(
-        &mut self,
-        host: HostId,
-        stream: StreamId,
-        slot: Slot,
-        _payload: &[u8],
-        _now: Instant,
-    ) {
+    pub fn stored(&mut self, host: HostId, stream: StreamId, slot: Slot) {
         if !self.is_strict() {
             return;
         }
@@ -250,7 +260,7 @@ impl Judges {
     }
 
     /// The engine asks storage for something.
-    pub fn asked_storage(&mut self, host: HostId, action: &StorageAction, _now: Instant) {
+    pub fn asked_storage(&mut self, host: HostId, action: &StorageAction) {
         if !self.is_strict() {
             return;
         }
@@ -265,7 +275,7 @@ impl Judges {
     }
 
     /// Storage answers.
-    pub fn storage_said(&mut self, host: HostId, event: &Event, _now: Instant) {
+    pub fn storage_said(&mut self, host: HostId, event: &Event) {
         if let Event::Checked { piece, verdict, .. } = event
             && let Some(pieces) = self.hosts.get_mut(&host)
         {
@@ -277,7 +287,7 @@ impl Judges {
     }
 
     /// A host banned a peer; whether that one is honest.
-    pub fn banned(&mut self, host: HostId, remote: SocketAddr, is_honest: bool, _now: Instant) {
+    pub fn banned(&mut self, host: HostId, remote: SocketAddr, is_honest: bool) {
         if is_honest {
             self.blame(
                 "ban",
@@ -320,7 +330,14 @@ impl Judges {
                 };
                 let talk = &both.talks[side as usize];
                 if let Err((judge, text)) = talk.compare(peer, engine.unsent(conn) == 0) {
-                    return self.blame(judge, Some(host), text);
+                    let fault = Fault {
+                        judge,
+                        host: Some(host),
+                        text,
+                        talk: talk.last(),
+                    };
+                    self.fault.get_or_insert(fault);
+                    return;
                 }
             }
         }

@@ -1,12 +1,13 @@
 //! What one end of a stream has said and heard, and whether it may say more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::pieces::Pieces;
 use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::base::limits::BLOCK_LEN;
 use crate::base::slot::Slot;
+use crate::base::time::Instant;
 use crate::meta::metainfo::Metainfo;
 use crate::sim::spec;
 use crate::sim::tap::{Payload, Said};
@@ -32,12 +33,14 @@ pub(super) struct Talk {
     /// Its requests that are open, and all that it ever made.
     open: BTreeSet<BlockRef>,
     /// Those that it took back, until they are answered all the same.
-    taken_back: BTreeSet<BlockRef>,
+    taken_back: BTreeMap<BlockRef, u32>,
     asked: BTreeSet<BlockRef>,
     /// Requests that it has heard and not answered.
     owes: BTreeMap<BlockRef, u32>,
     /// The block that it is sending.
     sending: Option<BlockRef>,
+    /// The last that it said and heard.
+    last: VecDeque<(Instant, &'static str, Said)>,
 }
 
 type Broken = (&'static str, String);
@@ -55,10 +58,11 @@ impl Talk {
             is_choked: true,
             granted: BTreeSet::new(),
             open: BTreeSet::new(),
-            taken_back: BTreeSet::new(),
+            taken_back: BTreeMap::new(),
             asked: BTreeSet::new(),
             owes: BTreeMap::new(),
             sending: None,
+            last: VecDeque::new(),
         }
     }
 
@@ -66,14 +70,32 @@ impl Talk {
         self.offered_fast && self.hears_fast
     }
 
+    fn note(&mut self, now: Instant, verb: &'static str, said: &Said) {
+        if matches!(said, Said::Payload(_)) {
+            return;
+        }
+        if self.last.len() == LAST_MAX {
+            self.last.pop_front();
+        }
+        self.last.push_back((now, verb, said.clone()));
+    }
+
+    /// The last that it said and heard, in words.
+    pub fn last(&self) -> Vec<String> {
+        let line = |(at, verb, said): &(Instant, &str, Said)| format!("{at} {verb} {said:?}");
+        self.last.iter().map(line).collect()
+    }
+
     /// This end says something.
     pub fn say(
         &mut self,
+        now: Instant,
         said: Said,
         pieces: &Pieces,
         meta: &Metainfo,
         payload: &spec::Payload,
     ) -> Result<(), Broken> {
+        self.note(now, "says", &said);
         match said {
             Said::Handshake { fast } => self.offered_fast = fast,
             Said::Have(piece) => {
@@ -100,10 +122,12 @@ impl Talk {
             Said::Request(block) => return self.ask(block),
             Said::Cancel(block) => {
                 if self.open.remove(&block) {
-                    self.taken_back.insert(block);
+                    *self.taken_back.entry(block).or_default() += 1;
                 }
             }
-            Said::Reject(block) => self.answer(block),
+            Said::Reject(block) => {
+                count_down(&mut self.owes, block);
+            }
             Said::Block(block) => {
                 if !self.owes.contains_key(&block) {
                     return Err(("unasked", format!("sends {block:?}, not asked for")));
@@ -111,7 +135,7 @@ impl Talk {
                 if self.chokes && !self.granted.contains(&block.piece) {
                     return Err(("choke", format!("sends {block:?} to a choked peer")));
                 }
-                self.answer(block);
+                count_down(&mut self.owes, block);
                 self.sending = Some(block);
             }
             Said::Payload(part) => return self.check_payload(&part, meta, payload),
@@ -148,15 +172,6 @@ impl Talk {
         Ok(())
     }
 
-    fn answer(&mut self, block: BlockRef) {
-        if let Some(count) = self.owes.get_mut(&block) {
-            *count -= 1;
-            if *count == 0 {
-                self.owes.remove(&block);
-            }
-        }
-    }
-
     /// Whether what it sends is what the torrent says.
     fn check_payload(
         &self,
@@ -186,7 +201,8 @@ impl Talk {
     }
 
     /// This end hears something.
-    pub fn hear(&mut self, said: Said) {
+    pub fn hear(&mut self, now: Instant, said: Said) {
+        self.note(now, "hears", &said);
         match said {
             Said::Handshake { fast } => self.hears_fast = fast,
             Said::Have(piece) if piece.0 < self.told.len() => {
@@ -207,13 +223,13 @@ impl Talk {
             Said::Unchoke => self.is_choked = false,
             Said::Request(block) => *self.owes.entry(block).or_default() += 1,
             Said::Reject(block) => {
-                if !self.taken_back.remove(&block) {
+                if !count_down(&mut self.taken_back, block) {
                     self.open.remove(&block);
                 }
             }
             Said::Block(block) => {
                 if !self.open.remove(&block) {
-                    self.taken_back.remove(&block);
+                    count_down(&mut self.taken_back, block);
                 }
             }
             Said::Have(_)
@@ -267,3 +283,18 @@ impl Talk {
         Ok(())
     }
 }
+
+/// One of these fewer; whether there was one.
+fn count_down(counts: &mut BTreeMap<BlockRef, u32>, block: BlockRef) -> bool {
+    let Some(count) = counts.get_mut(&block) else {
+        return false;
+    };
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(&block);
+    }
+    true
+}
+
+/// Messages that are kept for people.
+const LAST_MAX: usize = 60;
