@@ -13,6 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::disk::DiskFaults;
 use super::net::Link;
 use super::spec::{Have, PeerSpec};
 use super::{HostId, World};
@@ -79,6 +80,8 @@ pub enum Fault {
     OneWay(u32, u32, Duration),
     /// Its line becomes this much slower.
     Slow(u32, u32),
+    /// Its disk fails like this from now on.
+    Disk(u32, DiskFaults),
 }
 
 /// What a run takes away from its plan, to find the least that still fails.
@@ -219,7 +222,8 @@ impl Fault {
             | Self::Suspend(host, _)
             | Self::ClockJump(host, _)
             | Self::Reset(host)
-            | Self::Slow(host, _) => *host,
+            | Self::Slow(host, _)
+            | Self::Disk(host, _) => *host,
             Self::Island(hosts, _) => hosts.iter().copied().max().unwrap_or(0),
             Self::OneWay(from, to, _) => *from.max(to),
         }
@@ -276,7 +280,7 @@ fn draw_host(index: u32, seeds: u32, base: Link, rng: &mut Rng) -> HostPlan {
 fn draw_fault(count: u32, rng: &mut Rng) -> Fault {
     let host = rng.below(count);
     let a_while = Duration::from_millis(1 + (u64::from(rng.below(4_000)) << rng.below(5)));
-    match rng.below(10) {
+    match rng.below(12) {
         0 | 1 => Fault::Kill(host, a_while),
         2 => Fault::PowerCut(host, a_while),
         3 => Fault::Suspend(host, a_while * 3),
@@ -287,7 +291,34 @@ fn draw_fault(count: u32, rng: &mut Rng) -> Fault {
             Fault::Island(island, a_while)
         }
         8 => Fault::OneWay(host, (host + 1 + rng.below(count - 1)) % count, a_while),
-        _ => Fault::Slow(host, 1 + rng.below(8)),
+        9 => Fault::Slow(host, 1 + rng.below(8)),
+        _ => Fault::Disk(host, draw_disk(rng)),
+    }
+}
+
+fn draw_disk(rng: &mut Rng) -> DiskFaults {
+    let none = DiskFaults::default();
+    match rng.below(5) {
+        0 => DiskFaults {
+            reads_ppm: rng.below(300_000),
+            ..none
+        },
+        1 => DiskFaults {
+            writes_ppm: rng.below(300_000),
+            ..none
+        },
+        2 => DiskFaults {
+            syncs_ppm: rng.below(1_000_000),
+            ..none
+        },
+        3 => DiskFaults {
+            slow_sync: Duration::from_millis(u64::from(rng.below(10_000))),
+            ..none
+        },
+        _ => DiskFaults {
+            capacity: Some(u64::from(rng.below(2_000_000))),
+            ..none
+        },
     }
 }
 

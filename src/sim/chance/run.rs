@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{Fault, HostId, HostPlan, PeerSpec, Plan, Tally, World};
+use crate::engine::State;
 use crate::sim::Failure;
+use crate::sim::disk::DiskFaults;
 use crate::sim::net::Link;
 
 /// What is done at a moment of the first phase.
@@ -124,6 +126,12 @@ fn happen(world: &mut World, fault: &Fault) -> Option<(Duration, Deed)> {
             world.set_link(HostId(*host), slower);
             None
         }
+        Fault::Disk(host, faults) => {
+            if let Some(disk) = world.disk(HostId(*host)) {
+                disk.set_faults(*faults);
+            }
+            None
+        }
     }
 }
 
@@ -132,9 +140,17 @@ fn end_well(world: &mut World, plan: &Plan) -> Result<(), Box<Failure>> {
     world.heal();
     let moving = world.all_moving_in();
     world.advance(moving, |_| false)?;
-    for (index, host) in (0..).zip(&plan.hosts) {
-        world.restart(HostId(index));
-        world.set_link(HostId(index), host.link);
+    for (index, host) in (0..).map(HostId).zip(&plan.hosts) {
+        if let Some(disk) = world.disk(index) {
+            disk.set_faults(DiskFaults::default());
+        }
+        // A torrent that a fault has stopped stays so until its user starts the peer anew.
+        let state = world.snapshot(index).map(|figures| figures.state);
+        if state == Some(State::Error) {
+            world.kill(index);
+        }
+        world.restart(index);
+        world.set_link(index, host.link);
     }
     let hosts: Vec<HostId> = (0..world.host_count()).map(HostId).collect();
     let limit = plan.bound() * 3 * hosts.len() as u32 + GRACE;
