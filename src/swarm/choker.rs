@@ -103,19 +103,15 @@ impl Choker {
 
     /// Gives away slots that are free; returns everybody who has one now.
     ///
-    /// Peers that have one keep it until the next round, and count only while they want
-    /// something.
+    /// Peers that have one and want something keep it until the next round. One that wants nothing
+    /// keeps it as long as nobody else asks for it.
     pub fn unchoke_now(&mut self, peers: &[Candidate], role: Role, now: Instant) -> Vec<ConnId> {
         assert!(
             peers.iter().all(|p| p.joined <= now),
             "peers come before they are served"
         );
-        let served = peers.iter().filter(|p| p.unchoked && p.interested).count();
-        let mut chosen: Vec<ConnId> = peers
-            .iter()
-            .filter(|p| p.unchoked)
-            .map(|p| p.conn)
-            .collect();
+        let served = peers.iter().filter(|p| p.unchoked && p.interested);
+        let mut chosen: Vec<ConnId> = served.map(|p| p.conn).collect();
         let may_wait = |p: &&Candidate| p.interested && !p.unchoked;
         let mut waiting: Vec<&Candidate> = peers.iter().filter(may_wait).collect();
         if role == Role::Leecher {
@@ -123,8 +119,11 @@ impl Choker {
         }
         self.rng.shuffle(&mut waiting);
         waiting.sort_by_key(|p| waiting_since(p));
-        let free = self.slots.count.saturating_sub(served);
+        let free = self.slots.count.saturating_sub(chosen.len());
         chosen.extend(waiting.iter().take(free).map(|p| p.conn));
+        let idle = peers.iter().filter(|p| p.unchoked && !p.interested);
+        let free = self.slots.count.saturating_sub(chosen.len());
+        chosen.extend(idle.take(free).map(|p| p.conn));
         chosen
     }
 
@@ -499,14 +498,14 @@ mod tests {
     }
 
     #[test]
-    fn free_slot_is_given_away_at_once_and_none_is_taken() {
+    fn free_slot_is_given_away_at_once_and_none_in_use_is_taken() {
         #[rustfmt::skip]
         let cases = [
             // what it shows                 role           interest  unchoked  snubbed   chosen
             ("all fit",                      Role::Leecher, "###...", "......", "......", "###..."),
             ("longest wait first",           Role::Seed,    "######", "##....", "......", "####.."),
             ("none is free",                 Role::Seed,    "######", "####..", "......", "####.."),
-            ("idle owners do not count",     Role::Seed,    "...###", "###...", "......", "######"),
+            ("idle owners make room",        Role::Seed,    "...###", "###...", "......", "#..###"),
             ("nobody loses a slot",          Role::Seed,    "######", "#####.", "......", "#####."),
             ("a leecher lets snubbers wait", Role::Leecher, "######", "......", "#.....", ".####."),
             ("a seed does not mind",         Role::Seed,    "######", "......", "#.....", "####.."),

@@ -1,5 +1,7 @@
 //! Scenarios in virtual time: whole peers without a socket, a file or a clock.
 
 mod chance;
+mod crash;
+mod crowd;
 mod transfer;
 mod world;

@@ -144,20 +144,19 @@ fn end_well(world: &mut World, plan: &Plan) -> Result<(), Box<Failure>> {
         if let Some(disk) = world.disk(index) {
             disk.set_faults(DiskFaults::default());
         }
-        // A torrent that a fault has stopped stays so until its user starts the peer anew.
-        let state = world.snapshot(index).map(|figures| figures.state);
-        if state == Some(State::Error) {
-            world.kill(index);
-        }
         world.restart(index);
         world.set_link(index, host.link);
     }
     let hosts: Vec<HostId> = (0..world.host_count()).map(HostId).collect();
     let limit = plan.bound() * 3 * hosts.len() as u32 + GRACE;
     let is_right = |world: &World, host: HostId| world.is_complete(host);
-    world.advance(limit, |world| {
-        world.steps().is_multiple_of(64) && hosts.iter().all(|&host| is_right(world, host))
-    })?;
+    let end = world.now() + limit;
+    while world.now() < end && !hosts.iter().all(|&host| is_right(world, host)) {
+        world.advance(ROUND, |world| {
+            world.steps().is_multiple_of(64) && hosts.iter().all(|&host| is_right(world, host))
+        })?;
+        restart_stopped(world);
+    }
     world.audit()?;
     for &host in &hosts {
         if !is_right(world, host) {
@@ -181,5 +180,19 @@ fn end_well(world: &mut World, plan: &Plan) -> Result<(), Box<Failure>> {
     Ok(())
 }
 
+/// A torrent that a fault of its disk has stopped stays so until its user starts the peer anew.
+/// The news of a fault may come late, when the lane of the disk was busy.
+fn restart_stopped(world: &mut World) {
+    for host in (0..world.host_count()).map(HostId) {
+        let state = world.snapshot(host).map(|figures| figures.state);
+        if state == Some(State::Error) {
+            world.kill(host);
+            world.restart(host);
+        }
+    }
+}
+
+/// Virtual time between two looks at torrents that have stopped.
+const ROUND: Duration = Duration::from_secs(10);
 /// Time to find each other again after the last fault: back-off and choking rounds.
 const GRACE: Duration = Duration::from_secs(180);

@@ -314,7 +314,7 @@ impl Judges {
                 continue;
             };
             let slots = swarm.peers().filter(|(_, peer)| !peer.choked).count();
-            if slots > choker::SLOTS_MAX + 1 {
+            if slots > choker::SLOTS_MAX {
                 return self.blame("slots", Some(host), format!("{slots} peers are unchoked"));
             }
             for (_, peer) in swarm.peers() {
