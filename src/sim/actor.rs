@@ -3,6 +3,7 @@
 //! An [`Actor`] is told what happens on its streams and acts through [`Hands`], as any program
 //! would on sockets: it sees the same bytes and the same lines as the engines do.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -74,6 +75,7 @@ pub(super) enum Deed {
     Connect(ConnId, SocketAddr),
     Write(ConnId),
     Close(ConnId),
+    Reset(ConnId),
 }
 
 impl Hands<'_> {
@@ -103,6 +105,11 @@ impl Hands<'_> {
         self.deeds.push_back(Deed::Close(conn));
     }
 
+    /// Lets a stream break: the other end is told that, and not that it ended.
+    pub fn reset(&mut self, conn: ConnId) {
+        self.deeds.push_back(Deed::Reset(conn));
+    }
+
     /// Closes a stream as soon as everything has left.
     pub fn finish(&mut self, conn: ConnId) {
         if let Some(Some(line)) = self.conns.get_mut(conn.index as usize) {
@@ -127,7 +134,7 @@ pub(super) fn open_line(conns: &mut Vec<Option<Line>>) -> ConnId {
 }
 
 /// A program on a host.
-pub trait Actor: Debug {
+pub trait Actor: Debug + Any {
     /// Something happened.
     fn handle(&mut self, input: Input<'_>, hands: &mut Hands<'_>);
 

@@ -17,10 +17,12 @@
 //! | `mod`, `spec` | the face: hosts, faults, time |
 //! | `run` | one event after the other, and what engines want done |
 //! | `host`, `store`, `actor` | what runs on a host |
+//! | `foreign`, `tracker` | actors: clients that are not ours, attackers, trackers |
 //! | `net` | streams, lines, racks, islands |
 //! | `disk` | files in memory |
 //! | `judge`, `tap` | what must always hold |
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +40,7 @@ pub mod chance;
 pub mod disk;
 mod event;
 pub mod forecast;
+pub mod foreign;
 mod host;
 pub mod judge;
 pub mod net;
@@ -46,6 +49,7 @@ pub mod spec;
 mod store;
 pub mod tap;
 mod trace;
+pub mod tracker;
 
 pub use judge::Failure;
 pub use net::{Link, RackId, Uplink};
@@ -311,6 +315,22 @@ impl World {
     /// The engine of a host, while it runs.
     pub fn engine(&self, host: HostId) -> Option<&Engine> {
         self.hosts[host.0 as usize].engine()
+    }
+
+    /// The program of a host, if it is one of this kind.
+    pub fn actor<T: Actor>(&self, host: HostId) -> Option<&T> {
+        match &self.hosts[host.0 as usize].node {
+            Node::Peer(_) => None,
+            Node::Actor(stage) => (&*stage.actor as &dyn Any).downcast_ref(),
+        }
+    }
+
+    /// The same, for a test that changes its mind.
+    pub fn actor_mut<T: Actor>(&mut self, host: HostId) -> Option<&mut T> {
+        match &mut self.hosts[host.0 as usize].node {
+            Node::Peer(_) => None,
+            Node::Actor(stage) => (&mut *stage.actor as &mut dyn Any).downcast_mut(),
+        }
     }
 
     /// Payload that a host has sent and received, bytes; of its present life.

@@ -562,17 +562,41 @@ impl World {
                 Deed::Connect(conn, remote) => self.connect(id, conn, remote),
                 Deed::Write(conn) => self.hosts[id.0 as usize].queue(conn),
                 Deed::Close(conn) => {
-                    if let Node::Actor(stage) = &mut self.hosts[id.0 as usize].node
-                        && let Some(line) = stage.conns.get_mut(conn.index as usize)
-                    {
-                        *line = None;
-                    }
+                    self.drop_line(id, conn);
                     self.close(id, conn);
+                }
+                Deed::Reset(conn) => {
+                    self.drop_line(id, conn);
+                    self.break_stream(id, conn);
                 }
             }
         }
         self.pump(id);
         self.arm(id);
+    }
+
+    fn drop_line(&mut self, id: HostId, conn: ConnId) {
+        if let Node::Actor(stage) = &mut self.hosts[id.0 as usize].node
+            && let Some(line) = stage.conns.get_mut(conn.index as usize)
+        {
+            *line = None;
+        }
+    }
+
+    /// A host lets a stream break.
+    fn break_stream(&mut self, id: HostId, conn: ConnId) {
+        if let Some(stream) = self.hosts[id.0 as usize].let_go(conn)
+            && stream != NO_STREAM
+            && let Some(side) = self.network.side_of(stream, id, conn)
+        {
+            let other = side.other();
+            let to = self.network.host_of(stream, other);
+            let at = self.now + self.network.lines.delay(id, to);
+            self.network.vanish(stream, side);
+            if self.network.lines.is_open(id, to) {
+                self.events.push(at, Event::Reset(stream, other));
+            }
+        }
     }
 
     fn next_deed(&mut self, id: HostId) -> Option<Deed> {

@@ -3,5 +3,6 @@
 mod chance;
 mod crash;
 mod crowd;
+mod foreign;
 mod transfer;
 mod world;

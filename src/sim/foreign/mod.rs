@@ -1,0 +1,541 @@
+//! A BitTorrent client that is not ours: polite, odd or malicious.
+//!
+//! [`Manners`] are what shipped clients differ in, [`Vice`]s are what attackers do. Either way it
+//! is one program that dials, shakes hands, downloads, hashes and serves through [`Hands`], and
+//! knows of the engines only what they say.
+//!
+//! | file | what is done there |
+//! |---|---|
+//! | `mod` | streams: dialling, handshakes, the dispatch of messages, the end |
+//! | `manners` | what shipped clients differ in |
+//! | `reader` | bytes to messages |
+//! | `peer` | what is known of the other end of a stream |
+//! | `fetch` | what to ask for, hashing |
+//! | `serve` | whom to serve, blocks out |
+//! | `vice` | everything that breaks the rules |
+//! | `script` | a peer that follows a script |
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::actor::{Actor, Hands, Input};
+use super::spec::Payload;
+use crate::base::bits::Bitfield;
+use crate::base::id::{ConnId, PeerId, PieceIndex};
+use crate::base::time::Instant;
+use crate::meta::metainfo::Metainfo;
+use crate::wire::handshake::{Handshake, Reserved};
+use crate::wire::message::Outgoing;
+
+mod fetch;
+mod manners;
+mod peer;
+pub mod reader;
+pub mod script;
+mod serve;
+mod vice;
+
+pub use manners::{Holds, Manners, Opening};
+pub use vice::{Flood, Vice};
+
+use fetch::Fetch;
+use peer::Peer;
+use reader::Heard;
+
+/// A client on a host.
+#[derive(Debug)]
+pub struct Foreign {
+    meta: Arc<Metainfo>,
+    payload: Payload,
+    manners: Manners,
+    vices: Vec<Vice>,
+    peer_id: PeerId,
+    peers: BTreeMap<ConnId, Peer>,
+    dials: BTreeMap<SocketAddr, Dial>,
+    refused: Vec<IpAddr>,
+    fetch: Fetch,
+    next_round: Instant,
+    next_tick: Instant,
+    next_act: Instant,
+    /// Millionths of bytes that may leave, of a client with a limit.
+    credit: u64,
+    credited: Instant,
+    counts: Counts,
+    is_gone: bool,
+}
+
+/// What a client has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Streams that came up.
+    pub streams: u32,
+    /// Blocks that it sent, wrong ones among them.
+    pub blocks_out: u32,
+    /// Blocks that it received.
+    pub blocks_in: u32,
+    /// Pieces that failed their hash.
+    pub failed_pieces: u32,
+    /// Rejects that it heard.
+    pub rejects_in: u32,
+}
+
+/// The state of an address to dial.
+#[derive(Clone, Copy, Debug)]
+struct Dial {
+    conn: Option<ConnId>,
+    at: Instant,
+    failures: u32,
+}
+
+impl Foreign {
+    /// A client of the torrent `meta`, whose content is `payload`.
+    pub fn new(meta: Arc<Metainfo>, payload: Payload, manners: Manners) -> Self {
+        Self::vicious(meta, payload, manners, Vec::new())
+    }
+
+    /// An attacker; what its vices do not say it does as its manners are.
+    pub fn vicious(
+        meta: Arc<Metainfo>,
+        payload: Payload,
+        manners: Manners,
+        vices: Vec<Vice>,
+    ) -> Self {
+        let count = meta.geometry().piece_count();
+        let have = match &manners.holds {
+            Holds::Nothing => Bitfield::new(count),
+            Holds::All => Bitfield::full(count),
+            Holds::Pieces(pieces) => {
+                let mut have = Bitfield::new(count);
+                pieces.iter().for_each(|&piece| {
+                    have.set(piece);
+                });
+                have
+            }
+        };
+        let dial = Dial {
+            conn: None,
+            at: Instant::ZERO,
+            failures: 0,
+        };
+        Self {
+            dials: manners.dials.iter().map(|&addr| (addr, dial)).collect(),
+            fetch: Fetch::new(have),
+            meta,
+            payload,
+            manners,
+            vices,
+            peer_id: PeerId([0; 20]),
+            peers: BTreeMap::new(),
+            refused: Vec::new(),
+            next_round: Instant::ZERO,
+            next_tick: Instant::ZERO,
+            next_act: Instant::NEVER,
+            credit: 0,
+            credited: Instant::ZERO,
+            counts: Counts::default(),
+            is_gone: false,
+        }
+    }
+
+    /// The pieces that it has, by its own hashing.
+    pub fn pieces(&self) -> &Bitfield {
+        &self.fetch.have
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Streams whose handshakes are done.
+    pub fn peer_count(&self) -> usize {
+        self.peers.values().filter(|peer| peer.is_met).count()
+    }
+
+    fn joined(&mut self, hands: &mut Hands<'_>) {
+        let now = hands.now;
+        self.peer_id = self.new_id(hands);
+        self.credited = now;
+        self.next_tick = now;
+        self.next_round = now + ROUND;
+        if !self.vices.is_empty() {
+            self.next_act = now;
+        }
+    }
+
+    /// An id as clients of the field have it.
+    fn new_id(&self, hands: &mut Hands<'_>) -> PeerId {
+        let mut id = *b"-XX0100-            ";
+        id[8..].fill_with(|| b'a' + hands.rng.below(26) as u8);
+        PeerId(id)
+    }
+
+    /// Dials whoever is due, unless there is a stream to that host already.
+    fn dial(&mut self, hands: &mut Hands<'_>) {
+        if self.is_gone {
+            return;
+        }
+        let copies = self.sybils();
+        let due: Vec<SocketAddr> = self
+            .dials
+            .iter()
+            .filter(|(remote, _)| !self.refused.contains(&remote.ip()))
+            .filter(|(_, dial)| dial.conn.is_none() && dial.at <= hands.now)
+            .map(|(&remote, _)| remote)
+            .collect();
+        for remote in due {
+            let met = self.peers.values().filter(|p| p.remote.ip() == remote.ip());
+            let missing = copies.saturating_sub(met.count());
+            for _ in 0..missing {
+                let conn = hands.connect(remote);
+                let id = if copies > 1 {
+                    self.new_id(hands)
+                } else {
+                    self.peer_id
+                };
+                let peer = Peer::new(remote, true, id, self.pieces().len(), hands.now);
+                self.peers.insert(conn, peer);
+                if let Some(dial) = self.dials.get_mut(&remote) {
+                    dial.conn = Some(conn);
+                }
+            }
+        }
+    }
+
+    fn accepted(&mut self, conn: ConnId, from: SocketAddr, hands: &mut Hands<'_>) {
+        if self.is_gone || self.refused.contains(&from.ip()) {
+            return hands.close(conn);
+        }
+        let id = self.peer_id;
+        let peer = Peer::new(from, false, id, self.pieces().len(), hands.now);
+        self.peers.insert(conn, peer);
+        self.counts.streams += 1;
+        self.vice_begins(conn, hands);
+    }
+
+    fn connected(&mut self, conn: ConnId, hands: &mut Hands<'_>) {
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return;
+        };
+        peer.since = hands.now;
+        self.counts.streams += 1;
+        if !self.vice_begins(conn, hands) {
+            self.shake(conn, hands);
+        }
+    }
+
+    fn shake(&mut self, conn: ConnId, hands: &mut Hands<'_>) {
+        let bytes = self.handshake(conn);
+        hands.send(conn, &bytes);
+    }
+
+    /// The handshake for a stream.
+    fn handshake(&self, conn: ConnId) -> [u8; 68] {
+        let id = self.peers.get(&conn).map_or(self.peer_id, |p| p.our_id);
+        let shake = Handshake {
+            reserved: Reserved {
+                fast: self.manners.fast,
+                extended: self.manners.extended,
+                dht: false,
+            },
+            info_hash: self.meta.info_hash,
+            peer_id: id,
+        };
+        shake.encode()
+    }
+
+    /// The other handshake is there.
+    fn met(&mut self, conn: ConnId, heard: &Heard, hands: &mut Hands<'_>) {
+        let Heard::Handshake {
+            fast,
+            extended,
+            info_hash,
+            peer_id,
+        } = *heard
+        else {
+            return self.drop_conn(conn, hands);
+        };
+        let Some(peer) = self.peers.get(&conn) else {
+            return;
+        };
+        let (dialled, our_id) = (peer.dialled, peer.our_id);
+        if info_hash != self.meta.info_hash || peer_id == our_id {
+            return self.drop_conn(conn, hands);
+        }
+        let twin = self
+            .peers
+            .iter()
+            .find(|(_, p)| p.is_met && p.their_id == peer_id && p.our_id == our_id)
+            .map(|(&twin, p)| (twin, p.dialled));
+        if let Some((twin, twin_dialled)) = twin {
+            // Both ends keep the stream that was dialled by the smaller id.
+            if twin_dialled == dialled || twin_dialled == (our_id < peer_id) {
+                return self.drop_conn(conn, hands);
+            }
+            self.drop_conn(twin, hands);
+        }
+        if !dialled {
+            self.shake(conn, hands);
+        }
+        let (fast, extended) = (fast && self.manners.fast, extended && self.manners.extended);
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            peer.is_met = true;
+            peer.their_id = peer_id;
+            peer.fast = fast;
+        }
+        if extended {
+            self.say_extended(conn, hands);
+        }
+        self.open(conn, hands);
+        self.vice_opens(conn, hands);
+    }
+
+    /// The extension handshake (BEP 10).
+    fn say_extended(&mut self, conn: ConnId, hands: &mut Hands<'_>) {
+        let reqq = self.manners.reqq;
+        let reqq = reqq.map_or(String::new(), |reqq| format!("4:reqqi{reqq}e"));
+        let port = hands.addr.port();
+        let body = format!("d1:md11:upload_onlyi3ee1:pi{port}e{reqq}1:v11:foreign 1.0e");
+        let body = Bytes::from(body);
+        self.say(conn, &Outgoing::Extended { id: 0, body }, hands);
+    }
+
+    /// Says what it has.
+    fn open(&mut self, conn: ConnId, hands: &mut Hands<'_>) {
+        let claimed = self.claimed();
+        let fast = self.peers.get(&conn).is_some_and(|peer| peer.fast);
+        let count = claimed.count_ones();
+        let bits = |bits: &Bitfield| Outgoing::Bitfield(Bytes::copy_from_slice(bits.as_bytes()));
+        let some: Vec<u32> = claimed.ones().take(LAZY_MAX).collect();
+        match self.manners.opening {
+            Opening::Lazy if count > 0 => {
+                let mut fewer = claimed.clone();
+                some.iter().for_each(|&piece| {
+                    fewer.clear(piece);
+                });
+                self.say(conn, &bits(&fewer), hands);
+                for piece in some {
+                    self.say(conn, &Outgoing::Have(PieceIndex(piece)), hands);
+                }
+            }
+            Opening::Late if count > some.len() as u32 => {
+                for piece in some {
+                    self.say(conn, &Outgoing::Have(PieceIndex(piece)), hands);
+                }
+                self.say(conn, &bits(&claimed), hands);
+            }
+            _ if fast && claimed.is_full() => self.say(conn, &Outgoing::HaveAll, hands),
+            _ if fast && count == 0 => self.say(conn, &Outgoing::HaveNone, hands),
+            _ if count == 0 => {}
+            _ => self.say(conn, &bits(&claimed), hands),
+        }
+    }
+
+    fn received(&mut self, conn: ConnId, bytes: &[u8], hands: &mut Hands<'_>) {
+        if self.hears_nothing(conn, bytes, hands) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return;
+        };
+        peer.last_in = hands.now;
+        peer.reader.received(bytes);
+        while let Some(peer) = self.peers.get_mut(&conn)
+            && let Some(heard) = peer.reader.poll()
+        {
+            self.hear(conn, heard, hands);
+        }
+    }
+
+    fn hear(&mut self, conn: ConnId, heard: Heard, hands: &mut Hands<'_>) {
+        let now = hands.now;
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return;
+        };
+        if !peer.is_met {
+            return self.met(conn, &heard, hands);
+        }
+        match heard {
+            Heard::Choke => {
+                peer.chokes_us = true;
+                if !peer.fast {
+                    self.give_up(conn);
+                }
+            }
+            Heard::Unchoke => {
+                peer.chokes_us = false;
+                peer.last_block = now;
+                self.fill(conn, hands);
+            }
+            Heard::Interested => {
+                peer.wants_us = true;
+                self.interest(hands);
+            }
+            Heard::NotInterested => peer.wants_us = false,
+            Heard::Have(piece) if piece.0 < peer.theirs.len() => {
+                peer.theirs.set(piece.0);
+                self.review(conn, hands);
+            }
+            Heard::Bitfield(bytes) => match Bitfield::from_bytes(&bytes, peer.theirs.len()) {
+                Some(bits) => {
+                    peer.theirs = bits;
+                    self.review(conn, hands);
+                }
+                None => self.drop_conn(conn, hands),
+            },
+            Heard::HaveAll if peer.fast => {
+                peer.theirs = Bitfield::full(peer.theirs.len());
+                self.review(conn, hands);
+            }
+            Heard::Request(block) => self.requested(conn, block, hands),
+            Heard::Block(block, payload) => self.block_came(conn, block, payload, hands),
+            Heard::Cancel(block) => self.cancelled(conn, block, hands),
+            Heard::Reject(block) if peer.fast => {
+                self.counts.rejects_in += 1;
+                self.rejected(conn, block, hands);
+            }
+            Heard::AllowedFast(piece) if peer.fast => {
+                peer.allowed.insert(piece);
+                self.fill(conn, hands);
+            }
+            Heard::HaveNone if peer.fast => {}
+            Heard::KeepAlive | Heard::Extended(..) | Heard::Other(_) => {}
+            Heard::Handshake { .. }
+            | Heard::Broken
+            | Heard::Have(_)
+            | Heard::HaveAll
+            | Heard::HaveNone
+            | Heard::Reject(_)
+            | Heard::AllowedFast(_) => self.drop_conn(conn, hands),
+        }
+    }
+
+    fn say(&mut self, conn: ConnId, message: &Outgoing, hands: &mut Hands<'_>) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.say_bytes(conn, &bytes, hands);
+    }
+
+    fn say_bytes(&mut self, conn: ConnId, bytes: &[u8], hands: &mut Hands<'_>) {
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return;
+        };
+        peer.last_out = hands.now;
+        if self.manners.up_bytes_s.is_some() {
+            peer.paced.extend(bytes);
+        } else {
+            hands.send(conn, bytes);
+        }
+    }
+
+    fn drop_conn(&mut self, conn: ConnId, hands: &mut Hands<'_>) {
+        hands.close(conn);
+        self.ended(conn, hands);
+    }
+
+    /// A stream is gone.
+    fn ended(&mut self, conn: ConnId, hands: &mut Hands<'_>) {
+        self.give_up(conn);
+        let Some(peer) = self.peers.remove(&conn) else {
+            return;
+        };
+        self.fetch.forget(conn);
+        let now = hands.now;
+        for dial in self.dials.values_mut().filter(|d| d.conn == Some(conn)) {
+            dial.conn = None;
+            let was_short = now - peer.since < STEADY;
+            dial.failures = if was_short { dial.failures + 1 } else { 0 };
+            let doubled = REDIAL_MIN * (1 << dial.failures.min(8));
+            let jitter = Duration::from_millis(u64::from(hands.rng.below(1000)));
+            dial.at = now + doubled.min(REDIAL_MAX) + jitter;
+        }
+        self.fill_all(hands);
+    }
+
+    /// Everything that only time does.
+    fn tick(&mut self, hands: &mut Hands<'_>) {
+        let now = hands.now;
+        self.dial(hands);
+        let idle = |p: &Peer| {
+            let is_stuck = !p.is_met && now - p.since > HANDSHAKE_TIMEOUT;
+            is_stuck || now - p.last_in > IDLE_TIMEOUT
+        };
+        let conns: Vec<ConnId> = self.peers.keys().copied().collect();
+        for conn in conns {
+            let Some(peer) = self.peers.get(&conn) else {
+                continue;
+            };
+            if idle(peer) && !self.is_patient() {
+                self.drop_conn(conn, hands);
+            } else if peer.is_met && now - peer.last_out > KEEPALIVE {
+                self.say(conn, &Outgoing::KeepAlive, hands);
+            }
+        }
+        self.expire(hands);
+        if self.next_round <= now {
+            self.next_round = now + ROUND;
+            self.rechoke(hands);
+        }
+    }
+
+    /// Does what is due and asks to be woken for what is next.
+    fn look_ahead(&mut self, hands: &mut Hands<'_>) {
+        let now = hands.now;
+        if self.next_tick <= now {
+            self.next_tick = now + TICK;
+            self.tick(hands);
+        }
+        if self.next_act <= now {
+            self.next_act = now + vice::ACT;
+            self.act(hands);
+        }
+        self.let_leave(hands);
+        let backlog = self.backlog(hands);
+        let next = self.next_tick.min(self.next_act);
+        hands.wake_at(backlog.map_or(next, |at| next.min(at)));
+    }
+}
+
+impl Actor for Foreign {
+    fn handle(&mut self, input: Input<'_>, hands: &mut Hands<'_>) {
+        match input {
+            Input::Joined => self.joined(hands),
+            Input::Accepted { conn, from } => self.accepted(conn, from, hands),
+            Input::Connected { conn } => self.connected(conn, hands),
+            Input::Received { conn, bytes } => self.received(conn, bytes, hands),
+            Input::Ended { conn } => self.ended(conn, hands),
+            Input::Timer => {}
+        }
+        self.look_ahead(hands);
+    }
+
+    fn is_honest(&self) -> bool {
+        self.vices.is_empty()
+    }
+
+    fn is_complete(&self) -> bool {
+        !self.vices.is_empty() || !self.manners.wants || self.fetch.have.is_full()
+    }
+}
+
+/// How often it looks after streams.
+const TICK: Duration = Duration::from_secs(1);
+/// Time between two choices of whom to serve (BEP 3).
+const ROUND: Duration = Duration::from_secs(10);
+/// Silence after which it closes a stream (libtorrent: 120 s).
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for a handshake (libtorrent: 10 s).
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Its own silence after which it says that it is there (Transmission: 100 s).
+const KEEPALIVE: Duration = Duration::from_secs(100);
+/// Pauses before it dials again.
+const REDIAL_MIN: Duration = Duration::from_secs(2);
+const REDIAL_MAX: Duration = Duration::from_secs(60);
+/// A stream that lasted this long was a good one.
+const STEADY: Duration = Duration::from_secs(30);
+/// Pieces that a lazy bitfield leaves out.
+const LAZY_MAX: usize = 3;
