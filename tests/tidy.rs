@@ -27,7 +27,7 @@ const ROOMS: Table = &[
     ("engine",    "base config wire meta swarm tracker discovery"),
     ("control",   "base config wire meta swarm tracker discovery engine"),
     ("storage",   "base config meta"),
-    ("sim",       "base config wire meta engine storage"),
+    ("sim",       "base config wire meta swarm engine storage"),
     ("reactor",   "base config engine control storage"),
     ("cli",       "base config wire meta swarm tracker discovery engine control
                    storage sim reactor"),
@@ -45,7 +45,8 @@ const CRATES: Table = &[
     ("control",   "serde_json"),
     ("storage",   "memmap2 rustix libc sha1"),
     ("reactor",   "mio socket2 signal_hook signal_hook_mio getrandom rustix"),
-    ("cli",       "clap clap_complete clap_mangen simplelog indicatif serde_json plotters getrandom"),
+    ("cli",       "clap clap_complete clap_mangen simplelog indicatif serde_json
+                   plotters getrandom"),
 ];
 
 /// What a room may use of [`IMPURE`]. A room without a row is pure.

@@ -1,6 +1,7 @@
 //! `soak`: random swarms in which everything goes wrong, on all cores.
 
 use std::fmt::Write as _;
+use std::panic;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,6 @@ use super::args::SoakArgs;
 use super::error::CliError;
 use super::output::{print, print_error};
 use super::units::show_time;
-use crate::sim::Failure;
 use crate::sim::chance::{Cut, Plan, Tally, run, shrink};
 
 /// Runs worlds of chance until the time is over, or one; exit code 1 if a judge found fault.
@@ -48,17 +48,19 @@ fn many(args: &SoakArgs) -> Result<ExitCode, CliError> {
     let first = getrandom::u64().unwrap_or_else(|_| std::process::id().into()) >> 16;
     let next = AtomicU64::new(first);
     let end = Instant::now() + args.time;
-    let found = Mutex::new((Tally::default(), None::<(u64, Box<Failure>)>));
+    let found = Mutex::new((Tally::default(), None::<(u64, String)>));
     let mut told = Instant::now();
     thread::scope(|scope| {
         let search = || {
             while Instant::now() < end && lock(&found).1.is_none() {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
-                let result = run(&Plan::draw(seed));
+                // A panic is a fault like any other; its text is on standard error already.
+                let result = panic::catch_unwind(|| run(&Plan::draw(seed)));
                 let mut found = lock(&found);
                 match result {
-                    Ok((_, tally)) => found.0.add(tally),
-                    Err(failure) => drop(found.1.get_or_insert((seed, failure))),
+                    Ok(Ok((_, tally))) => found.0.add(tally),
+                    Ok(Err(failure)) => drop(found.1.get_or_insert((seed, failure.to_string()))),
+                    Err(_) => drop(found.1.get_or_insert((seed, "it panicked".to_owned()))),
                 }
             }
         };

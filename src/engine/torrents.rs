@@ -59,6 +59,11 @@ impl Engine {
         self.torrents.keys().copied()
     }
 
+    /// What a torrent does at present; `None` if there is no such torrent.
+    pub fn state(&self, id: TorrentId) -> Option<State> {
+        self.torrents.get(&id).map(|torrent| torrent.state)
+    }
+
     /// A torrent's figures; `None` if there is no such torrent.
     pub fn snapshot(&mut self, id: TorrentId, now: Instant) -> Option<Snapshot> {
         self.torrents

@@ -1,10 +1,11 @@
 //! A world in which engines exchange a torrent without a socket, a file or a clock.
 //!
 //! Real wire bytes go through the real [`Engine`] and the real
-//! [`Storage`](crate::storage::Storage); only what is below them is simulated: virtual time, lines and streams ([`net`]), a disk in
-//! memory that fails as disks do ([`disk`]). Beside the engines there may be [`actor`]s: foreign
-//! clients, trackers, attackers. Every run with the same seed is the same run, to the last byte:
-//! [`World::digest`] sums up all that happened. [`judge`]s watch every step.
+//! [`Storage`](crate::storage::Storage); only what is below them is simulated: virtual time, lines
+//! and streams ([`net`]), a disk in memory that fails as disks do ([`disk`]). Beside the engines
+//! there may be [`actor`]s: foreign clients, trackers, attackers. Every run with the same seed is
+//! the same run, to the last byte: [`World::digest`] sums up all that happened. [`judge`]s watch
+//! every step.
 //!
 //! ```text
 //!  heap of events (time, number) ──▶ host: engine + store ──▶ actions, jobs ──▶ new events
@@ -14,7 +15,7 @@
 //!
 //! | file | what is done there |
 //! |---|---|
-//! | `mod`, `spec` | the face: hosts, faults, time |
+//! | `mod`, `spec`, `faults` | the face: hosts, time, what goes wrong |
 //! | `run` | one event after the other, and what engines want done |
 //! | `host`, `store`, `actor` | what runs on a host |
 //! | `foreign`, `tracker` | actors: clients that are not ours, attackers, trackers |
@@ -32,13 +33,14 @@ use crate::base::bits::Bitfield;
 use crate::base::id::PeerId;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
-use crate::engine::{Engine, HostPort, Report, Secrets, Snapshot, TorrentSpec};
+use crate::engine::{Engine, HostPort, Report, Secrets, Snapshot, State, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
 
 pub mod actor;
 pub mod chance;
 pub mod disk;
 mod event;
+mod faults;
 pub mod forecast;
 pub mod foreign;
 mod host;
@@ -57,7 +59,7 @@ pub use spec::{Have, Judged, Payload, PeerSpec, tagged_torrent};
 
 use actor::{Actor, Stage};
 use disk::Disk;
-use event::{Event, Events};
+use event::Events;
 use host::{Host, Node, PeerNode, address};
 use judge::Judges;
 use net::Network;
@@ -291,13 +293,13 @@ impl World {
         })
     }
 
-    /// Whether a host has verified everything; of an actor, whether it has what it wants.
+    /// Whether a host has everything and seeds it; of an actor, whether it has what it wants.
     pub fn is_complete(&self, host: HostId) -> bool {
         match &self.hosts[host.0 as usize].node {
-            Node::Peer(peer) => peer.engine.as_ref().is_some_and(|engine| {
-                let swarm = engine.swarm(peer.torrent);
-                swarm.is_some_and(|swarm| swarm.is_complete())
-            }),
+            Node::Peer(peer) => {
+                let engine = peer.engine.as_ref();
+                engine.and_then(|e| e.state(peer.torrent)) == Some(State::Seeding)
+            }
             Node::Actor(stage) => stage.actor.is_complete(),
         }
     }
@@ -373,111 +375,6 @@ impl World {
     /// What carries the bytes.
     pub fn network(&self) -> &Network {
         &self.network
-    }
-
-    /// The process of a host is killed: its streams end, its files stay as the kernel has them.
-    pub fn kill(&mut self, host: HostId) {
-        self.stop(host, false);
-    }
-
-    /// The power of a host goes: nobody hears of it, and what was not synced may be lost.
-    pub fn cut(&mut self, host: HostId) {
-        self.stop(host, true);
-    }
-
-    fn stop(&mut self, id: HostId, is_power_cut: bool) {
-        if !self.network.lines.is_up(id) {
-            return;
-        }
-        self.judges.stopped(id);
-        let host = &mut self.hosts[id.0 as usize];
-        let streams = host.let_all_go();
-        host.ring.clear();
-        host.timer = Instant::NEVER;
-        host.life += 1;
-        match &mut host.node {
-            Node::Peer(peer) => {
-                peer.engine = None;
-                peer.waiting.clear();
-                peer.store.stopped(is_power_cut);
-            }
-            Node::Actor(stage) => stage.conns.clear(),
-        }
-        for (conn, stream) in streams {
-            let Some(side) = self.network.side_of(stream, id, conn) else {
-                continue;
-            };
-            if is_power_cut {
-                self.network.vanish(stream, side);
-            } else {
-                self.end_stream(stream, side);
-            }
-        }
-        self.network.lines.set_up(id, false);
-    }
-
-    /// A host that was killed or cut comes back, with what its disk still has.
-    pub fn restart(&mut self, id: HostId) {
-        if self.network.lines.is_up(id) {
-            return;
-        }
-        self.network.lines.set_up(id, true);
-        self.start(id);
-    }
-
-    /// A host stands still for a while, as a suspended machine does, and its clock goes on.
-    pub fn suspend(&mut self, host: HostId, time: Duration) {
-        self.hosts[host.0 as usize].still_until = self.now + time;
-    }
-
-    /// How long it takes until no host stands still.
-    pub fn all_moving_in(&self) -> Duration {
-        let last = self.hosts.iter().map(|host| host.still_until).max();
-        last.unwrap_or(self.now) - self.now
-    }
-
-    /// A host's clock jumps ahead.
-    pub fn clock_jump(&mut self, id: HostId, ahead: Duration) {
-        self.hosts[id.0 as usize].skew += ahead;
-        self.hosts[id.0 as usize].timer = Instant::NEVER;
-        self.attend(id);
-    }
-
-    /// Puts `hosts` on an island until [`heal`](Self::heal): they reach each other, nobody else.
-    pub fn isolate(&mut self, hosts: &[HostId], island: u32) {
-        for &host in hosts {
-            self.network.lines.set_island(host, island);
-        }
-    }
-
-    /// Cuts the way from one host to another; the way back stays open.
-    pub fn cut_way(&mut self, from: HostId, to: HostId) {
-        self.network.lines.set_cut(from, to, true);
-    }
-
-    /// Opens all ways; what waited goes on.
-    pub fn heal(&mut self) {
-        self.network.lines.heal();
-        self.resume();
-    }
-
-    /// Changes a host's line.
-    pub fn set_link(&mut self, host: HostId, link: Link) {
-        self.network.lines.set_link(host, link);
-    }
-
-    /// Lets a stream of a host break: both ends hear of it. Says whether there was one.
-    pub fn reset_stream(&mut self, id: HostId) -> bool {
-        let host = &self.hosts[id.0 as usize];
-        let held: Vec<_> = host.conns.iter().flatten().map(|h| h.stream).collect();
-        if held.is_empty() {
-            return false;
-        }
-        let stream = held[self.rng.below(held.len() as u32) as usize];
-        for side in [net::Side::Dialler, net::Side::Acceptor] {
-            self.events.push(self.now, Event::Reset(stream, side));
-        }
-        true
     }
 
     /// Lets time pass until `done` holds or `limit` has passed; whether it held.

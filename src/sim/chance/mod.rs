@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::DiskFaults;
+use super::foreign::{Manners, Vice};
 use super::net::Link;
 use super::spec::{Have, PeerSpec};
 use super::{HostId, World};
@@ -21,6 +22,7 @@ use crate::base::rng::Rng;
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 use crate::meta::metainfo::Metainfo;
 
+mod draw;
 mod run;
 mod shrink;
 
@@ -38,6 +40,8 @@ pub struct Plan {
     pub piece_len: u32,
     /// Hosts; the first is a seed that others can reach.
     pub hosts: Vec<HostPlan>,
+    /// Foreign clients and attackers, which dial the hosts.
+    pub guests: Vec<Guest>,
     /// What goes wrong, in order of time.
     pub faults: Vec<(Duration, Fault)>,
 }
@@ -59,6 +63,19 @@ pub struct HostPlan {
     pub fast: bool,
     /// Connections that it allows.
     pub conns_max: u32,
+}
+
+/// A host that runs another program.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// What it does as others do.
+    pub manners: Manners,
+    /// What it does as no honest client does.
+    pub vices: Vec<Vice>,
+    /// Hosts that it dials.
+    pub dials: Vec<u32>,
+    /// Its line.
+    pub link: Link,
 }
 
 /// Something that goes wrong. Hosts are places in the plan.
@@ -91,6 +108,8 @@ pub struct Cut {
     pub hosts: Option<u32>,
     /// Only these of the faults.
     pub faults: Option<Vec<u32>>,
+    /// Only the first so many guests.
+    pub guests: Option<u32>,
 }
 
 /// What a run has seen.
@@ -120,47 +139,13 @@ impl Tally {
 }
 
 impl Plan {
-    /// The plan that belongs to a seed.
-    pub fn draw(rng_seed: u64) -> Self {
-        let mut rng = Rng::new(rng_seed);
-        let piece_len = (16 * 1024) << rng.below(4);
-        let last = u64::from(1 + rng.below(2_000_000));
-        let files = (0..1 + rng.below(5))
-            .map(|_| match rng.below(5) {
-                0 => 0,
-                1 => u64::from(rng.below(40)),
-                _ => u64::from(1 + rng.below(600_000)),
-            })
-            .chain([last])
-            .collect();
-        let count = 2 + rng.below(11);
-        let seeds = 1 + rng.below(3).min(count - 2);
-        let base = draw_link(&mut rng);
-        let hosts: Vec<HostPlan> = (0..count)
-            .map(|index| draw_host(index, seeds, base, &mut rng))
-            .collect();
-        let mut plan = Self {
-            rng_seed,
-            files,
-            piece_len,
-            hosts,
-            faults: Vec::new(),
-        };
-        let span = plan.bound() * 4 + Duration::from_secs(2);
-        plan.faults = (0..rng.below(16))
-            .map(|_| {
-                let at = Duration::from_micros(u64::from(rng.below(span.as_micros() as u32)));
-                (at, draw_fault(count, &mut rng))
-            })
-            .collect();
-        plan.faults.sort_by_key(|(at, _)| *at);
-        plan
-    }
-
     /// The plan without what `cut` takes away.
     pub fn without(mut self, cut: &Cut) -> Self {
         if let Some(hosts) = cut.hosts {
             self.hosts.truncate(hosts.max(2) as usize);
+        }
+        if let Some(guests) = cut.guests {
+            self.guests.truncate(guests as usize);
         }
         if let Some(kept) = &cut.faults {
             let all = std::mem::take(&mut self.faults);
@@ -230,98 +215,6 @@ impl Fault {
     }
 }
 
-fn draw_link(rng: &mut Rng) -> Link {
-    let rate = |rng: &mut Rng| 200_000 << rng.below(9);
-    let up_bytes_s = rate(rng);
-    let down_bytes_s = if rng.below(3) == 0 {
-        rate(rng)
-    } else {
-        up_bytes_s
-    };
-    Link {
-        up_bytes_s,
-        down_bytes_s,
-        latency: Duration::from_micros(50 << rng.below(10)),
-        jitter: Duration::from_micros(u64::from(rng.below(5_000))) * rng.below(2),
-        loss_ppm: rng.below(2) * rng.below(300_000),
-        doubles_ppm: rng.below(2) * rng.below(50_000),
-        mtu: if rng.below(4) == 0 { 9_000 } else { 1_500 },
-    }
-}
-
-fn draw_host(index: u32, seeds: u32, base: Link, rng: &mut Rng) -> HostPlan {
-    let link = if rng.below(3) == 0 {
-        draw_link(rng)
-    } else {
-        base
-    };
-    let mut peers: Vec<u32> = (0..index).filter(|_| rng.below(3) > 0).collect();
-    if !peers.contains(&0) && index > 0 {
-        peers.push(0);
-    }
-    HostPlan {
-        have: if index < seeds {
-            Have::All
-        } else {
-            Have::Nothing
-        },
-        peers,
-        link,
-        joins: match rng.below(4) {
-            0 => Duration::from_millis(u64::from(rng.below(10_000))),
-            _ => Duration::ZERO,
-        },
-        is_reachable: index == 0 || rng.below(5) > 0,
-        fast: rng.below(4) > 0,
-        conns_max: if rng.below(5) == 0 { 30 } else { 500 },
-    }
-}
-
-fn draw_fault(count: u32, rng: &mut Rng) -> Fault {
-    let host = rng.below(count);
-    let a_while = Duration::from_millis(1 + (u64::from(rng.below(4_000)) << rng.below(5)));
-    match rng.below(12) {
-        0 | 1 => Fault::Kill(host, a_while),
-        2 => Fault::PowerCut(host, a_while),
-        3 => Fault::Suspend(host, a_while * 3),
-        4 => Fault::ClockJump(host, a_while * 10),
-        5 | 6 => Fault::Reset(host),
-        7 => {
-            let island = (0..count).filter(|_| rng.below(2) == 0).collect();
-            Fault::Island(island, a_while)
-        }
-        8 => Fault::OneWay(host, (host + 1 + rng.below(count - 1)) % count, a_while),
-        9 => Fault::Slow(host, 1 + rng.below(8)),
-        _ => Fault::Disk(host, draw_disk(rng)),
-    }
-}
-
-fn draw_disk(rng: &mut Rng) -> DiskFaults {
-    let none = DiskFaults::default();
-    match rng.below(5) {
-        0 => DiskFaults {
-            reads_ppm: rng.below(300_000),
-            ..none
-        },
-        1 => DiskFaults {
-            writes_ppm: rng.below(300_000),
-            ..none
-        },
-        2 => DiskFaults {
-            syncs_ppm: rng.below(1_000_000),
-            ..none
-        },
-        3 => DiskFaults {
-            slow_sync: Duration::from_millis(u64::from(rng.below(10_000))),
-            ..none
-        },
-        _ => DiskFaults {
-            capacity: Some(u64::from(rng.below(2_000_000))),
-            ..none
-        },
-    }
-}
-
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hosts = self.hosts.map(|hosts| format!("hosts={hosts}"));
@@ -329,7 +222,8 @@ impl fmt::Display for Cut {
             let faults: Vec<String> = faults.iter().map(u32::to_string).collect();
             format!("faults={}", faults.join("."))
         });
-        let parts: Vec<String> = hosts.into_iter().chain(faults).collect();
+        let guests = self.guests.map(|guests| format!("guests={guests}"));
+        let parts: Vec<String> = hosts.into_iter().chain(faults).chain(guests).collect();
         f.write_str(&parts.join(","))
     }
 }
@@ -340,10 +234,11 @@ impl FromStr for Cut {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut cut = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
-            let wrong = || format!("\"{part}\" is neither hosts=N nor faults=N.N.N");
+            let wrong = || format!("\"{part}\" is none of hosts=N, faults=N.N.N, guests=N");
             let (name, value) = part.split_once('=').ok_or_else(wrong)?;
             match name {
                 "hosts" => cut.hosts = Some(value.parse().map_err(|_| wrong())?),
+                "guests" => cut.guests = Some(value.parse().map_err(|_| wrong())?),
                 "faults" => {
                     let numbers = value.split('.').filter(|number| !number.is_empty());
                     let numbers: Result<_, _> = numbers.map(str::parse).collect();
@@ -362,7 +257,7 @@ mod tests {
 
     #[test]
     fn what_a_cut_says_of_itself_makes_the_same_cut() {
-        for text in ["", "hosts=3", "faults=0.4.11", "hosts=2,faults="] {
+        for text in ["", "hosts=3", "faults=0.4.11,guests=1", "hosts=2,faults="] {
             let cut: Cut = text.parse().expect("sound");
             assert_eq!(cut.to_string(), text);
         }
@@ -376,7 +271,7 @@ mod tests {
         let plan = plan.expect("some plan has many faults");
         let cut = Cut {
             hosts: Some(2),
-            faults: None,
+            ..Cut::default()
         };
         let small = plan.without(&cut);
         assert_eq!(small.hosts.len(), 2);

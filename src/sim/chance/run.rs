@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
 use super::{Fault, HostId, HostPlan, PeerSpec, Plan, Tally, World};
 use crate::engine::State;
 use crate::sim::Failure;
 use crate::sim::disk::DiskFaults;
+use crate::sim::foreign::{Foreign, Holds};
 use crate::sim::net::Link;
+use crate::sim::spec::Payload;
 
 /// What is done at a moment of the first phase.
 #[derive(Clone, Debug)]
@@ -24,7 +28,7 @@ enum Deed {
 pub fn run(plan: &Plan) -> Result<(String, Tally), Box<Failure>> {
     let (meta, content) = plan.torrent();
     let link = plan.hosts.first().map_or(Link::lan(1_000_000), |h| h.link);
-    let mut world = World::new(plan.rng_seed, link, meta, content);
+    let mut world = World::new(plan.rng_seed, link, meta, Arc::clone(&content));
     world.set_audit_interval([1, 10, 100, 1000][plan.rng_seed as usize % 4]);
     let mut deeds: Vec<(Duration, Deed)> = Vec::new();
     let mut late = Vec::new();
@@ -36,6 +40,24 @@ pub fn run(plan: &Plan) -> Result<(String, Tally), Box<Failure>> {
             late.push(index);
             deeds.push((host.joins, Deed::Join(index)));
         }
+    }
+    for guest in &plan.guests {
+        let mut manners = guest.manners.clone();
+        let count = world.meta().geometry().piece_count();
+        if let Holds::Pieces(pieces) = &mut manners.holds {
+            pieces.retain(|&piece| piece < count);
+        }
+        let dialled = guest
+            .dials
+            .iter()
+            .filter(|&&host| (host as usize) < plan.hosts.len());
+        manners.dials = dialled.map(|&host| world.addr(HostId(host))).collect();
+        let (meta, payload) = (
+            Arc::clone(world.meta()),
+            Payload::Real(Arc::clone(&content)),
+        );
+        let actor = Foreign::vicious(meta, payload, manners, guest.vices.clone());
+        world.add_actor(Box::new(actor), Some(guest.link));
     }
     let faults = plan.faults.iter().cloned();
     deeds.extend(faults.map(|(at, fault)| (at, Deed::Fault(fault))));
@@ -147,8 +169,9 @@ fn end_well(world: &mut World, plan: &Plan) -> Result<(), Box<Failure>> {
         world.restart(index);
         world.set_link(index, host.link);
     }
-    let hosts: Vec<HostId> = (0..world.host_count()).map(HostId).collect();
-    let limit = plan.bound() * 3 * hosts.len() as u32 + GRACE;
+    let hosts: Vec<HostId> = (0..plan.hosts.len() as u32).map(HostId).collect();
+    let everybody = world.host_count();
+    let limit = plan.bound() * 3 * everybody + GRACE * (1 + plan.guests.len() as u32);
     let is_right = |world: &World, host: HostId| world.is_complete(host);
     let end = world.now() + limit;
     while world.now() < end && !hosts.iter().all(|&host| is_right(world, host)) {

@@ -1,5 +1,7 @@
 //! The least that still fails: fewer faults, fewer hosts.
 
+use std::panic;
+
 use super::{Cut, Plan, run};
 
 /// Takes away from a failing plan whatever it does not need to fail, with at most `runs_max`
@@ -11,7 +13,8 @@ pub fn shrink(plan: &Plan, runs_max: u32) -> Cut {
             return false;
         }
         left -= 1;
-        run(&plan.clone().without(cut)).is_err()
+        let plan = plan.clone().without(cut);
+        panic::catch_unwind(|| run(&plan)).map_or(true, |result| result.is_err())
     };
     let mut cut = Cut::default();
     let mut kept: Vec<u32> = (0..plan.faults.len() as u32).collect();
@@ -34,6 +37,16 @@ pub fn shrink(plan: &Plan, runs_max: u32) -> Cut {
             }
         }
         step /= 2;
+    }
+    for guests in 0..plan.guests.len() as u32 {
+        let smaller = Cut {
+            guests: Some(guests),
+            ..cut.clone()
+        };
+        if fails(&smaller) {
+            cut = smaller;
+            break;
+        }
     }
     for hosts in 2..plan.hosts.len() as u32 {
         let smaller = Cut {

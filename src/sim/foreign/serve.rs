@@ -124,7 +124,7 @@ impl Foreign {
             hands.rng.shuffle(&mut wanting);
             if is_seed {
                 wanting.sort_by_key(|&(_, _, turned)| turned);
-            } else {
+            } else if slots > 0 {
                 wanting.sort_by_key(|&(_, gave, _)| std::cmp::Reverse(gave));
                 let by_chance =
                     slots - 1 + hands.rng.below((wanting.len() - slots + 1) as u32) as usize;

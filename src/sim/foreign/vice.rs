@@ -229,7 +229,7 @@ impl Foreign {
     ) -> bool {
         for vice in self.vices.clone() {
             match vice {
-                Vice::Corrupts(every) if self.counts.blocks_out % every == 0 => {
+                Vice::Corrupts(every) if self.counts.blocks_out.is_multiple_of(every) => {
                     let payload = self.wrong_payload_of(block);
                     self.send_block(conn, block, &payload, hands);
                 }

@@ -1,6 +1,6 @@
 //! What one host has of the torrent: pieces hashed right, and who writes the blocks of others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
@@ -15,6 +15,9 @@ pub(super) struct Pieces {
     verified: Bitfield,
     /// Blocks that are being written or are whole, of pieces that are not verified.
     blocks: BTreeMap<(PieceIndex, u32), Block>,
+    /// Pieces that were hashed wrong: they come from one peer alone, and from the beginning again
+    /// whenever that one ceases to deliver.
+    failed: BTreeSet<PieceIndex>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,7 @@ impl Pieces {
         Self {
             verified: Bitfield::new(count),
             blocks: BTreeMap::new(),
+            failed: BTreeSet::new(),
         }
     }
 
@@ -40,12 +44,14 @@ impl Pieces {
     /// The piece was hashed right.
     pub fn verified(&mut self, piece: PieceIndex) {
         self.verified.set(piece.0);
+        self.failed.remove(&piece);
         self.forget(piece);
     }
 
     /// The piece was hashed wrong: it is fetched again.
     pub fn failed(&mut self, piece: PieceIndex) {
         self.verified.clear(piece.0);
+        self.failed.insert(piece);
         self.forget(piece);
     }
 
@@ -71,7 +77,8 @@ impl Pieces {
         let len = geometry.block_len(slot.piece, index);
         let done = slot.begin % BLOCK_LEN;
         let begun = self.blocks.get(&(slot.piece, index)).copied();
-        if begun.is_some_and(|block| block.done == len) {
+        let starts_again = self.failed.contains(&slot.piece) && done == 0;
+        if begun.is_some_and(|block| block.done == len) && !starts_again {
             return Err(format!("{slot:?} is written, the block is whole"));
         }
         let goes_on = begun.is_some_and(|block| block.writer == writer && block.done == done);

@@ -35,6 +35,10 @@ pub(super) struct Talk {
     /// Those that it took back, until they are answered all the same.
     taken_back: BTreeMap<BlockRef, u32>,
     asked: BTreeSet<BlockRef>,
+    /// What was stored before a request for it left: one that is about to leave explains it.
+    unexplained: BTreeSet<(PieceIndex, u32)>,
+    /// A choke made requests void before they left, and which those were cannot be seen.
+    had_void: bool,
     /// Requests that it has heard and not answered.
     owes: BTreeMap<BlockRef, u32>,
     /// The block that it is sending.
@@ -60,6 +64,8 @@ impl Talk {
             open: BTreeSet::new(),
             taken_back: BTreeMap::new(),
             asked: BTreeSet::new(),
+            unexplained: BTreeSet::new(),
+            had_void: false,
             owes: BTreeMap::new(),
             sending: None,
             last: VecDeque::new(),
@@ -160,6 +166,7 @@ impl Talk {
             ));
         }
         self.asked.insert(block);
+        self.unexplained.remove(&(block.piece, block.begin));
         // A choke may have come since the engine decided: without BEP 6 that ends the request, and
         // it may be made again while the first is on its way.
         let is_void = self.is_choked && !self.fast();
@@ -216,6 +223,7 @@ impl Talk {
             Said::HaveAll => self.told = Bitfield::full(self.told.len()),
             Said::Choke => {
                 self.is_choked = true;
+                self.had_void |= !self.fast();
                 if !self.fast() {
                     self.open.clear();
                 }
@@ -243,8 +251,9 @@ impl Talk {
         }
     }
 
-    /// Whether all of `slot` lies in a block that was asked for here.
-    pub fn has_asked(&self, slot: Slot) -> bool {
+    /// Payload of `slot` is stored: all of it lies in a block that was asked for here, or the
+    /// request for that is about to leave.
+    pub fn store(&mut self, slot: Slot) {
         let begin = slot.begin - slot.begin % BLOCK_LEN;
         let from = BlockRef {
             piece: slot.piece,
@@ -252,12 +261,15 @@ impl Talk {
             len: 0,
         };
         let found = self.asked.range(from..).next();
-        found.is_some_and(|block| {
+        let is_asked = found.is_some_and(|block| {
             let end = u64::from(slot.begin) + u64::from(slot.len);
             block.piece == slot.piece
                 && block.begin == begin
                 && end <= u64::from(begin) + u64::from(block.len)
-        })
+        });
+        if !is_asked {
+            self.unexplained.insert((slot.piece, begin));
+        }
     }
 
     /// Compares the engine's books of this peer with these; `all_said` if nothing of what the
@@ -275,6 +287,11 @@ impl Talk {
         if peer.chokes_us != self.is_choked {
             let text = format!("{remote} chokes us: {}, noted otherwise", self.is_choked);
             return Err(("audit", text));
+        }
+        let is_plain = all_said && !self.had_void;
+        if is_plain && let Some((piece, begin)) = self.unexplained.first() {
+            let text = format!("stored of piece {piece} at {begin} what it did not ask for");
+            return Err(("store", text));
         }
         if all_said && let Some(block) = peer.requested().find(|b| !self.open.contains(b)) {
             let text = format!("waits for {block:?} of {remote}, which is not asked for");

@@ -1,18 +1,21 @@
-//! One event after the other, and what engines and actors want done.
+//! One event after the other, and what engines want done.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::actor::{Deed, Input, open_line};
+use super::actor::{Input, open_line};
 use super::event::{Answer, Event};
 use super::host::{Node, host_at, tell};
 use super::judge::{Failure, Fault};
-use super::net::{Chunk, Part, Resumed, Sent, Side, StreamId};
+use super::net::{Chunk, Part, Resumed, Side, StreamId};
 use super::store::{RIGHT, WRONG};
 use super::{HostId, World};
 use crate::base::id::ConnId;
 use crate::base::time::Instant;
 use crate::engine::{Action, Report};
+
+mod actors;
+mod write;
 
 impl World {
     /// Lets the next event happen.
@@ -176,15 +179,6 @@ impl World {
                 self.network.shut(stream, side, self.now);
                 self.actor_lost(id, conn);
             }
-        }
-    }
-
-    fn actor_lost(&mut self, id: HostId, conn: ConnId) {
-        if let Node::Actor(stage) = &mut self.hosts[id.0 as usize].node
-            && let Some(line) = stage.conns.get_mut(conn.index as usize)
-        {
-            *line = None;
-            self.act_on(id, Input::Ended { conn });
         }
     }
 
@@ -443,169 +437,6 @@ impl World {
         }
     }
 
-    /// Lets the connections of a host write, each in its turn, while its line is free.
-    pub(super) fn pump(&mut self, id: HostId) {
-        loop {
-            let host = &mut self.hosts[id.0 as usize];
-            if host.ring.is_empty() || host.awaits_line {
-                return;
-            }
-            let free_at = self.network.lines.free_at(id);
-            if free_at > self.now {
-                host.awaits_line = true;
-                return self.events.push(free_at, Event::LineFree(id));
-            }
-            let Some(conn) = host.ring.pop_front() else {
-                return;
-            };
-            if let Some(held) = host.held(conn) {
-                held.queued = false;
-                let stream = held.stream;
-                self.write(id, conn, stream);
-            }
-        }
-    }
-
-    /// Moves one chunk of what a connection wants to write into its stream.
-    fn write(&mut self, id: HostId, conn: ConnId, stream: StreamId) {
-        if stream == NO_STREAM {
-            return;
-        }
-        let Some(side) = self.network.side_of(stream, id, conn).map(Side::other) else {
-            return;
-        };
-        let room = self.network.room(stream, side).min(self.turn_len(id));
-        if room == 0 {
-            return; // the stream says when there is room again
-        }
-        let mut chunk = self.network.chunk();
-        let has_more = self.fill_chunk(id, conn, room, &mut chunk);
-        if chunk.len == 0 {
-            self.network.recycle(chunk);
-            return self.finish(id, conn);
-        }
-        self.judges.sent(stream, side, &chunk, self.now);
-        match self.network.send(stream, side, chunk, self.now) {
-            Sent::Arrives(at) => self.events.push(at, Event::Deliver(stream, side)),
-            Sent::Parked | Sent::Lost(None) => {}
-            Sent::Lost(Some(at)) => self.events.push(at, Event::Reset(stream, side.other())),
-        }
-        if has_more {
-            self.hosts[id.0 as usize].queue(conn);
-        }
-    }
-
-    /// Closes the stream of an actor that has sent all that it wanted to.
-    fn finish(&mut self, id: HostId, conn: ConnId) {
-        if let Node::Actor(stage) = &mut self.hosts[id.0 as usize].node
-            && let Some(line) = stage.conns.get_mut(conn.index as usize)
-            && line.as_ref().is_some_and(|line| line.is_closing)
-        {
-            *line = None;
-            self.close(id, conn);
-        }
-    }
-
-    /// Bytes that a connection sends in its turn on the line.
-    fn turn_len(&self, id: HostId) -> usize {
-        let rate = self.network.lines.link(id).up_bytes_s;
-        (rate / 10_000).clamp(TURN_LEN_MIN, TURN_LEN_MAX) as usize
-    }
-
-    /// Fills a chunk with what a connection wants to write; whether it may have more.
-    fn fill_chunk(&mut self, id: HostId, conn: ConnId, room: usize, chunk: &mut Chunk) -> bool {
-        let host = &mut self.hosts[id.0 as usize];
-        let now = host.clock(self.now);
-        match &mut host.node {
-            Node::Peer(peer) => {
-                let Some(engine) = &mut peer.engine else {
-                    return false;
-                };
-                self.plan.clear();
-                engine.write_plan(conn, room, &mut self.plan);
-                if self.plan.is_empty() {
-                    return false;
-                }
-                if !peer.store.lend(&self.plan, room, chunk) {
-                    peer.waiting.push(conn);
-                    return false;
-                }
-                self.inputs += 1;
-                engine.sent(conn, chunk.len, now);
-                self.plan.len > chunk.len || self.plan.len >= room
-            }
-            Node::Actor(stage) => {
-                let Some(Some(line)) = stage.conns.get_mut(conn.index as usize) else {
-                    return false;
-                };
-                let len = room.min(line.out.len());
-                let (front, back) = line.out.as_slices();
-                let first = len.min(front.len());
-                chunk.push_bytes(&front[..first]);
-                chunk.push_bytes(&back[..len - first]);
-                line.out.drain(..len);
-                !line.out.is_empty() || line.is_closing
-            }
-        }
-    }
-
-    /// Lets an actor act, and does what it wants done.
-    pub(super) fn act_on(&mut self, id: HostId, input: Input<'_>) {
-        let host = &mut self.hosts[id.0 as usize];
-        let (addr, now) = (host.addr, host.clock(self.now));
-        let Node::Actor(stage) = &mut host.node else {
-            return;
-        };
-        stage.handle(input, addr, now);
-        while let Some(deed) = self.next_deed(id) {
-            match deed {
-                Deed::Connect(conn, remote) => self.connect(id, conn, remote),
-                Deed::Write(conn) => self.hosts[id.0 as usize].queue(conn),
-                Deed::Close(conn) => {
-                    self.drop_line(id, conn);
-                    self.close(id, conn);
-                }
-                Deed::Reset(conn) => {
-                    self.drop_line(id, conn);
-                    self.break_stream(id, conn);
-                }
-            }
-        }
-        self.pump(id);
-        self.arm(id);
-    }
-
-    fn drop_line(&mut self, id: HostId, conn: ConnId) {
-        if let Node::Actor(stage) = &mut self.hosts[id.0 as usize].node
-            && let Some(line) = stage.conns.get_mut(conn.index as usize)
-        {
-            *line = None;
-        }
-    }
-
-    /// A host lets a stream break.
-    fn break_stream(&mut self, id: HostId, conn: ConnId) {
-        if let Some(stream) = self.hosts[id.0 as usize].let_go(conn)
-            && stream != NO_STREAM
-            && let Some(side) = self.network.side_of(stream, id, conn)
-        {
-            let other = side.other();
-            let to = self.network.host_of(stream, other);
-            let at = self.now + self.network.lines.delay(id, to);
-            self.network.vanish(stream, side);
-            if self.network.lines.is_open(id, to) {
-                self.events.push(at, Event::Reset(stream, other));
-            }
-        }
-    }
-
-    fn next_deed(&mut self, id: HostId) -> Option<Deed> {
-        match &mut self.hosts[id.0 as usize].node {
-            Node::Peer(_) => None,
-            Node::Actor(stage) => stage.deeds.pop_front(),
-        }
-    }
-
     /// Stops the run if a judge found fault.
     pub(super) fn settle_judges(&mut self) -> Result<(), Box<Failure>> {
         if self.judges.wants_audit(self.trace.steps()) {
@@ -650,6 +481,3 @@ pub(super) const NO_STREAM: StreamId = StreamId(u32::MAX);
 const RESOLVER_TIME: Duration = Duration::from_millis(2);
 /// How long it takes to hear that nobody has an address.
 const UNREACHABLE_TIME: Duration = Duration::from_millis(3);
-/// Bytes that a connection sends in its turn: what its line carries in 0.1 ms, in these bounds.
-const TURN_LEN_MIN: u64 = 16 * 1024 + 13;
-const TURN_LEN_MAX: u64 = 128 * 1024;

@@ -1,0 +1,116 @@
+//! What can be done to hosts and lines while a world runs.
+
+use std::time::Duration;
+
+use super::event::Event;
+use super::host::Node;
+use super::net::{Link, Side};
+use super::{HostId, World};
+use crate::base::time::Instant;
+
+impl World {
+    /// The process of a host is killed: its streams end, its files stay as the kernel has them.
+    pub fn kill(&mut self, host: HostId) {
+        self.stop(host, false);
+    }
+
+    /// The power of a host goes: nobody hears of it, and what was not synced may be lost.
+    pub fn cut(&mut self, host: HostId) {
+        self.stop(host, true);
+    }
+
+    fn stop(&mut self, id: HostId, is_power_cut: bool) {
+        if !self.network.lines.is_up(id) {
+            return;
+        }
+        self.judges.stopped(id);
+        let host = &mut self.hosts[id.0 as usize];
+        let streams = host.let_all_go();
+        host.ring.clear();
+        host.timer = Instant::NEVER;
+        host.life += 1;
+        match &mut host.node {
+            Node::Peer(peer) => {
+                peer.engine = None;
+                peer.waiting.clear();
+                peer.store.stopped(is_power_cut);
+            }
+            Node::Actor(stage) => stage.conns.clear(),
+        }
+        for (conn, stream) in streams {
+            let Some(side) = self.network.side_of(stream, id, conn) else {
+                continue;
+            };
+            if is_power_cut {
+                self.network.vanish(stream, side);
+            } else {
+                self.end_stream(stream, side);
+            }
+        }
+        self.network.lines.set_up(id, false);
+    }
+
+    /// A host that was killed or cut comes back, with what its disk still has.
+    pub fn restart(&mut self, id: HostId) {
+        if self.network.lines.is_up(id) {
+            return;
+        }
+        self.network.lines.set_up(id, true);
+        self.start(id);
+    }
+
+    /// A host stands still for a while, as a suspended machine does, and its clock goes on.
+    pub fn suspend(&mut self, host: HostId, time: Duration) {
+        self.hosts[host.0 as usize].still_until = self.now + time;
+    }
+
+    /// How long it takes until no host stands still.
+    pub fn all_moving_in(&self) -> Duration {
+        let last = self.hosts.iter().map(|host| host.still_until).max();
+        last.unwrap_or(self.now) - self.now
+    }
+
+    /// A host's clock jumps ahead.
+    pub fn clock_jump(&mut self, id: HostId, ahead: Duration) {
+        self.hosts[id.0 as usize].skew += ahead;
+        self.hosts[id.0 as usize].timer = Instant::NEVER;
+        self.attend(id);
+    }
+
+    /// Puts `hosts` on an island until [`heal`](Self::heal): they reach each other, nobody else.
+    pub fn isolate(&mut self, hosts: &[HostId], island: u32) {
+        for &host in hosts {
+            self.network.lines.set_island(host, island);
+        }
+    }
+
+    /// Cuts the way from one host to another; the way back stays open.
+    pub fn cut_way(&mut self, from: HostId, to: HostId) {
+        self.network.lines.set_cut(from, to, true);
+    }
+
+    /// Opens all ways; what waited goes on.
+    pub fn heal(&mut self) {
+        self.network.lines.heal();
+        self.resume();
+    }
+
+    /// Changes a host's line.
+    pub fn set_link(&mut self, host: HostId, link: Link) {
+        self.network.lines.set_link(host, link);
+    }
+
+    /// Lets a stream of a host break: both ends hear of it. Says whether there was one.
+    pub fn reset_stream(&mut self, id: HostId) -> bool {
+        let host = &self.hosts[id.0 as usize];
+        let held: Vec<_> = host.conns.iter().flatten().map(|h| h.stream).collect();
+        if held.is_empty() {
+            return false;
+        }
+        let stream = held[self.rng.below(held.len() as u32) as usize];
+        for side in [Side::Dialler, Side::Acceptor] {
+            self.events.push(self.now, Event::Reset(stream, side));
+        }
+        true
+    }
+}
