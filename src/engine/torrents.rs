@@ -104,7 +104,7 @@ impl Engine {
             }
             self.check_more(id, now);
         } else {
-            torrent.swarm.piece_checked(piece, verdict);
+            torrent.swarm.piece_checked(piece, verdict, now);
         }
         self.run_effects(id, now);
     }

@@ -57,9 +57,13 @@ impl Swarm {
     }
 
     /// Storage hashed a piece that was fetched.
-    pub fn piece_checked(&mut self, piece: PieceIndex, verdict: Verdict) {
+    pub fn piece_checked(&mut self, piece: PieceIndex, verdict: Verdict, now: Instant) {
         self.hashing.remove(&piece);
         self.prepared.remove(&piece);
+        // Copies that are still asked for would come in vain, or spoil a new beginning.
+        if self.alone.contains_key(&piece) || !matches!(verdict, Verdict::Good { .. }) {
+            self.take_back_piece(piece, now);
+        }
         match verdict {
             Verdict::Good { blocks } => self.piece_passed(piece, &blocks),
             Verdict::Bad { blocks } => self.piece_failed(piece, blocks),

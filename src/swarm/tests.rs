@@ -507,7 +507,7 @@ fn liar_is_banned_and_honest_senders_are_not() {
                     } else {
                         Verdict::Bad { blocks }
                     };
-                    script.swarm.piece_checked(piece, verdict);
+                    script.swarm.piece_checked(piece, verdict, script.now);
                 }
                 Effect::Ban(origin, _) => {
                     assert_eq!(origin, liar_origin, "an honest sender is charged");
@@ -532,9 +532,8 @@ fn peers_hear_of_new_pieces_that_they_lack() {
     script
         .say(has, Message::Have(PieceIndex(3)))
         .expect("allowed");
-    script
-        .swarm
-        .piece_checked(PieceIndex(3), Verdict::Good { blocks: Vec::new() });
+    let good = Verdict::Good { blocks: Vec::new() };
+    script.swarm.piece_checked(PieceIndex(3), good, script.now);
     assert_eq!(script.swarm.next_have(has), None);
     assert_eq!(script.swarm.next_have(lacks), Some(PieceIndex(3)));
     assert_eq!(script.swarm.next_have(lacks), None);
@@ -581,7 +580,9 @@ fn piece_fetched_alone_goes_to_another_peer_when_its_owner_chokes_us() {
     let verdict = Verdict::Bad {
         blocks: vec![9, 1, 2, 3],
     };
-    script.swarm.piece_checked(PieceIndex(0), verdict);
+    script
+        .swarm
+        .piece_checked(PieceIndex(0), verdict, script.now);
     script.effects();
     let owner = [first, second]
         .into_iter()

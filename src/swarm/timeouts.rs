@@ -1,7 +1,10 @@
 //! Requests that end without their block: released, withdrawn, timed out.
 
+use std::collections::VecDeque;
+
 use super::Swarm;
 use super::peer::PeerKey;
+use crate::base::id::PieceIndex;
 use crate::base::time::Instant;
 use crate::wire::message::{BlockRef, Outgoing};
 
@@ -26,6 +29,22 @@ impl Swarm {
         for request in requests {
             self.release(key, request.block);
             self.peer_mut(key).withdraw(request, now);
+        }
+    }
+
+    /// Takes back every request for a block of `piece`.
+    pub(super) fn take_back_piece(&mut self, piece: PieceIndex, now: Instant) {
+        for key in self.keys() {
+            let peer = self.peer_mut(key);
+            let (gone, kept): (VecDeque<_>, _) = std::mem::take(&mut peer.requests)
+                .into_iter()
+                .partition(|request| request.block.piece == piece);
+            peer.requests = kept;
+            for request in gone {
+                self.release(key, request.block);
+                self.peer_mut(key).withdraw(request, now);
+                self.send(key, Outgoing::Cancel(request.block));
+            }
         }
     }
 

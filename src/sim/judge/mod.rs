@@ -185,9 +185,10 @@ impl Judges {
             return;
         }
         let count = self.meta.geometry().piece_count();
-        let talk = |host| Talk::new(self.hosts.contains_key(&host), count);
+        let runs_engine = |host| self.hosts.contains_key(&host);
+        let talk = |host, other| Talk::new(runs_engine(host), runs_engine(other), count);
         let both = Both {
-            talks: [talk(dialler), talk(acceptor)],
+            talks: [talk(dialler, acceptor), talk(acceptor, dialler)],
             hosts: [dialler, acceptor],
             leaving: Default::default(),
             arriving: Default::default(),

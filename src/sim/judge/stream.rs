@@ -19,6 +19,8 @@ use crate::wire::message::BlockRef;
 pub(super) struct Talk {
     /// This end runs an engine that is held to the rules.
     pub is_judged: bool,
+    /// So does the other: what is made of a liar's answers is nobody's fault.
+    is_among_engines: bool,
     /// Both ends offered the fast extension, as far as they have spoken.
     offered_fast: bool,
     hears_fast: bool,
@@ -51,9 +53,10 @@ type Broken = (&'static str, String);
 
 impl Talk {
     /// Nothing was said.
-    pub fn new(is_judged: bool, pieces: u32) -> Self {
+    pub fn new(is_judged: bool, is_among_engines: bool, pieces: u32) -> Self {
         Self {
             is_judged,
+            is_among_engines,
             offered_fast: false,
             hears_fast: false,
             claimed: Bitfield::new(pieces),
@@ -170,7 +173,7 @@ impl Talk {
         // A choke may have come since the engine decided: without BEP 6 that ends the request, and
         // it may be made again while the first is on its way.
         let is_void = self.is_choked && !self.fast();
-        if !is_void && !self.open.insert(block) && self.fast() {
+        if !is_void && !self.open.insert(block) && self.fast() && self.is_among_engines {
             return Err((
                 "request",
                 format!("asks for {block:?}, which is open already"),
