@@ -11,6 +11,7 @@
 //! | `peers` | handshakes, messages of peers, the end of a connection |
 //! | `torrents` | checking, states, what storage answers |
 //! | `announce` | HTTP exchanges with trackers |
+//! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
 //! | `audit` | what must hold between any two inputs |
 
@@ -32,6 +33,7 @@ pub mod action;
 pub mod announce;
 mod audit;
 pub mod conn;
+mod offences;
 pub mod outbox;
 mod peers;
 mod timers;
@@ -42,6 +44,7 @@ pub use action::{Action, LookupId, Report, Snapshot, State, StorageAction};
 pub use torrent::{AddError, HostPort, TorrentSpec};
 
 use conn::{Conn, Head, Purpose, Stage};
+use offences::Offences;
 use timers::TimerId;
 use torrent::Torrent;
 
@@ -84,6 +87,7 @@ pub struct Engine {
     lookups: BTreeMap<LookupId, Lookup>,
     lookups_made: u64,
     banned: BTreeSet<Banned>,
+    offences: Offences,
     actions: VecDeque<Action>,
     /// Set once the process is to end: when it gives up waiting for trackers.
     ending: Option<Instant>,
@@ -124,6 +128,7 @@ impl Engine {
             lookups: BTreeMap::new(),
             lookups_made: 0,
             banned: BTreeSet::new(),
+            offences: Offences::default(),
             actions: VecDeque::new(),
             ending: None,
             last_syncs: BTreeSet::new(),
@@ -151,10 +156,8 @@ impl Engine {
         if full || self.undecided >= limits::UNDECIDED_MAX || self.ending.is_some() {
             return None;
         }
-        if self
-            .banned
-            .contains(&Banned::Ip(remote.ip().to_canonical()))
-        {
+        let banned = Banned::Ip(remote.ip().to_canonical());
+        if self.banned.contains(&banned) || self.offences.is_refused(remote.ip(), now) {
             return None;
         }
         self.undecided += 1;

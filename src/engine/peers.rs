@@ -1,13 +1,13 @@
 //! Streams to and from peers: handshakes, messages, the end.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::conn::{Exchange, Purpose, Stage};
 use super::{Banned, Ending, Engine, Report, State, Taken};
-use crate::base::id::{ConnId, TorrentId};
+use crate::base::id::{ConnId, PeerId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::{End, Source};
@@ -303,6 +303,7 @@ impl Engine {
         match outcome {
             Ok(()) => self.run_effects(torrent, now),
             Err(fault) if fault.may_retry() => {
+                self.offended(id, now);
                 self.close(id, Ending::Local(&fault.to_string()), now);
             }
             Err(fault) => self.close(id, Ending::Fault(&fault.to_string()), now),
@@ -379,17 +380,14 @@ impl Engine {
         now: Instant,
     ) {
         let ip = origin.remote.ip().to_canonical();
-        // Honest peers of the same machine, or behind the same router, share the address.
-        let is_other = |c: &super::Conn| {
-            c.remote.ip().to_canonical() == ip
-                && c.exchange().is_some_and(|e| e.peer_id != origin.peer_id)
-        };
-        let is_shared = self.conns.iter().any(|(_, (_, conn))| is_other(conn));
-        let banned = if is_shared || ip == IpAddr::from([127, 0, 0, 1]) || ip == IPV6_LOOPBACK {
+        let banned = if self.is_shared(ip, origin.peer_id) {
             Banned::Id(origin.peer_id)
         } else {
             Banned::Ip(ip)
         };
+        if self.banned.contains(&banned) {
+            return; // several of its pieces turn out wrong, one after the other
+        }
         if self.banned.len() < BANNED_MAX {
             self.banned.insert(banned);
         }
@@ -413,16 +411,42 @@ impl Engine {
         }
     }
 
+    /// Whether honest peers of the same machine, or behind the same router, have this address
+    /// beside the peer of this id.
+    fn is_shared(&self, ip: IpAddr, peer_id: PeerId) -> bool {
+        let is_other = |c: &super::Conn| {
+            c.remote.ip().to_canonical() == ip && c.exchange().is_some_and(|e| e.peer_id != peer_id)
+        };
+        [LOOPBACK, LOOPBACK_V6].contains(&ip)
+            || self.conns.iter().any(|(_, (_, conn))| is_other(conn))
+    }
+
+    /// The peer of a stream broke a rule.
+    fn offended(&mut self, id: ConnId, now: Instant) {
+        let Some(conn) = self.conn(id) else { return };
+        let ip = conn.remote.ip().to_canonical();
+        if let Some(exchange) = conn.exchange()
+            && !self.is_shared(ip, exchange.peer_id)
+        {
+            self.offences.add(ip, now);
+        }
+    }
+
     /// Removes a stream from every list; whether it was there.
     pub(super) fn forget(&mut self, id: ConnId, ending: Ending<'_>, now: Instant) -> bool {
         if self.conn(id).is_none() {
             return false;
+        }
+        if matches!(ending, Ending::Fault(_)) {
+            self.offended(id, now);
         }
         let (_, conn) = self.conns.remove(id.index as usize);
         let age = now - conn.opened;
         let end = match ending {
             Ending::Fault(_) => End::Never,
             Ending::Redundant(_) => End::Redundant,
+            // Nor is it dialled for a while.
+            _ if self.offences.is_refused(conn.remote.ip(), now) => End::Redundant,
             Ending::Failed(_) | Ending::Remote(_) | Ending::Local(_) => End::Lost,
         };
         log::debug!(
@@ -487,7 +511,8 @@ impl Engine {
     }
 }
 
-/// Where, beside 127.0.0.1, the peers of this machine are.
-const IPV6_LOOPBACK: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+/// Where the peers of this machine are.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// Senders of wrong data that are remembered.
 const BANNED_MAX: usize = 10_000;

@@ -415,11 +415,16 @@ impl World {
 
     /// The failure of a host that should have become complete.
     pub fn unfinished(&mut self, host: HostId, text: String) -> Box<Failure> {
+        let swarm = self.engine(host).and_then(|engine| {
+            let torrent = engine.torrents().next()?;
+            engine.swarm(torrent)
+        });
+        let talk = swarm.map(|swarm| swarm.describe()).unwrap_or_default();
         self.failure(judge::Fault {
             judge: "end",
             host: Some(host),
             text,
-            talk: Vec::new(),
+            talk,
         })
     }
 

@@ -44,6 +44,36 @@ impl Swarm {
         }
     }
 
+    /// What is missing and what is known of whom, a line each: for a reader who asks why it is.
+    pub fn describe(&self) -> Vec<String> {
+        let missing = (0..self.geometry().piece_count()).filter(|&piece| !self.ours.has(piece));
+        let pieces = missing.take(DESCRIBED_MAX).map(|index| {
+            let piece = PieceIndex(index);
+            let holders = self.peers.iter().filter(|(_, peer)| peer.have.has(index));
+            let place = match self.alone.get(&piece) {
+                _ if self.hashing.contains(&piece) => "being hashed".to_owned(),
+                Some(alone) => format!("fetched from one peer alone: {alone:?}"),
+                None if self.picker.active_pieces().any(|p| p == piece) => "begun".to_owned(),
+                None => "not begun".to_owned(),
+            };
+            format!("piece {index}: {} peers have it, {place}", holders.count())
+        });
+        let pieces: Vec<String> = pieces.collect();
+        let peers = self.peers.iter().map(|(_, peer)| {
+            format!(
+                "{}: offers {} pieces, {}{}{}{} requests open of {}",
+                peer.origin.remote,
+                peer.offers,
+                if peer.chokes_us { "chokes us, " } else { "" },
+                if peer.wanted { "" } else { "not wanted, " },
+                if peer.snubbed { "snubbed, " } else { "" },
+                peer.requests.len(),
+                peer.requests_max
+            )
+        });
+        pieces.into_iter().chain(peers).collect()
+    }
+
     fn audit_peers(&self) -> Result<(), String> {
         for (_, peer) in &self.peers {
             let remote = peer.origin.remote;
@@ -150,3 +180,6 @@ impl Swarm {
         Ok(())
     }
 }
+
+/// Missing pieces that are described.
+const DESCRIBED_MAX: usize = 20;

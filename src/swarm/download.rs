@@ -27,7 +27,7 @@ impl Swarm {
             self.effects.push_back(Effect::DropRequests(conn));
             self.release_requests(key, now);
         }
-        self.abandon_alone(key);
+        self.abandon_alone(key, now);
         Ok(())
     }
 
@@ -60,7 +60,7 @@ impl Swarm {
         peer.allowed_fast.retain(|piece| *piece != block.piece);
         if let Some(place) = peer.requests.iter().position(|r| r.block == block) {
             peer.requests.remove(place);
-            self.release(key, block);
+            self.release(key, block, now);
         }
         Ok(())
     }
@@ -107,7 +107,8 @@ impl Swarm {
             let peer = &self.peers[key.0 as usize];
             self.picker
                 .pick(&peer.have, free - picked.len(), &mut picked);
-            let idle = picked.is_empty() && peer.requests.len() < ENDGAME_MAX;
+            // Copies of one who lets requests time out would keep copies from others.
+            let idle = picked.is_empty() && !peer.snubbed && peer.requests.len() < ENDGAME_MAX;
             if idle && self.peers.len() > 1 && self.picker.is_endgame() {
                 let asked = |block: BlockRef| {
                     peer.incoming.as_ref().is_some_and(|i| i.block == block)
@@ -163,7 +164,7 @@ impl Swarm {
         self.peer_mut(key).opening = false;
         self.check_index(block.piece)?;
         if block.len == 0 {
-            return self.refused_by_nothing(key, block);
+            return self.refused_by_nothing(key, block, now);
         }
         self.check_block(block)?;
         let asked = self.take_request(key, block, now)?;
@@ -180,11 +181,12 @@ impl Swarm {
         let full = counted && matches!(reception, Reception::Drop);
         self.peer_mut(key).incoming = Some(Incoming {
             block,
+            since: now,
             reception,
             counted,
         });
         if full {
-            self.release_incoming(key);
+            self.release_incoming(key, now);
         }
         Ok(())
     }
@@ -235,6 +237,7 @@ impl Swarm {
             block,
             reception,
             counted,
+            ..
         }) = peer.incoming.take()
         else {
             return;
@@ -249,7 +252,7 @@ impl Swarm {
                 if self.is_stored(block) {
                     self.wasted_bytes += u64::from(block.len);
                 } else {
-                    self.depose_writer(block);
+                    self.depose_writer(block, now);
                     self.effects
                         .push_back(Effect::Store(self.slot(block), Bytes::from(buffer)));
                     self.block_stored(key, block, counted, now);
@@ -318,7 +321,7 @@ impl Swarm {
                 Reception::Aside(Vec::with_capacity(block.len as usize))
             }
             _ => {
-                self.depose_writer(block);
+                self.depose_writer(block, now);
                 self.writers.insert(
                     block,
                     Writer {
@@ -335,16 +338,16 @@ impl Swarm {
     }
 
     /// What the present writer of `block` still sends goes nowhere.
-    fn depose_writer(&mut self, block: BlockRef) {
+    fn depose_writer(&mut self, block: BlockRef, now: Instant) {
         let Some(writer) = self.writers.get(&block) else {
             return;
         };
         let key = writer.peer;
-        self.stop_receiving(key);
+        self.stop_receiving(key, now);
     }
 
     /// Nothing of the block that the peer is in the middle of is used: others may be asked.
-    pub(super) fn stop_receiving(&mut self, key: PeerKey) {
+    pub(super) fn stop_receiving(&mut self, key: PeerKey, now: Instant) {
         let Some(incoming) = &mut self.peer_mut(key).incoming else {
             return;
         };
@@ -359,23 +362,23 @@ impl Swarm {
             Reception::Aside(_) => self.aside_count -= 1,
             Reception::Drop => {}
         }
-        self.release_incoming(key);
+        self.release_incoming(key, now);
     }
 
     /// The request behind the arriving block is open no longer.
-    fn release_incoming(&mut self, key: PeerKey) {
+    fn release_incoming(&mut self, key: PeerKey, now: Instant) {
         let Some(incoming) = &mut self.peer_mut(key).incoming else {
             return;
         };
         let block = incoming.block;
         if std::mem::replace(&mut incoming.counted, false) {
-            self.release(key, block);
+            self.release(key, block, now);
         }
     }
 
     /// The stream ended, perhaps in the middle of a block.
-    pub(super) fn drop_incoming(&mut self, key: PeerKey) {
-        self.stop_receiving(key);
+    pub(super) fn drop_incoming(&mut self, key: PeerKey, now: Instant) {
+        self.stop_receiving(key, now);
         self.peer_mut(key).incoming = None;
     }
 
@@ -419,12 +422,17 @@ impl Swarm {
     }
 
     /// BitComet's way to reject: a block without bytes.
-    fn refused_by_nothing(&mut self, key: PeerKey, block: BlockRef) -> Result<(), Fault> {
+    fn refused_by_nothing(
+        &mut self,
+        key: PeerKey,
+        block: BlockRef,
+        now: Instant,
+    ) -> Result<(), Fault> {
         let peer = self.peer_mut(key);
         let same = |r: &Request| r.block.piece == block.piece && r.block.begin == block.begin;
         if let Some(place) = peer.requests.iter().position(same) {
             let request = peer.requests.remove(place).expect("found above");
-            self.release(key, request.block);
+            self.release(key, request.block, now);
         } else {
             self.count_unasked(key, block)?;
         }
@@ -474,7 +482,7 @@ const REFILL_BATCH: usize = 16;
 /// were asked for too; up to this many.
 const ENDGAME_MAX: usize = 16;
 /// Peers that are asked for the same block at most.
-const COPIES_MAX: u32 = 3;
+const COPIES_MAX: u32 = 2;
 /// A writer that was silent for this long loses its role.
 const WRITER_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// An answer to a request that was given up is welcome for this long.

@@ -234,11 +234,11 @@ impl Swarm {
 
     /// The stream of a peer is gone.
     pub fn left(&mut self, key: PeerKey, now: Instant) {
-        self.drop_incoming(key);
         self.release_requests(key, now);
+        self.drop_incoming(key, now);
+        self.abandon_alone(key, now);
         let peer = self.peers.remove(key.0 as usize);
         self.picker.peer_left(&peer.have, peer.counted);
-        self.abandon_alone(key);
         if !peer.choked {
             self.rechoke(now);
         }

@@ -100,6 +100,7 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub block: BlockRef,
+    pub since: Instant,
     pub reception: Reception,
     /// The picker counts a request for it that is settled or released with it.
     pub counted: bool,

@@ -1,9 +1,10 @@
 //! What peers have, what we have, and pieces that are fetched from one peer alone.
 
-use super::peer::{Origin, PeerKey};
+use super::peer::PeerKey;
 use super::{Effect, Exchange, Fault, Swarm};
 use crate::base::bits::Bitfield;
-use crate::base::id::PieceIndex;
+use crate::base::id::{PeerId, PieceIndex};
+use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
 use crate::wire::message::{BlockRef, Outgoing};
@@ -17,8 +18,10 @@ pub(super) struct Alone {
     pub next: u32,
     /// Blocks that are stored.
     pub done: Bitfield,
-    /// Blocks whose request was lost and has to be repeated.
-    pub again: Vec<u32>,
+    /// Its first owners that did not deliver it.
+    failed_owners: Vec<PeerId>,
+    /// How many did not.
+    failures: u32,
 }
 
 impl Alone {
@@ -27,8 +30,22 @@ impl Alone {
             owner: None,
             next: 0,
             done: Bitfield::new(blocks),
-            again: Vec::new(),
+            failed_owners: Vec::new(),
+            failures: 0,
         }
+    }
+
+    /// Begins anew with another owner, as this one does not deliver.
+    fn abandon(&mut self, owner: PeerId) {
+        let mut failed_owners = std::mem::take(&mut self.failed_owners);
+        if failed_owners.len() < PATIENT_OWNERS {
+            failed_owners.push(owner);
+        }
+        *self = Self {
+            failed_owners,
+            failures: self.failures.saturating_add(1),
+            ..Self::new(self.done.len())
+        };
     }
 }
 
@@ -231,14 +248,11 @@ impl Swarm {
             let geometry = self.meta.geometry();
             let state = self.alone.get_mut(&piece).expect("listed above");
             while state.owner == Some(key) && out.len() < most {
-                let block = match state.again.pop() {
-                    Some(block) => block,
-                    None if state.next < geometry.block_count(piece) => {
-                        state.next += 1;
-                        state.next - 1
-                    }
-                    None => break,
-                };
+                let block = state.next;
+                if block >= geometry.block_count(piece) {
+                    break;
+                }
+                state.next += 1;
                 let begin = block * crate::base::limits::BLOCK_LEN;
                 out.push(BlockRef {
                     piece,
@@ -249,27 +263,52 @@ impl Swarm {
         }
     }
 
-    /// One that had no part in the failure is preferred, while such a peer could deliver.
+    /// Whoever failed to deliver the piece least often is preferred, then one that had no part in
+    /// its failure. Names cost nothing: after some owners have failed, it is a matter of chance.
     fn may_own(&self, key: PeerKey, piece: PieceIndex) -> bool {
+        let state = &self.alone[&piece];
         let can = |peer: &super::Peer| !peer.chokes_us && !peer.snubbed && peer.have.has(piece.0);
-        let suspect = |origin: Origin| self.blame.is_suspect(piece, origin);
+        let rank = |key: PeerKey, peer: &super::Peer| {
+            let origin = peer.origin;
+            if state.failed_owners.len() < PATIENT_OWNERS {
+                let failed = state.failed_owners.iter();
+                let times = failed.filter(|&&owner| owner == origin.peer_id).count();
+                (times, self.blame.is_suspect(piece, origin), 0)
+            } else {
+                let draw = u64::from(state.failures) << 32 | u64::from(key.0);
+                (0, false, Rng::new(draw).next_u64())
+            }
+        };
         let peer = self.peer(key);
+        let ours = rank(key, peer);
         can(peer)
-            && (!suspect(peer.origin)
-                || !self
-                    .peers
-                    .iter()
-                    .any(|(_, other)| can(other) && !suspect(other.origin)))
+            && !self
+                .peers()
+                .any(|(key, other)| can(other) && rank(key, other) < ours)
     }
 
     /// The peer will not deliver: the pieces that it was to deliver alone look for another one.
-    pub(super) fn abandon_alone(&mut self, key: PeerKey) {
-        let geometry = self.meta.geometry();
-        for (&piece, state) in &mut self.alone {
-            if state.owner == Some(key) && !self.hashing.contains(&piece) {
-                *state = Alone::new(geometry.block_count(piece));
-                self.refill_all = true;
-            }
+    pub(super) fn abandon_alone(&mut self, key: PeerKey, now: Instant) {
+        let is_its = |(_, state): &(&PieceIndex, &Alone)| state.owner == Some(key);
+        let its: Vec<PieceIndex> = self.alone.iter().filter(is_its).map(|(&p, _)| p).collect();
+        for piece in its {
+            self.abandon_piece(key, piece, now);
+        }
+    }
+
+    /// The peer has not delivered a block of a piece that it was to deliver alone.
+    pub(super) fn abandon_piece(&mut self, key: PeerKey, piece: PieceIndex, now: Instant) {
+        if self.hashing.contains(&piece) {
+            return;
+        }
+        let owner = self.peer(key).origin.peer_id;
+        if let Some(state) = self.alone.get_mut(&piece) {
+            state.abandon(owner);
+            self.take_back(key, piece, now);
+            self.refill_all = true;
         }
     }
 }
+
+/// Owners of a piece that may fail before chance says who is the next.
+const PATIENT_OWNERS: usize = 4;

@@ -592,3 +592,55 @@ fn piece_fetched_alone_goes_to_another_peer_when_its_owner_chokes_us() {
     script.say(owner, Message::Choke).expect("allowed");
     assert_eq!(script.requests(other).len(), 4, "all of it, from one peer");
 }
+
+/// Goal: who never delivers a piece that is fetched alone does not keep those from it who had a
+/// part in its failure, though one of them is the liar.
+/// Method: three that take turns, or newcomers with ever new names, choke us when they are asked.
+#[test]
+fn piece_fetched_alone_is_not_left_to_peers_that_never_deliver() {
+    for names_are_new in [false, true] {
+        let mut script = Script::new(1);
+        let honest = [script.seed(), script.seed()];
+        (0..4).for_each(|index| {
+            script.whole(honest[index as usize / 2], block(0, index));
+        });
+        let blocks = vec![9, 1, 2, 3];
+        let bad = Verdict::Bad { blocks };
+        let plain_seed = |script: &mut Script| {
+            let key = script.join(PLAIN);
+            script
+                .say(key, Message::Bitfield(&[0x80]))
+                .expect("allowed");
+            script.say(key, Message::Unchoke).expect("allowed");
+            key
+        };
+        let mut others = [(); 3].map(|()| plain_seed(&mut script));
+        script.swarm.piece_checked(PieceIndex(0), bad, script.now);
+        script.effects();
+        let is_asked = |script: &Script| honest.iter().any(|&key| open(script, key) > 0);
+        for turn in 0.. {
+            if is_asked(&script) {
+                break;
+            }
+            assert!(
+                turn < 20,
+                "names are new: {names_are_new}: never an honest one"
+            );
+            let is_owner = |key: &&mut PeerKey| open(&script, **key) > 0;
+            let owner = others.iter_mut().find(is_owner).expect("somebody is asked");
+            if names_are_new {
+                script.swarm.left(*owner, script.now);
+                *owner = plain_seed(&mut script);
+            } else {
+                script.say(*owner, Message::Choke).expect("allowed");
+                script.effects();
+                script.say(*owner, Message::Unchoke).expect("allowed");
+            }
+            script.effects();
+        }
+    }
+}
+
+fn open(script: &Script, key: PeerKey) -> usize {
+    script.swarm.peer(key).open_requests()
+}

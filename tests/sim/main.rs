@@ -4,5 +4,6 @@ mod chance;
 mod crash;
 mod crowd;
 mod foreign;
+mod hostile;
 mod transfer;
 mod world;

@@ -36,6 +36,8 @@ pub(super) struct Talk {
     open: BTreeSet<BlockRef>,
     /// Those that it took back, until they are answered all the same.
     taken_back: BTreeMap<BlockRef, u32>,
+    /// Those that it ever took back: an answer may come just before it asks again.
+    ever_taken_back: BTreeSet<BlockRef>,
     asked: BTreeSet<BlockRef>,
     /// What was stored before a request for it left: one that is about to leave explains it.
     unexplained: BTreeSet<(PieceIndex, u32)>,
@@ -66,6 +68,7 @@ impl Talk {
             granted: BTreeSet::new(),
             open: BTreeSet::new(),
             taken_back: BTreeMap::new(),
+            ever_taken_back: BTreeSet::new(),
             asked: BTreeSet::new(),
             unexplained: BTreeSet::new(),
             had_void: false,
@@ -132,6 +135,7 @@ impl Talk {
             Said::Cancel(block) => {
                 if self.open.remove(&block) {
                     *self.taken_back.entry(block).or_default() += 1;
+                    self.ever_taken_back.insert(block);
                 }
             }
             Said::Reject(block) => {
@@ -173,7 +177,9 @@ impl Talk {
         // A choke may have come since the engine decided: without BEP 6 that ends the request, and
         // it may be made again while the first is on its way.
         let is_void = self.is_choked && !self.fast();
-        if !is_void && !self.open.insert(block) && self.fast() && self.is_among_engines {
+        let is_plain = self.fast() && self.is_among_engines;
+        let is_again = !is_void && !self.open.insert(block);
+        if is_again && is_plain && !self.ever_taken_back.contains(&block) {
             return Err((
                 "request",
                 format!("asks for {block:?}, which is open already"),
