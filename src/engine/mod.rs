@@ -16,7 +16,7 @@
 //! | `audit` | what must hold between any two inputs |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use slab::Slab;
 
@@ -86,7 +86,6 @@ pub struct Engine {
     timers: TimerQueue<TimerId>,
     lookups: BTreeMap<LookupId, Lookup>,
     lookups_made: u64,
-    banned: BTreeSet<Banned>,
     offences: Offences,
     actions: VecDeque<Action>,
     /// Set once the process is to end: when it gives up waiting for trackers.
@@ -100,13 +99,6 @@ pub struct Engine {
 enum Lookup {
     Peer(TorrentId, HostPort),
     Tracker(TorrentId, Box<announce::Announce>),
-}
-
-/// Who is refused: an address, or where honest peers share it, a peer id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Banned {
-    Ip(IpAddr),
-    Id(PeerId),
 }
 
 impl Engine {
@@ -127,7 +119,6 @@ impl Engine {
             timers: TimerQueue::default(),
             lookups: BTreeMap::new(),
             lookups_made: 0,
-            banned: BTreeSet::new(),
             offences: Offences::default(),
             actions: VecDeque::new(),
             ending: None,
@@ -156,8 +147,7 @@ impl Engine {
         if full || self.undecided >= limits::UNDECIDED_MAX || self.ending.is_some() {
             return None;
         }
-        let banned = Banned::Ip(remote.ip().to_canonical());
-        if self.banned.contains(&banned) || self.offences.is_refused(remote.ip(), now) {
+        if self.offences.is_refused(remote.ip(), now) {
             return None;
         }
         self.undecided += 1;

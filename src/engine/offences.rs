@@ -1,19 +1,30 @@
-//! Addresses whose peers broke the rules, and for how long they are refused.
+//! Peers that broke the rules, and for how long they are refused.
 //!
-//! A peer that breaks a rule is closed; if it may come back at once, closing is no defence: each
+//! Who sent wrong data is banned for good. Any other peer that breaks a rule is closed; if it may come back at once, closing is no defence: each
 //! new stream may cost us as much as the last. So each offence doubles the time for which the
 //! address is not let in, and a long time without one wipes them out.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use super::{Ending, Engine, Report};
+use crate::base::id::{ConnId, PeerId, PieceIndex, TorrentId};
 use crate::base::time::Instant;
+use crate::swarm::Origin;
 
-/// The addresses.
+/// Who broke the rules.
 #[derive(Debug, Default)]
 pub(super) struct Offences {
     known: BTreeMap<IpAddr, Offence>,
+    banned: BTreeSet<Banned>,
+}
+
+/// Who is banned: an address, or where honest peers share it, a peer id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Banned {
+    Ip(IpAddr),
+    Id(PeerId),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,10 +66,93 @@ impl Offences {
 
     /// Whether streams from `ip` are not let in.
     pub fn is_refused(&self, ip: IpAddr, now: Instant) -> bool {
-        let known = self.known.get(&ip.to_canonical());
-        known.is_some_and(|offence| now < offence.refused_until())
+        let ip = ip.to_canonical();
+        let known = self.known.get(&ip);
+        self.banned.contains(&Banned::Ip(ip))
+            || known.is_some_and(|offence| now < offence.refused_until())
+    }
+
+    /// Whether a peer is banned.
+    pub fn is_banned(&self, ip: IpAddr, peer_id: PeerId) -> bool {
+        let banned = [Banned::Ip(ip.to_canonical()), Banned::Id(peer_id)];
+        banned.iter().any(|banned| self.banned.contains(banned))
+    }
+
+    /// Bans somebody; false if that is not news.
+    fn ban(&mut self, banned: Banned) -> bool {
+        if self.banned.contains(&banned) {
+            return false;
+        }
+        if self.banned.len() < OFFENCES_MAX {
+            self.banned.insert(banned);
+        }
+        true
     }
 }
+
+impl Engine {
+    /// A peer sent wrong data: it is not dealt with again.
+    pub(super) fn ban(
+        &mut self,
+        torrent: TorrentId,
+        origin: Origin,
+        piece: PieceIndex,
+        now: Instant,
+    ) {
+        let ip = origin.remote.ip().to_canonical();
+        let banned = if self.is_shared(ip, origin.peer_id) {
+            Banned::Id(origin.peer_id)
+        } else {
+            Banned::Ip(ip)
+        };
+        if !self.offences.ban(banned) {
+            return; // several of its pieces turn out wrong, one after the other
+        }
+        log::warn!(
+            "peer banned remote={} piece={piece}: wrong data",
+            origin.remote
+        );
+        self.report(Report::PeerBanned {
+            torrent,
+            remote: origin.remote,
+            piece,
+        });
+        for id in self.conn_ids() {
+            let is_it = |c: &super::Conn| {
+                c.exchange().is_some_and(|e| e.peer_id == origin.peer_id)
+                    && c.remote.ip() == origin.remote.ip()
+            };
+            if self.conn(id).is_some_and(is_it) {
+                self.close(id, Ending::Fault("sent wrong data"), now);
+            }
+        }
+    }
+
+    /// Whether honest peers of the same machine, or behind the same router, have this address
+    /// beside the peer of this id.
+    fn is_shared(&self, ip: IpAddr, peer_id: PeerId) -> bool {
+        let is_other = |c: &super::Conn| {
+            c.remote.ip().to_canonical() == ip && c.exchange().is_some_and(|e| e.peer_id != peer_id)
+        };
+        [LOOPBACK, LOOPBACK_V6].contains(&ip)
+            || self.conns.iter().any(|(_, (_, conn))| is_other(conn))
+    }
+
+    /// The peer of a stream broke a rule.
+    pub(super) fn offended(&mut self, id: ConnId, now: Instant) {
+        let Some(conn) = self.conn(id) else { return };
+        let ip = conn.remote.ip().to_canonical();
+        if let Some(exchange) = conn.exchange()
+            && !self.is_shared(ip, exchange.peer_id)
+        {
+            self.offences.add(ip, now);
+        }
+    }
+}
+
+/// Where the peers of this machine are.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// How long the second offence keeps an address out; each further one doubles that.
 const PAUSE_MIN: Duration = Duration::from_secs(10);

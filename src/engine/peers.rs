@@ -1,13 +1,13 @@
 //! Streams to and from peers: handshakes, messages, the end.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::conn::{Exchange, Purpose, Stage};
-use super::{Banned, Ending, Engine, Report, State, Taken};
-use crate::base::id::{ConnId, PeerId, TorrentId};
+use super::{Ending, Engine, Report, State, Taken};
+use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::{End, Source};
@@ -196,11 +196,7 @@ impl Engine {
             return Err(Ending::Local("the torrent is stopped"));
         }
         let remote = self.conn(id).map_or(([0, 0, 0, 0], 0).into(), |c| c.remote);
-        if self.banned.contains(&Banned::Id(theirs.peer_id))
-            || self
-                .banned
-                .contains(&Banned::Ip(remote.ip().to_canonical()))
-        {
+        if self.offences.is_banned(remote.ip(), theirs.peer_id) {
             return Err(Ending::Fault("sent wrong data before"));
         }
         let twin = running
@@ -372,66 +368,6 @@ impl Engine {
         }
     }
 
-    fn ban(
-        &mut self,
-        torrent: TorrentId,
-        origin: Origin,
-        piece: crate::base::id::PieceIndex,
-        now: Instant,
-    ) {
-        let ip = origin.remote.ip().to_canonical();
-        let banned = if self.is_shared(ip, origin.peer_id) {
-            Banned::Id(origin.peer_id)
-        } else {
-            Banned::Ip(ip)
-        };
-        if self.banned.contains(&banned) {
-            return; // several of its pieces turn out wrong, one after the other
-        }
-        if self.banned.len() < BANNED_MAX {
-            self.banned.insert(banned);
-        }
-        log::warn!(
-            "peer banned remote={} piece={piece}: wrong data",
-            origin.remote
-        );
-        self.report(Report::PeerBanned {
-            torrent,
-            remote: origin.remote,
-            piece,
-        });
-        for id in self.conn_ids() {
-            let is_it = |c: &super::Conn| {
-                c.exchange().is_some_and(|e| e.peer_id == origin.peer_id)
-                    && c.remote.ip() == origin.remote.ip()
-            };
-            if self.conn(id).is_some_and(is_it) {
-                self.close(id, Ending::Fault("sent wrong data"), now);
-            }
-        }
-    }
-
-    /// Whether honest peers of the same machine, or behind the same router, have this address
-    /// beside the peer of this id.
-    fn is_shared(&self, ip: IpAddr, peer_id: PeerId) -> bool {
-        let is_other = |c: &super::Conn| {
-            c.remote.ip().to_canonical() == ip && c.exchange().is_some_and(|e| e.peer_id != peer_id)
-        };
-        [LOOPBACK, LOOPBACK_V6].contains(&ip)
-            || self.conns.iter().any(|(_, (_, conn))| is_other(conn))
-    }
-
-    /// The peer of a stream broke a rule.
-    fn offended(&mut self, id: ConnId, now: Instant) {
-        let Some(conn) = self.conn(id) else { return };
-        let ip = conn.remote.ip().to_canonical();
-        if let Some(exchange) = conn.exchange()
-            && !self.is_shared(ip, exchange.peer_id)
-        {
-            self.offences.add(ip, now);
-        }
-    }
-
     /// Removes a stream from every list; whether it was there.
     pub(super) fn forget(&mut self, id: ConnId, ending: Ending<'_>, now: Instant) -> bool {
         if self.conn(id).is_none() {
@@ -510,9 +446,3 @@ impl Engine {
         }
     }
 }
-
-/// Where the peers of this machine are.
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
-/// Senders of wrong data that are remembered.
-const BANNED_MAX: usize = 10_000;

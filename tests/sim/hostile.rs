@@ -358,6 +358,6 @@ fn seeds_that_leave_early_are_replaced_by_those_who_have_the_pieces() {
             let host = swarm.world.add_peer(Have::Nothing, &known);
             known.push(host);
         }
-        swarm.finish(&known[5..].to_vec(), "leaving seeds");
+        swarm.finish(&known[5..], "leaving seeds");
     });
 }
