@@ -468,6 +468,62 @@ fn every_failure_names_the_thing_and_the_remedy() {
     }
 }
 
+/// Goal: a forecast says the same in words and as JSON, draws its plot, and does not change.
+#[test]
+fn simulate_tells_how_long_a_swarm_takes() {
+    let place = Place::new();
+    let line = "simulate --hosts 12 --link 1Gbit --size 4MiB --kill 2 --racks 3 --uplink 2Gbit";
+    let told = place.run(&format!("{line} --json --plot p.svg")).ends(0);
+    let object = told.json();
+    assert_eq!(object["hosts"], 12);
+    assert_eq!(object["unfinished"], 0);
+    assert!(
+        object["complete"]
+            .as_u64()
+            .is_some_and(|count| (9..=11).contains(&count))
+    );
+    let seconds = |key: &str| object[key].as_f64().expect("seconds");
+    assert!(seconds("bound_s") > 0.0 && seconds("bound_s") < seconds("first_s"));
+    assert!(seconds("first_s") <= seconds("median_s") && seconds("median_s") <= seconds("last_s"));
+    let plot = fs::read_to_string(place.path().join("p.svg")).expect("the plot");
+    assert!(plot.starts_with("<svg") && plot.contains("hosts complete"));
+
+    assert_eq!(
+        place.run(&format!("{line} --json")).ends(0).json(),
+        object,
+        "not the same again"
+    );
+    let other = place.run(&format!("{line} --seed 2 --json")).ends(0).json();
+    assert_ne!(other["digest"], object["digest"]);
+    let table = place.run(line).ends(0).out;
+    for part in [
+        "12 hosts, 1 with the data, 4.00 MiB",
+        "last host complete",
+        "no protocol is below",
+    ] {
+        assert!(table.contains(part), "{part} is not in {table}");
+    }
+}
+
+/// Goal: a soak runs for as long as asked, counts, and one of its runs comes back with its number.
+#[test]
+fn soak_counts_what_it_has_seen_and_repeats_a_run() {
+    let place = Place::new();
+    let soak = place.run("soak --for 2s --jobs 1").ends(0).out;
+    assert!(
+        soak.contains(" runs, ") && soak.contains(" steps, "),
+        "{soak}"
+    );
+    let once = place.run("soak --seed 7").ends(0).out;
+    assert!(once.starts_with("seed 7: "), "{once}");
+    assert_eq!(place.run("soak --seed 7").ends(0).out, once);
+    let part = place
+        .run("soak --seed 7 --only hosts=2,faults=")
+        .ends(0)
+        .out;
+    assert!(part.contains(" 0 faults"), "{part}");
+}
+
 #[test]
 fn show_goes_on_after_an_input_that_it_cannot_use() {
     let place = Place::new();

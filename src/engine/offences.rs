@@ -1,8 +1,9 @@
 //! Peers that broke the rules, and for how long they are refused.
 //!
-//! Who sent wrong data is banned for good. Any other peer that breaks a rule is closed; if it may come back at once, closing is no defence: each
-//! new stream may cost us as much as the last. So each offence doubles the time for which the
-//! address is not let in, and a long time without one wipes them out.
+//! Who sent wrong data is banned for good. Any other peer that breaks a rule is closed; if it may
+//! come back at once, closing is no defence: each new stream may cost us as much as the last. So
+//! each offence doubles the time for which the address is not let in, and a long time without one
+//! wipes them out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

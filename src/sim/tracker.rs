@@ -21,7 +21,7 @@ pub enum Answer {
     Failure(String, Option<String>),
     /// A bare status, such as 404 or 500.
     Status(u16),
-    /// A redirect with this status to this address.
+    /// A redirect with this status to this address; the query goes with it.
     Redirect(u16, String),
     /// This body under status 200, whatever it is.
     Body(Vec<u8>),
@@ -69,6 +69,8 @@ pub struct Announce {
     pub from: SocketAddr,
     /// The path, without the query.
     pub path: String,
+    /// The query as it came.
+    pub query: String,
     /// The query's pairs, decoded.
     pub pairs: BTreeMap<String, Vec<u8>>,
     /// The fields of the head, names in lower case.
@@ -206,7 +208,8 @@ impl Tracker {
             }
             Answer::Status(status) => self.respond(conn, status, "", b"no", hands),
             Answer::Redirect(status, to) => {
-                self.respond(conn, status, &format!("Location: {to}\r\n"), b"", hands);
+                let to = format!("Location: {to}?{}\r\n", announce.query);
+                self.respond(conn, status, &to, b"", hands);
             }
             Answer::Body(body) => self.respond(conn, 200, "", &body, hands),
             Answer::Raw(bytes) => {
@@ -330,6 +333,7 @@ fn read(head: &[u8], from: SocketAddr, at: Instant) -> Option<Announce> {
         at,
         from,
         path: path.to_owned(),
+        query: query.to_owned(),
         pairs: query.split('&').map(pair).collect(),
         fields: lines.filter_map(field).collect(),
     })

@@ -244,6 +244,11 @@ impl Swarm {
         }
     }
 
+    /// Peers that are served at a time at most, at present.
+    pub fn slot_count(&self) -> usize {
+        self.choker.slot_count()
+    }
+
     /// Takes in one message of a peer.
     ///
     /// # Errors

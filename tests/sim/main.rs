@@ -5,5 +5,7 @@ mod crash;
 mod crowd;
 mod foreign;
 mod hostile;
+mod peer_connection;
+mod tracker;
 mod transfer;
 mod world;

@@ -1,7 +1,7 @@
 //! What must hold after every step, in one place.
 //!
 //! The judges see what the world sees: bytes that leave and arrive ([`Tap`]), stores, verdicts,
-//! reports. From these they keep books of their own ([`stream`], [`pieces`]) and compare; what
+//! reports. From these they keep books of their own (`stream`, `pieces`) and compare; what
 //! engines say of themselves ([`Engine::audit`]) is asked as well, but never believed alone.
 //!
 //! | judge | finds |
@@ -38,7 +38,6 @@ use crate::base::verdict::Verdict;
 use crate::engine::{Engine, StorageAction};
 use crate::meta::metainfo::Metainfo;
 use crate::storage::Event;
-use crate::swarm::choker;
 
 mod pieces;
 mod stream;
@@ -312,8 +311,9 @@ impl Judges {
                 continue;
             };
             let slots = swarm.peers().filter(|(_, peer)| !peer.choked).count();
-            if slots > choker::SLOTS_MAX {
-                return self.blame("slots", Some(host), format!("{slots} peers are unchoked"));
+            if slots > swarm.slot_count() {
+                let text = format!("{slots} peers are unchoked, of {}", swarm.slot_count());
+                return self.blame("slots", Some(host), text);
             }
             for (_, peer) in swarm.peers() {
                 let stream = streams.iter().find(|(conn, _)| *conn == peer.conn);

@@ -2,7 +2,7 @@
 //!
 //! A stream is two pipes of chunks, each in order. A chunk leaves when its sender's line is free,
 //! crosses the lines of the racks if the hosts stand in two, and waits for the receiver's line:
-//! each line carries one chunk after the other ([`line`]). A pipe takes only so many bytes at a
+//! each line carries one chunk after the other (`line`). A pipe takes only so many bytes at a
 //! time, at first few (slow start), later up to its window.
 //!
 //! What TCP repairs is not simulated packet by packet: bytes are never lost while both ends live,
