@@ -110,10 +110,10 @@ fn bits(meta: &Metainfo, len_more: i32) -> Line {
 fn handshake_timeout() {
     let half = |_: &Metainfo| vec![Line::Bytes(b"\x13BitTorrent prot".to_vec())];
     let nothing = |_: &Metainfo| Vec::new();
-    let texts: [(&str, fn(&Metainfo) -> Vec<Line>); 2] = [("nothing", nothing), ("half", half)];
     for_seeds(3, |rng_seed| {
-        for (what, lines) in texts {
-            let open = Pair::new(rng_seed, Have::All, lines).ends(what);
+        let mut silent = Pair::new(rng_seed, Have::All, nothing);
+        let mut faltering = Pair::new(rng_seed, Have::All, half);
+        for open in [silent.ends("nothing"), faltering.ends("half")] {
             let late = open.saturating_sub(limits::HANDSHAKE_TIMEOUT);
             assert!(
                 open >= limits::HANDSHAKE_TIMEOUT && late < Duration::from_millis(100),

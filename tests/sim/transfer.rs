@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use evpeer::engine::{Report, State};
+use evpeer::sim::disk::DiskFaults;
 use evpeer::sim::{Have, HostId, World};
 
-use crate::world::{LAN, torrent};
+use crate::world::{LAN, for_seeds, torrent};
 
 const MINUTES: Duration = Duration::from_secs(600);
 
@@ -86,4 +87,85 @@ fn download_goes_on_without_the_first_seed() {
         assert!(world.run_until(MINUTES, |w| w.reports(second).iter().any(seeds)));
         assert!(world.is_content_right(second), "rng_seed {rng_seed}");
     }
+}
+
+/// Goal: every shape of files and pieces arrives (libtorrent: `odd_piece_size`, `small_pieces`,
+/// `small_file_large_piece`, `empty_file`, `piece_extent_affinity`).
+/// Method: a seed and two leechers for each shape.
+#[test]
+fn files_and_pieces_of_every_shape() {
+    type Shape = (&'static str, u32, &'static [u64]);
+    const SHAPES: &[Shape] = &[
+        ("one byte", 16 * 1024, &[1]),
+        ("less than a block", 16 * 1024, &[16_383]),
+        ("a block and a byte", 16 * 1024, &[16_385]),
+        ("one piece, full", 64 * 1024, &[65_536]),
+        ("one piece, a byte short", 64 * 1024, &[65_535]),
+        ("small file, large piece", 4 << 20, &[70_000]),
+        ("many files in a piece", 256 * 1024, &[1; 300]),
+        (
+            "empty files at every place",
+            16 * 1024,
+            &[0, 0, 20_000, 0, 0, 20_000, 0],
+        ),
+        (
+            "files that end with their pieces",
+            32 * 1024,
+            &[32_768, 65_536, 32_768],
+        ),
+        (
+            "files that end a byte past",
+            32 * 1024,
+            &[32_769, 65_537, 3],
+        ),
+        ("large pieces", 1 << 20, &[2_500_001, 1_700_003]),
+    ];
+    for_seeds(2, |rng_seed| {
+        for &(name, piece_len, lengths) in SHAPES {
+            let (meta, content) = torrent(rng_seed, piece_len, lengths);
+            let mut world = World::new(rng_seed, LAN, meta, content);
+            let seed = world.add_peer(Have::All, &[]);
+            let first = world.add_peer(Have::Nothing, &[seed]);
+            let second = world.add_peer(Have::Nothing, &[seed, first]);
+            let all_right = |w: &mut World| [first, second].iter().all(|&h| w.is_content_right(h));
+            assert!(world.run_until(MINUTES, all_right), "{name}: not there");
+            world
+                .audit()
+                .unwrap_or_else(|failure| panic!("{name}: {failure}"));
+        }
+    });
+}
+
+/// Goal: a full disk stops the torrent with a reason and loses nothing; with room, the next start
+/// goes on (libtorrent: `disk_full`, `disk_full_recover`).
+/// Method: room for two files of three at first.
+#[test]
+fn disk_full_and_recover() {
+    for_seeds(4, |rng_seed| {
+        let (meta, content) = torrent(rng_seed, 32 * 1024, &[400_000, 300_000, 500_000]);
+        let mut world = World::new(rng_seed, LAN, meta, content);
+        let seed = world.add_peer(Have::All, &[]);
+        let host = world.add_peer(Have::Nothing, &[seed]);
+        let full = DiskFaults {
+            capacity: Some(800_000),
+            ..DiskFaults::default()
+        };
+        world.disk(host).expect("it has one").set_faults(full);
+        let is_error = |w: &mut World| {
+            let snapshot = w.snapshot(host).expect("it runs");
+            snapshot.state == State::Error
+        };
+        assert!(
+            world.run_until(MINUTES, is_error),
+            "a full disk is no error"
+        );
+        let reason = world.snapshot(host).and_then(|snapshot| snapshot.reason);
+        assert!(reason.is_some_and(|reason| reason.contains("space")));
+
+        world.kill(host);
+        let disk = world.disk(host).expect("it has one");
+        disk.set_faults(DiskFaults::default());
+        world.restart(host);
+        assert!(world.run_until(MINUTES, |w| w.is_content_right(host)));
+    });
 }
