@@ -128,7 +128,9 @@ fn files_and_pieces_of_every_shape() {
             let first = world.add_peer(Have::Nothing, &[seed]);
             let second = world.add_peer(Have::Nothing, &[seed, first]);
             let all_right = |w: &mut World| [first, second].iter().all(|&h| w.is_content_right(h));
-            assert!(world.run_until(MINUTES, all_right), "{name}: not there");
+            if !world.run_until(MINUTES, all_right) {
+                panic!("{}", world.unfinished(first, format!("{name}: not there")));
+            }
             world
                 .audit()
                 .unwrap_or_else(|failure| panic!("{name}: {failure}"));

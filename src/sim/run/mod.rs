@@ -269,26 +269,43 @@ impl World {
                 idle = false;
                 self.act(id, action);
             }
-            let host = &mut self.hosts[id.0 as usize];
-            let (now, life) = (self.now, host.life);
-            let Node::Peer(peer) = &mut host.node else {
+            if !matches!(self.hosts[id.0 as usize].node, Node::Peer(_)) {
+                self.pump(id);
                 break;
-            };
-            peer.store.start_jobs(now, |done, at| {
-                self.events.push(at, Event::Disk(id, life, Box::new(done)));
-            });
-            idle &= !peer.store.work();
+            }
+            self.start_jobs(id);
+            if let Node::Peer(peer) = &mut self.hosts[id.0 as usize].node {
+                idle &= !peer.store.work();
+            }
             while let Some(event) = self.next_storage_event(id) {
                 idle = false;
                 self.judges.storage_said(id, &event);
                 self.storage_said(id, event);
             }
             if idle {
-                break;
+                self.pump(id);
+                // What was to be sent may have to be read first.
+                if !self.start_jobs(id) {
+                    break;
+                }
             }
         }
-        self.pump(id);
         self.arm(id);
+    }
+
+    /// Lets the disk of a host begin what storage wants done; whether there was anything.
+    fn start_jobs(&mut self, id: HostId) -> bool {
+        let host = &mut self.hosts[id.0 as usize];
+        let (now, life) = (self.now, host.life);
+        let Node::Peer(peer) = &mut host.node else {
+            return false;
+        };
+        let mut any = false;
+        peer.store.start_jobs(now, |done, at| {
+            any = true;
+            self.events.push(at, Event::Disk(id, life, Box::new(done)));
+        });
+        any
     }
 
     fn next_storage_event(&mut self, id: HostId) -> Option<crate::storage::Event> {
