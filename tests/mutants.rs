@@ -63,13 +63,10 @@ const MUTANTS: &[Mutant] = &[
         judges: &["choke"],
     },
     Mutant {
-        name: "idle owners of slots are not counted",
+        name: "one peer too many is served",
         file: "src/swarm/choker.rs",
-        is: "        let free = self.slots.count.saturating_sub(chosen.len());\n        \
-             chosen.extend(idle.take(free).map(|p| p.conn));\n        chosen\n    }\n\n    \
-             /// Gives away slots",
-        becomes: "        chosen.extend(idle.map(|p| p.conn));\n        chosen\n    }\n\n    \
-                  /// Gives away slots",
+        is: "saturating_sub(chosen.len());\n        chosen.extend(waiting.iter()",
+        becomes: "saturating_sub(chosen.len()) + 1;\n        chosen.extend(waiting.iter()",
         judges: &["slots"],
     },
     Mutant {
