@@ -45,7 +45,7 @@ const MUTANTS: &[Mutant] = &[
         name: "a new holder is counted twice",
         file: "src/swarm/pieces.rs",
         is: "        self.picker.peer_gained(piece);\n",
-        becomes: "        self.picker.peer_gained(piece);\n        self.picker.peer_gained(piece);\n",
+        becomes: "        (0..2).for_each(|_| self.picker.peer_gained(piece));\n",
         judges: &["audit"],
     },
     Mutant {
