@@ -15,6 +15,12 @@ pub struct Config {
     pub conns_max: u32,
     /// Whether trackers are asked at all.
     pub trackers: bool,
+    /// Whether our tracker serves any info hash, not only those of our torrents.
+    pub open_tracker: bool,
+    /// Whether peers are looked for on the local links (LSD, BEP 14).
+    pub lsd: bool,
+    /// Whether addresses are exchanged with peers (PEX, BEP 11).
+    pub pex: bool,
     /// Whether the fast extension (BEP 6) is offered.
     pub fast: bool,
     /// How pieces are written.
@@ -40,6 +46,9 @@ impl Default for Config {
             bind: None,
             conns_max: limits::CONNS_MAX_DEFAULT,
             trackers: true,
+            open_tracker: false,
+            lsd: true,
+            pex: true,
             fast: true,
             storage: StorageKind::Auto,
         }

@@ -1,5 +1,6 @@
 //! Types that every layer shares: ids, time, bits, timers, limits. Pure, no I/O.
 
+pub mod address;
 pub mod bits;
 pub mod digest;
 pub mod id;

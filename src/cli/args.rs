@@ -118,6 +118,8 @@ impl RunArgs {
             bind: self.bind,
             conns_max: self.max_peers,
             trackers: !self.no_tracker,
+            lsd: !self.no_lsd,
+            pex: !self.no_pex,
             storage: self.storage.into(),
             ..Config::default()
         }

@@ -1,6 +1,6 @@
 //! What the engine asks of its shell, and what it tells the user.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +29,24 @@ pub enum Action {
         /// The stream.
         conn: ConnId,
     },
+    /// Send a datagram from our port. Nobody hears whether it left.
+    Datagram {
+        /// Where to.
+        to: SocketAddr,
+        /// From which of our addresses: the one that was asked. The system chooses if not given.
+        from: Option<IpAddr>,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Send a datagram to the group of local discovery (BEP 14), out of one interface.
+    Multicast {
+        /// The interface's index.
+        interface: u32,
+        /// Which of the two groups: IPv4's or IPv6's.
+        family: Family,
+        /// What.
+        bytes: Bytes,
+    },
     /// Look up a name; answer with `resolved`.
     Resolve {
         /// Goes back with the answer.
@@ -42,6 +60,15 @@ pub enum Action {
     Storage(StorageAction),
     /// Something that the user may want to know.
     Report(Report),
+}
+
+/// The two families of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// What storage shall do.

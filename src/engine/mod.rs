@@ -11,6 +11,7 @@
 //! | `peers` | handshakes, messages of peers, the end of a connection |
 //! | `torrents` | checking, states, what storage answers |
 //! | `announce` | HTTP exchanges with trackers |
+//! | `datagrams` | what comes by UDP |
 //! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
 //! | `audit` | what must hold between any two inputs |
@@ -20,6 +21,7 @@ use std::net::SocketAddr;
 
 use slab::Slab;
 
+use crate::base::address::Interfaces;
 use crate::base::id::{ConnId, InfoHash, PeerId, TorrentId};
 use crate::base::limits;
 use crate::base::plan::WritePlan;
@@ -33,6 +35,7 @@ pub mod action;
 pub mod announce;
 mod audit;
 pub mod conn;
+mod datagrams;
 mod offences;
 pub mod outbox;
 mod peers;
@@ -87,6 +90,8 @@ pub struct Engine {
     lookups: BTreeMap<LookupId, Lookup>,
     lookups_made: u64,
     offences: Offences,
+    /// Where this machine can be reached.
+    interfaces: Interfaces,
     actions: VecDeque<Action>,
     /// Set once the process is to end: when it gives up waiting for trackers.
     ending: Option<Instant>,
@@ -120,6 +125,7 @@ impl Engine {
             lookups: BTreeMap::new(),
             lookups_made: 0,
             offences: Offences::default(),
+            interfaces: Interfaces::default(),
             actions: VecDeque::new(),
             ending: None,
             last_syncs: BTreeSet::new(),

@@ -45,6 +45,7 @@ impl Reactor {
                 Action::Close { conn } => self.drop_stream(conn),
                 Action::Flush { conn } => self.flush(conn),
                 Action::Resolve { lookup, host, port } => self.resolve(lookup, host, port, now),
+                Action::Datagram { .. } | Action::Multicast { .. } => {}
                 Action::Storage(action) => self.storage_action(action),
                 Action::Report(report) => self.report(report),
             }

@@ -380,6 +380,7 @@ impl World {
                     peer.store.apply(action);
                 }
             }
+            Action::Datagram { .. } | Action::Multicast { .. } => {}
             Action::Report(report) => {
                 if let Report::PeerBanned { remote, .. } = &report {
                     let banned = self.honest_at(*remote);
