@@ -119,7 +119,7 @@ impl Server {
         now: Instant,
     ) -> Option<(Counts, Duration)> {
         let is_seed = announce.left == Some(0);
-        let addr = SocketAddr::new(asker.listed_as(&announce.claimed), announce.port);
+        let addr = asker.listed_at(&announce.claimed, announce.port);
         let announced = Announced {
             sighting: Sighting {
                 addr,
