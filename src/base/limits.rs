@@ -90,6 +90,15 @@ pub const TRACKER_REDIRECTS_MAX: u32 = 5;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
 
+/// Streams on which HTTP requests come, outside `--max-peers`, at most.
+pub const HTTP_CONNS_MAX: usize = 1024;
+/// Time for an HTTP request to be whole, and for its answer to be read on.
+pub const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an HTTP stream may stay open between two requests.
+pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of answers that may wait on one HTTP stream: the largest .torrent file, and more.
+pub const HTTP_UNSENT_LEN_MAX: usize = TORRENT_FILE_LEN_MAX as usize + 1024 * 1024;
+
 /// Bytes of mapped (or buffered) windows over all torrents at most.
 pub const WINDOWS_LEN_MAX: u64 = 128 * 1024 * 1024;
 /// Size of one window into a file, bytes.

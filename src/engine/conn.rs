@@ -12,9 +12,10 @@
 //!
 //! A connection owns its decoder and what waits to be written; it holds no payload.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::announce::Announce;
+use super::http::Http;
 use super::outbox::Outbox;
 use crate::base::id::{PeerId, TorrentId};
 use crate::base::time::Instant;
@@ -27,6 +28,8 @@ use crate::wire::handshake::HANDSHAKE_LEN;
 pub struct Conn {
     /// The other end.
     pub remote: SocketAddr,
+    /// Our end's address, once the stream is established.
+    pub local: Option<IpAddr>,
     /// What the stream is at present.
     pub stage: Stage,
     /// What waits to be written.
@@ -54,6 +57,8 @@ pub enum Stage {
     Greeting(TorrentId, Box<Head>),
     /// A peer of a torrent.
     Exchange(Box<Exchange>),
+    /// Questions to our tracker.
+    Http(Box<Http>),
     /// A question to a tracker.
     Announce(Box<Announce>),
     /// What it was for is done; it is being closed.
@@ -129,6 +134,7 @@ impl Conn {
     pub fn new(remote: SocketAddr, stage: Stage, now: Instant) -> Self {
         Self {
             remote,
+            local: None,
             stage,
             outbox: Outbox::default(),
             opened: now,

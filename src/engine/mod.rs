@@ -36,6 +36,8 @@ pub mod announce;
 mod audit;
 pub mod conn;
 mod datagrams;
+mod discover;
+pub mod http;
 mod offences;
 pub mod outbox;
 mod peers;
@@ -82,7 +84,10 @@ pub struct Engine {
     conns: Slab<(u32, Conn)>,
     generation: u32,
     dialling: u32,
-    undecided: u32,
+    /// Incoming streams that have not said what they are, oldest first.
+    undecided: BTreeSet<(Instant, ConnId)>,
+    /// Streams on which HTTP requests come.
+    http: BTreeSet<ConnId>,
     torrents: BTreeMap<TorrentId, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
     torrents_added: u32,
@@ -117,7 +122,8 @@ impl Engine {
             conns: Slab::new(),
             generation: 0,
             dialling: 0,
-            undecided: 0,
+            undecided: BTreeSet::new(),
+            http: BTreeSet::new(),
             torrents: BTreeMap::new(),
             by_hash: BTreeMap::new(),
             torrents_added: 0,
@@ -146,26 +152,36 @@ impl Engine {
     pub fn accepted(
         &mut self,
         remote: SocketAddr,
-        _local: SocketAddr,
+        local: SocketAddr,
         now: Instant,
     ) -> Option<ConnId> {
-        let full = self.conns.len() >= self.config.conns_max as usize;
-        if full || self.undecided >= limits::UNDECIDED_MAX || self.ending.is_some() {
+        if self.ending.is_some() || self.offences.is_refused(remote.ip(), now) {
             return None;
         }
-        if self.offences.is_refused(remote.ip(), now) {
-            return None;
+        // Whoever connects and says nothing makes room for those who come later and may speak.
+        if self.undecided.len() >= limits::UNDECIDED_MAX as usize
+            && let Some(&(_, oldest)) = self.undecided.first()
+        {
+            self.close(oldest, Ending::Failed("others wait"), now);
         }
-        self.undecided += 1;
-        let conn = Conn::new(remote, Stage::Undecided(Box::<Head>::default()), now);
-        Some(self.insert_conn(conn, limits::HANDSHAKE_TIMEOUT))
+        let mut conn = Conn::new(remote, Stage::Undecided(Box::<Head>::default()), now);
+        conn.local = Some(local.ip());
+        let id = self.insert_conn(conn, limits::HANDSHAKE_TIMEOUT);
+        self.undecided.insert((now, id));
+        Some(id)
+    }
+
+    /// Streams to and from peers and trackers, as far as is known what they are.
+    fn peer_conns(&self) -> usize {
+        self.conns.len() - self.undecided.len() - self.http.len()
     }
 
     /// A stream that was dialled is established.
-    pub fn connected(&mut self, conn: ConnId, _local: SocketAddr, now: Instant) {
+    pub fn connected(&mut self, conn: ConnId, local: SocketAddr, now: Instant) {
         let Some(state) = self.conn_mut(conn) else {
             return;
         };
+        state.local = Some(local.ip());
         state.last_in = now;
         let head = Stage::Undecided(Box::<Head>::default());
         let Stage::Dialling(purpose) = std::mem::replace(&mut state.stage, head) else {
@@ -194,6 +210,7 @@ impl Engine {
             Stage::Undecided(_) => self.decide(conn, bytes, now),
             Stage::Greeting(..) => self.greeted(conn, bytes, now),
             Stage::Announce(_) => self.tracker_said(conn, bytes, now),
+            Stage::Http(_) => self.http_received(conn, bytes, now),
             Stage::Dialling(_) | Stage::Closing => Taken {
                 used: bytes.len(),
                 store: None,
@@ -245,6 +262,9 @@ impl Engine {
         }
         state.last_out = now;
         let payload = state.outbox.sent(n);
+        if matches!(state.stage, Stage::Http(_)) {
+            return self.http_sent(conn, now);
+        }
         if payload > 0
             && let Stage::Exchange(exchange) = &state.stage
             && let Some(torrent) = self.torrents.get_mut(&exchange.torrent)

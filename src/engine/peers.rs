@@ -145,7 +145,7 @@ impl Engine {
         };
         let key = running.swarm.joined(id, origin, caps, now);
         if ours.is_some() {
-            self.undecided -= 1;
+            self.undecided.remove(&(opened, id));
         }
         ours.into_iter()
             .for_each(|bytes| conn.outbox.push(Outgoing::Raw(bytes)));
@@ -392,7 +392,12 @@ impl Engine {
         );
         match conn.stage {
             Stage::Closing => {}
-            Stage::Undecided(_) => self.undecided -= 1,
+            Stage::Undecided(_) => {
+                self.undecided.remove(&(conn.opened, id));
+            }
+            Stage::Http(_) => {
+                self.http.remove(&id);
+            }
             Stage::Dialling(Purpose::Peer(torrent)) => {
                 self.dialling -= 1;
                 self.peer_ended(torrent, conn.listens, End::Unreachable, Duration::ZERO, now);

@@ -53,7 +53,7 @@ impl Engine {
                 Some((limits::HANDSHAKE_TIMEOUT, "no handshake"))
             }
             Stage::Announce(_) => Some((limits::TRACKER_TIMEOUT, "no answer in time")),
-            Stage::Exchange(_) | Stage::Closing => None,
+            Stage::Exchange(_) | Stage::Http(_) | Stage::Closing => None,
         };
         if let Some((patience, why)) = opening {
             // A dialled stream has its time for the handshake from when it was established.
@@ -68,6 +68,18 @@ impl Engine {
                 self.timers.arm(TimerId::Conn(id), since + patience);
             }
             return;
+        }
+        if let Stage::Http(http) = &conn.stage {
+            let mut end = http.deadline(conn.last_in);
+            if !conn.outbox.is_empty() {
+                end = end.min(conn.last_out.max(conn.last_in) + limits::HTTP_REQUEST_TIMEOUT);
+            }
+            if end <= now {
+                return self.close(id, Ending::Failed("no request in time"), now);
+            }
+            // Deadlines move both ways; the next look is at the nearest that there can be.
+            let next = end.min(now + limits::HTTP_REQUEST_TIMEOUT);
+            return self.timers.arm(TimerId::Conn(id), next.max(now + TICK));
         }
         let idle_at = conn.last_in + limits::IDLE_TIMEOUT;
         // What waits has not moved since the last write: the peer does not read.
@@ -142,7 +154,7 @@ impl Engine {
 
     fn may_dial(&self) -> bool {
         self.dialling < limits::HALF_OPEN_MAX
-            && self.conns.len() < self.config.conns_max as usize
+            && self.peer_conns() < self.config.conns_max as usize
             && self.ending.is_none()
     }
 
