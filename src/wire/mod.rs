@@ -8,4 +8,7 @@ pub mod extended;
 pub mod handshake;
 pub mod http;
 pub mod message;
+pub mod query;
+pub mod request;
+pub mod udp_tracker;
 pub mod url;

@@ -1,0 +1,1 @@
+//! Parameters of announces and scrapes.
