@@ -8,4 +8,5 @@ pub mod extended;
 pub mod handshake;
 pub mod http;
 pub mod message;
+pub mod udp_tracker;
 pub mod url;
