@@ -296,10 +296,10 @@ impl Engine {
         else {
             return;
         };
-        for &remote in &reply.peers {
-            torrent.candidates.add(remote, Source::Tracker, now);
-        }
         let peers = reply.peers.len() as u32;
+        for &remote in &reply.peers {
+            self.heard_of(id, remote, Source::Tracker, now);
+        }
         log::debug!("tracker answered url={url} peers={peers}");
         self.report(Report::TrackerAnswered {
             torrent: id,

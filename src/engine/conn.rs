@@ -17,6 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::announce::Announce;
 use super::http::Http;
 use super::outbox::Outbox;
+use super::pex::PexLink;
 use crate::base::id::{PeerId, TorrentId};
 use crate::base::time::Instant;
 use crate::swarm::PeerKey;
@@ -87,6 +88,8 @@ pub struct Exchange {
     pub extended: bool,
     /// The id under which it wants to hear `upload_only` messages; 0 if not at all.
     pub upload_only_id: u8,
+    /// Peer exchange, if both sides want it.
+    pub pex: Option<Box<PexLink>>,
     /// Messages from its bytes.
     pub decoder: Decoder,
     /// We dialled.
@@ -148,6 +151,14 @@ impl Conn {
     /// The torrent and the peer, of a stream whose handshakes are done.
     pub fn exchange(&self) -> Option<&Exchange> {
         match &self.stage {
+            Stage::Exchange(exchange) => Some(exchange),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn exchange_mut(&mut self) -> Option<&mut Exchange> {
+        match &mut self.stage {
             Stage::Exchange(exchange) => Some(exchange),
             _ => None,
         }

@@ -6,13 +6,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Engine;
+use super::timers::TimerId;
 use crate::base::address::Interfaces;
-use crate::base::id::{ConnId, PeerId, TorrentId};
+use crate::base::id::{ConnId, TorrentId};
 use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
+use crate::discovery::pex::Departure;
 use crate::tracker::registry::{Heard, Sighting, Terms};
 use crate::tracker::server::ServerEvent;
 use crate::wire::announce::Event;
+use crate::wire::pex::Flags;
 use crate::wire::url::TrackerUrl;
 
 impl Engine {
@@ -28,8 +31,9 @@ impl Engine {
             Source::User => Heard::User,
             Source::Tracker => Heard::Tracker,
             Source::Incoming => Heard::Announce,
-            Source::Pex => Heard::Pex,
+            Source::Pex { .. } => Heard::Pex,
             Source::Lsd => Heard::Lsd,
+            Source::Evpeer { .. } => Heard::Gossip,
         };
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
@@ -55,9 +59,9 @@ impl Engine {
     /// A peer that we are connected to, and whose address we know: at the handshake if we dialled
     /// it, with its extension handshake if it dialled us, and again when it has everything.
     pub(super) fn met(&mut self, conn: ConnId, now: Instant) {
-        let Some((torrent, addr, peer_id, key)) = self.conn(conn).and_then(|state| {
+        let Some((torrent, addr, peer_id, key, dialled)) = self.conn(conn).and_then(|state| {
             let exchange = state.exchange()?;
-            Some((exchange.torrent, state.listens?, exchange.peer_id, exchange.key))
+            Some((exchange.torrent, state.listens?, exchange.peer_id, exchange.key, exchange.dialled))
         }) else {
             return;
         };
@@ -65,7 +69,14 @@ impl Engine {
             return;
         };
         let is_seed = running.swarm.peer(key).is_seed();
-        running.live.joined(addr, is_seed);
+        let mut flags = Flags::default();
+        if is_seed {
+            flags = flags.with(Flags::SEED);
+        }
+        if dialled {
+            flags = flags.with(Flags::REACHABLE);
+        }
+        running.roster.joined(addr, flags, now);
         let sighting = Sighting {
             addr,
             peer_id: Some(peer_id),
@@ -81,9 +92,15 @@ impl Engine {
     }
 
     /// The connection to a peer has ended.
-    pub(super) fn parted(&mut self, id: TorrentId, addr: SocketAddr, now: Instant) {
+    pub(super) fn parted(
+        &mut self,
+        id: TorrentId,
+        addr: SocketAddr,
+        departure: Departure,
+        now: Instant,
+    ) {
         if let Some(torrent) = self.torrents.get_mut(&id) {
-            torrent.live.left(addr);
+            torrent.roster.left(addr, departure, now);
             let info_hash = torrent.swarm.meta().info_hash;
             self.server.registry.disconnected(info_hash, addr, now);
         }
@@ -158,15 +175,28 @@ impl Engine {
             return;
         }
         self.interfaces = interfaces;
+        if let Some(lsd) = &mut self.lsd {
+            lsd.interfaces_found(&self.interfaces, now);
+        }
+        self.gate.interfaces_found(&self.interfaces);
+        for torrent in self.torrents.values_mut() {
+            torrent.candidates.interfaces_found(&self.interfaces);
+        }
+        self.rearm_lsd();
         let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
         for id in ids {
             self.track(id, now);
         }
     }
 
-    /// Whether a peer is an evpeer, by its id (BEP 20).
-    pub(super) fn is_evpeer(peer_id: PeerId) -> bool {
-        peer_id.0.starts_with(b"-EV")
+    /// Makes sure that peers that fall silent are forgotten in time.
+    pub(super) fn rearm_registry(&mut self) {
+        if let Some(at) = self.server.registry.next_deadline()
+            && at < self.registry_armed
+        {
+            self.registry_armed = at;
+            self.timers.arm(TimerId::Registry, at);
+        }
     }
 }
 

@@ -11,7 +11,9 @@
 //! | `peers` | handshakes, messages of peers, the end of a connection |
 //! | `torrents` | checking, states, what storage answers |
 //! | `announce` | HTTP exchanges with trackers |
+//! | `http` | requests to our tracker |
 //! | `datagrams` | what comes by UDP |
+//! | `discover`, `pex` | how peers become known |
 //! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
 //! | `audit` | what must hold between any two inputs |
@@ -30,6 +32,9 @@ use crate::base::slot::Slot;
 use crate::base::time::Instant;
 use crate::base::timers::TimerQueue;
 use crate::config::Config;
+use crate::discovery::lsd::Lsd;
+use crate::tracker::secret::Secret;
+use crate::tracker::server::{Openness, Server};
 
 pub mod action;
 pub mod announce;
@@ -40,6 +45,7 @@ mod discover;
 pub mod http;
 mod offences;
 pub mod outbox;
+pub mod pex;
 mod peers;
 mod timers;
 pub mod torrent;
@@ -62,6 +68,8 @@ pub struct Secrets {
     pub peer_id: PeerId,
     /// Tells trackers that it is still us after a change of address (BEP 7 `key`).
     pub key: u32,
+    /// The key of our tracker's connection ids (BEP 15).
+    pub tracker: [u8; 16],
 }
 
 /// What one call of [`Engine::received`] did with the bytes.
@@ -95,6 +103,12 @@ pub struct Engine {
     lookups: BTreeMap<LookupId, Lookup>,
     lookups_made: u64,
     offences: Offences,
+    /// Our tracker, and the peers of all swarms.
+    server: Server,
+    registry_armed: Instant,
+    /// Local discovery, once the port is known.
+    lsd: Option<Lsd>,
+    lsd_armed: Instant,
     /// Where this machine can be reached.
     interfaces: Interfaces,
     actions: VecDeque<Action>,
@@ -113,7 +127,12 @@ enum Lookup {
 
 impl Engine {
     /// A core without torrents.
-    pub fn new(config: Config, secrets: Secrets, _now: Instant) -> Self {
+    pub fn new(config: Config, secrets: Secrets, now: Instant) -> Self {
+        let openness = match config.open_tracker {
+            true => Openness::Open,
+            false => Openness::Known,
+        };
+        let server = Server::new(Secret::new(secrets.tracker), openness);
         Self {
             port: config.port,
             rng: Rng::new(secrets.rng_seed),
@@ -131,6 +150,10 @@ impl Engine {
             lookups: BTreeMap::new(),
             lookups_made: 0,
             offences: Offences::default(),
+            server,
+            registry_armed: Instant::NEVER,
+            lsd: None,
+            lsd_armed: Instant::NEVER,
             interfaces: Interfaces::default(),
             actions: VecDeque::new(),
             ending: None,
@@ -139,8 +162,13 @@ impl Engine {
     }
 
     /// The shell listens on `port`.
-    pub fn listening(&mut self, port: u16) {
+    pub fn listening(&mut self, port: u16, now: Instant) {
         self.port = port;
+        self.start_lsd(now);
+        let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
+        for id in ids {
+            self.track(id, now);
+        }
     }
 
     /// What has to be done next.

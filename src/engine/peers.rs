@@ -34,11 +34,9 @@ impl Engine {
         match handshake::sniff(head.so_far()) {
             Sniff::Peer | Sniff::NeedMore => {}
             Sniff::Http => {
-                self.close(id, Ending::Fault("HTTP is not served yet"), now);
-                return Taken {
-                    used: bytes.len(),
-                    store: None,
-                };
+                let begun = head.so_far().to_vec();
+                self.serve_http(id, &begun, now);
+                return Taken { used, store: None };
             }
             Sniff::Unknown => {
                 self.close(id, Ending::Fault("not a protocol that is spoken here"), now);
@@ -144,9 +142,6 @@ impl Engine {
             peer_id: theirs.peer_id,
         };
         let key = running.swarm.joined(id, origin, caps, now);
-        if ours.is_some() {
-            self.undecided.remove(&(opened, id));
-        }
         ours.into_iter()
             .for_each(|bytes| conn.outbox.push(Outgoing::Raw(bytes)));
         conn.stage = Stage::Exchange(Box::new(Exchange {
@@ -155,10 +150,13 @@ impl Engine {
             peer_id: theirs.peer_id,
             extended: theirs.reserved.extended,
             upload_only_id: 0,
+            pex: None,
             decoder: Decoder::default(),
             dialled: dialled.is_some(),
         }));
-        let remote = conn.remote;
+        let (remote, opened) = (conn.remote, conn.opened);
+        self.undecided.remove(&(opened, id));
+        self.met(id, now);
         self.run_effects(torrent, now);
         if theirs.reserved.extended {
             self.send_extended(id, torrent);
@@ -228,8 +226,16 @@ impl Engine {
         let Some(remote) = self.conn(id).map(|c| c.remote) else {
             return;
         };
+        let private = self
+            .torrents
+            .get(&torrent)
+            .is_some_and(|t| t.swarm.meta().private);
+        let mut m = extended::OURS;
+        if private || !self.config.pex {
+            m.ut_pex = None;
+        }
         let ours = ExtHandshake {
-            m: extended::OURS,
+            m,
             v: Some(concat!("evpeer ", env!("CARGO_PKG_VERSION")).to_owned()),
             p: (self.port != 0).then_some(self.port),
             reqq: Some(limits::REQUESTS_IN_MAX),
@@ -289,6 +295,13 @@ impl Engine {
                 }
                 Ok(())
             }
+            Step::Message(Message::Extended {
+                id: extended::PEX_ID,
+                body,
+            }) if extended => {
+                self.pex_received(id, body, now);
+                Ok(())
+            }
             Step::Message(message) => running.swarm.message(key, message, now),
         };
         match told {
@@ -322,19 +335,28 @@ impl Engine {
         let Some(running) = self.torrents.get_mut(&torrent) else {
             return;
         };
+        let mut is_new = false;
         if let Some(port) = theirs.p
             && conn.listens.is_none()
         {
-            let listens = SocketAddr::new(conn.remote.ip(), port);
+            let mut listens = conn.remote;
+            listens.set_port(port);
             conn.listens = Some(listens);
             running.candidates.add(listens, Source::Incoming, now);
             running.candidates.connected(listens);
+            is_new = true;
         }
         if let Some(reqq) = theirs.reqq {
             running.swarm.queue_limit_told(key, reqq);
         }
         if let Some(upload_only) = theirs.upload_only {
             running.swarm.upload_only_told(key, upload_only);
+        }
+        if is_new {
+            self.met(id, now);
+        }
+        if let Some(wanted) = theirs.m.ut_pex {
+            self.pex_agreed(id, wanted, now);
         }
     }
 
@@ -363,6 +385,7 @@ impl Engine {
                 Effect::Prepare(piece) => self.storage(StorageAction::Prepare { torrent, piece }),
                 Effect::Store(slot, bytes) => self.storage(StorageAction::Store { slot, bytes }),
                 Effect::Check(piece) => self.storage(StorageAction::Check { torrent, piece }),
+                Effect::PeerComplete(conn) => self.met(conn, now),
                 Effect::Completed => self.storage(StorageAction::Settle { torrent }),
             }
         }
@@ -440,6 +463,7 @@ impl Engine {
             return;
         };
         running.candidates.ended(listens, end, age, now);
+        let is_over = age > Duration::ZERO;
         let is_twin = |c: &super::Conn| {
             c.listens == Some(listens) && c.exchange().is_some_and(|e| e.torrent == torrent)
         };

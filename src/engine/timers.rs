@@ -17,12 +17,18 @@ pub(super) enum TimerId {
     Conn(ConnId),
     /// The exchange, dialling and announces of a torrent.
     Torrent(TorrentId),
+    /// Local discovery.
+    Lsd,
+    /// Peers that fall silent.
+    Registry,
     /// Waiting for trackers at the end.
     Shutdown,
 }
 
 /// How often an exchange with peers is told the time.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+/// How often it is seen whether a peer is to be told of new ones.
+const PEX_LOOK: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// When [`Engine::timers_fired`] has something to do.
@@ -36,6 +42,15 @@ impl Engine {
             match id {
                 TimerId::Conn(conn) => self.conn_due(conn, now),
                 TimerId::Torrent(torrent) => self.torrent_due(torrent, now),
+                TimerId::Lsd => {
+                    self.lsd_armed = Instant::NEVER;
+                    self.lsd_due(now);
+                }
+                TimerId::Registry => {
+                    self.registry_armed = Instant::NEVER;
+                    self.server.registry.expire(now);
+                    self.rearm_registry();
+                }
                 TimerId::Shutdown => {}
             }
         }
@@ -93,9 +108,13 @@ impl Engine {
             self.flush(id);
         }
         let Some(conn) = self.conn(id) else { return };
-        let next = idle_at
-            .min(conn.last_out + limits::KEEPALIVE_INTERVAL)
-            .max(now + TICK);
+        let mut next = idle_at.min(conn.last_out + limits::KEEPALIVE_INTERVAL);
+        if conn.exchange().is_some_and(|e| e.pex.is_some()) {
+            self.pex_due(id, now);
+            let told = self.pex_deadline(id).unwrap_or(Instant::NEVER);
+            next = next.min(told).min(now + PEX_LOOK);
+        }
+        next = next.max(now + TICK);
         self.timers.arm(TimerId::Conn(id), next);
     }
 
