@@ -35,9 +35,6 @@ impl Engine {
         if let Some(reset) = utp::reset_for(bytes, now.as_micros() as u32) {
             return self.send_datagram(from, local, Bytes::copy_from_slice(&reset));
         }
-        if self.udp_tracker_reply(from, bytes, now) {
-            return;
-        }
         let asker = Asker {
             remote: from,
             local,
@@ -103,7 +100,7 @@ impl Engine {
         let meta = torrent.swarm.meta();
         match torrent.state {
             State::Downloading | State::Seeding => {
-                lsd.add(meta.info_hash, Privacy::of(meta.private), now);
+                lsd.add(meta.info_hash, Privacy::of(meta), now);
             }
             State::Checking | State::Paused | State::Error => lsd.remove(meta.info_hash),
         }

@@ -3,8 +3,6 @@
 //! What is asked and answered is the business of [`tracker::server`](crate::tracker::server);
 //! here are the streams: requests in order, one answer each, limits of time and memory.
 
-use std::net::IpAddr;
-
 use bytes::Bytes;
 
 use super::conn::Stage;
@@ -118,11 +116,11 @@ impl Engine {
             interfaces: &self.interfaces,
         };
         let (bytes, then) = match self.server.http(request, &asker, now) {
-            HttpReply::Response { bytes, then } => (bytes, then),
-            HttpReply::Torrent(info_hash) => (self.torrent_file(request, info_hash), Then::GoesOn),
+            HttpReply::Whole { bytes, then } => (bytes, then),
+            HttpReply::Torrent(info_hash) => (self.torrent_file(request, info_hash), Then::KeepAlive),
         };
         if let Some(http) = self.http_mut(id) {
-            http.ending |= then == Then::Ends || !request.keep_alive;
+            http.ending |= then == Then::Close || !request.keep_alive;
         }
         self.send_http(id, bytes, now);
         self.take_tracker_events(now);

@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::discovery::lsd::Lsd;
 use crate::tracker::secret::Secret;
 use crate::tracker::server::{Openness, Server};
+use crate::discovery::gate::Gate;
 
 pub mod action;
 pub mod announce;
@@ -111,6 +112,8 @@ pub struct Engine {
     lsd_armed: Instant,
     /// Where this machine can be reached.
     interfaces: Interfaces,
+    /// What addresses off our links may take up.
+    gate: Gate,
     actions: VecDeque<Action>,
     /// Set once the process is to end: when it gives up waiting for trackers.
     ending: Option<Instant>,
@@ -127,14 +130,15 @@ enum Lookup {
 
 impl Engine {
     /// A core without torrents.
-    pub fn new(config: Config, secrets: Secrets, now: Instant) -> Self {
+    pub fn new(config: Config, secrets: Secrets, _now: Instant) -> Self {
         let openness = match config.open_tracker {
             true => Openness::Open,
-            false => Openness::Known,
+            false => Openness::Closed,
         };
         let server = Server::new(Secret::new(secrets.tracker), openness);
         Self {
             port: config.port,
+            gate: Gate::new(config.conns_max),
             rng: Rng::new(secrets.rng_seed),
             config,
             secrets,

@@ -11,12 +11,14 @@ use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::{End, Source};
+use crate::discovery::pex::Departure;
 use crate::engine::action::StorageAction;
 use crate::swarm::{Caps, Effect, Origin};
 use crate::wire::decoder::{Decoder, Step};
 use crate::wire::extended::{self, ExtHandshake};
 use crate::wire::handshake::{self, Handshake, Reserved, Sniff};
 use crate::wire::message::{Message, Outgoing};
+use crate::wire::pex::Pex;
 
 impl Engine {
     /// The first bytes of an incoming stream: a peer's handshake, or nothing we know.
@@ -156,6 +158,7 @@ impl Engine {
         }));
         let (remote, opened) = (conn.remote, conn.opened);
         self.undecided.remove(&(opened, id));
+        self.gate.joined(remote.ip());
         self.met(id, now);
         self.run_effects(torrent, now);
         if theirs.reserved.extended {
@@ -194,6 +197,10 @@ impl Engine {
             return Err(Ending::Local("the torrent is stopped"));
         }
         let remote = self.conn(id).map_or(([0, 0, 0, 0], 0).into(), |c| c.remote);
+        let is_full = self.peer_conns() >= self.config.conns_max as usize;
+        if dialled.is_none() && (is_full || !self.gate.has_room(remote.ip())) {
+            return Err(Ending::Local("no room for another peer"));
+        }
         if self.offences.is_banned(remote.ip(), theirs.peer_id) {
             return Err(Ending::Fault("sent wrong data before"));
         }
@@ -283,7 +290,7 @@ impl Engine {
             }
             Step::BlockBegins(block) => running.swarm.block_begins(key, block, now),
             Step::Message(Message::Extended { id: 0, body }) if extended => {
-                told = Some(ExtHandshake::decode(body));
+                told = Some(ExtHandshake::decode(body).map(Told::Handshake));
                 Ok(())
             }
             Step::Message(Message::Extended {
@@ -299,13 +306,14 @@ impl Engine {
                 id: extended::PEX_ID,
                 body,
             }) if extended => {
-                self.pex_received(id, body, now);
+                told = Some(Pex::decode(body).map(Told::Pex));
                 Ok(())
             }
             Step::Message(message) => running.swarm.message(key, message, now),
         };
         match told {
-            Some(Ok(theirs)) => self.extended_told(id, theirs, now),
+            Some(Ok(Told::Handshake(theirs))) => self.extended_told(id, theirs, now),
+            Some(Ok(Told::Pex(pex))) => self.pex_received(id, &pex, now),
             Some(Err(error)) => self.close(id, Ending::Fault(&error.to_string()), now),
             None => {}
         }
@@ -423,14 +431,14 @@ impl Engine {
             }
             Stage::Dialling(Purpose::Peer(torrent)) => {
                 self.dialling -= 1;
-                self.peer_ended(torrent, conn.listens, End::Unreachable, Duration::ZERO, now);
+                self.peer_ended(torrent, conn.listens, End::Unreachable, None, now);
             }
             Stage::Dialling(Purpose::Announce(announce)) => {
                 self.dialling -= 1;
                 self.announce_failed(announce, ending.text(), now);
             }
             Stage::Greeting(torrent, _) => {
-                self.peer_ended(torrent, conn.listens, end, Duration::ZERO, now);
+                self.peer_ended(torrent, conn.listens, end, None, now);
             }
             Stage::Announce(announce) => self.announce_failed(announce, ending.text(), now),
             Stage::Exchange(exchange) => {
@@ -444,34 +452,52 @@ impl Engine {
                     remote: conn.remote,
                     reason,
                 });
-                self.peer_ended(torrent, conn.listens, end, age, now);
+                self.gate.left(conn.remote.ip());
+                self.peer_ended(torrent, conn.listens, end, Some(age), now);
                 self.run_effects(torrent, now);
             }
         }
         true
     }
 
+    /// A stream to a peer, or an attempt at one, has ended; `age` is that of an exchange.
     fn peer_ended(
         &mut self,
         torrent: TorrentId,
         listens: Option<SocketAddr>,
         end: End,
-        age: Duration,
+        age: Option<Duration>,
         now: Instant,
     ) {
         let (Some(running), Some(listens)) = (self.torrents.get_mut(&torrent), listens) else {
             return;
         };
-        running.candidates.ended(listens, end, age, now);
-        let is_over = age > Duration::ZERO;
+        running.candidates.ended(listens, end, age.unwrap_or_default(), now);
         let is_twin = |c: &super::Conn| {
             c.listens == Some(listens) && c.exchange().is_some_and(|e| e.torrent == torrent)
         };
         if self.conns.iter().any(|(_, (_, conn))| is_twin(conn)) {
             running.candidates.connected(listens);
+        } else if age.is_some() {
+            let departure = match end {
+                End::Never => Departure::Banned,
+                End::Unreachable | End::Lost | End::Redundant => Departure::Usual,
+            };
+            self.parted(torrent, listens, departure, now);
         }
+        let Some(running) = self.torrents.get_mut(&torrent) else {
+            return;
+        };
         if let Some(at) = running.candidates.next_deadline() {
             self.arm_torrent(torrent, at);
         }
     }
+}
+
+/// An extended message, read.
+enum Told {
+    /// BEP 10.
+    Handshake(ExtHandshake),
+    /// BEP 11.
+    Pex(Pex),
 }

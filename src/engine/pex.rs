@@ -89,7 +89,7 @@ impl Engine {
     }
 
     /// A `ut_pex` message.
-    pub(super) fn pex_received(&mut self, conn: ConnId, body: &[u8], now: Instant) {
+    pub(super) fn pex_received(&mut self, conn: ConnId, pex: &Pex, now: Instant) {
         let Some((_, state)) = self.conns.get_mut(conn.index as usize) else {
             return;
         };
@@ -106,11 +106,7 @@ impl Engine {
             interfaces: &self.interfaces,
             port: self.port,
         };
-        let told = match Pex::decode(body) {
-            Ok(pex) => link.heard.received(&pex, sender, ourselves, now),
-            Err(error) => return self.close(conn, Ending::Fault(&error.to_string()), now),
-        };
-        match told {
+        match link.heard.received(pex, sender, ourselves, now) {
             Ok(peers) => {
                 for (addr, _) in peers {
                     self.heard_of(torrent, addr, Source::Pex { sender }, now);

@@ -11,7 +11,9 @@ use crate::base::id::{ConnId, PieceIndex, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
+use crate::discovery::Privacy;
 use crate::discovery::candidates::{Candidates, Source};
+use crate::discovery::pex::Roster;
 use crate::swarm::Swarm;
 use crate::tracker::client::Client;
 use crate::wire::message::Outgoing;
@@ -39,7 +41,7 @@ impl Engine {
             state: State::Checking,
             reason: None,
             check: None,
-            candidates: Candidates::new(Rng::new(self.rng.next_u64())),
+            candidates: Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64())),
             roster: Roster::new(Privacy::of(&meta)),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,

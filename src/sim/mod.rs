@@ -193,6 +193,7 @@ impl World {
             rng_seed: self.rng.next_u64(),
             peer_id: PeerId::ours(random),
             key: self.rng.next_u64() as u32,
+            tracker: std::array::from_fn(|_| self.rng.next_u64() as u8),
         };
         let host = &mut self.hosts[id.0 as usize];
         host.life += 1;
@@ -205,7 +206,7 @@ impl World {
         let mut config = peer.spec.config.clone();
         config.port = port;
         let mut engine = Engine::new(config, secrets, now);
-        engine.listening(port);
+        engine.listening(port, now);
         let host_port = |addr: &SocketAddr| HostPort {
             host: addr.ip().to_string(),
             port: addr.port(),
