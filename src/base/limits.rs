@@ -90,6 +90,22 @@ pub const TRACKER_REDIRECTS_MAX: u32 = 5;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
 
+/// Addresses known of one torrent at most.
+pub const CANDIDATES_MAX: usize = 2000;
+/// Peers read from each list of a PEX message at most (BEP 11: 50).
+pub const PEX_DECODED_MAX: usize = 50;
+/// Peers told in one PEX message at most, and as many dropped (BEP 11: 50, both families).
+pub const PEX_TOLD_MAX: usize = 50;
+/// The same for the first message to a peer (BEP 11 sets no limit; libtorrent sends 100).
+pub const PEX_FIRST_MAX: usize = 100;
+/// Bytes of a local discovery packet that are read (BEP 14: it has 1400 at most).
+pub const LSD_PACKET_LEN_MAX: usize = 1400;
+/// Info hashes read from one local discovery packet at most.
+pub const LSD_HASHES_MAX: usize = 10;
+/// Packets of local discovery per second on one interface at most (Transmission drops all above
+/// 10 per second from all hosts).
+pub const LSD_PACKETS_S_MAX: u32 = 5;
+
 /// Bytes of mapped (or buffered) windows over all torrents at most.
 pub const WINDOWS_LEN_MAX: u64 = 128 * 1024 * 1024;
 /// Size of one window into a file, bytes.

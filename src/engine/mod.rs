@@ -30,6 +30,7 @@ use crate::base::slot::Slot;
 use crate::base::time::Instant;
 use crate::base::timers::TimerQueue;
 use crate::config::Config;
+use crate::discovery::gate::Gate;
 
 pub mod action;
 pub mod announce;
@@ -92,6 +93,8 @@ pub struct Engine {
     offences: Offences,
     /// Where this machine can be reached.
     interfaces: Interfaces,
+    /// What addresses off our links may take up.
+    gate: Gate,
     actions: VecDeque<Action>,
     /// Set once the process is to end: when it gives up waiting for trackers.
     ending: Option<Instant>,
@@ -111,6 +114,7 @@ impl Engine {
     pub fn new(config: Config, secrets: Secrets, _now: Instant) -> Self {
         Self {
             port: config.port,
+            gate: Gate::new(config.conns_max),
             rng: Rng::new(secrets.rng_seed),
             config,
             secrets,

@@ -151,7 +151,7 @@ impl Engine {
         while self.may_dial()
             && let Some(torrent) = self.torrents.get_mut(&id)
             && matches!(torrent.state, State::Downloading | State::Seeding)
-            && let Some(remote) = torrent.candidates.take_due(now)
+            && let Some(remote) = torrent.candidates.take_due(&mut self.gate, now)
         {
             if let Some(conn) = self.open(remote, Purpose::Peer(id), now)
                 && let Some(conn) = self.conn_mut(conn)

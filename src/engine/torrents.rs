@@ -11,6 +11,7 @@ use crate::base::id::{ConnId, PieceIndex, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
+use crate::discovery::Privacy;
 use crate::discovery::candidates::{Candidates, Source};
 use crate::swarm::Swarm;
 use crate::tracker::client::Client;
@@ -39,7 +40,7 @@ impl Engine {
             state: State::Checking,
             reason: None,
             check: None,
-            candidates: Candidates::new(Rng::new(self.rng.next_u64())),
+            candidates: Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64())),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
             ticked: now,

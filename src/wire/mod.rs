@@ -7,5 +7,8 @@ pub mod decoder;
 pub mod extended;
 pub mod handshake;
 pub mod http;
+pub mod lsd;
 pub mod message;
+pub mod pex;
 pub mod url;
+pub mod utp;
