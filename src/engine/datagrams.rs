@@ -47,8 +47,7 @@ impl Engine {
     }
 
     pub(super) fn send_datagram(&mut self, to: SocketAddr, from: Option<IpAddr>, bytes: Bytes) {
-        self.actions
-            .push_back(Action::Datagram { to, from, bytes });
+        self.actions.push_back(Action::Datagram { to, from, bytes });
     }
 
     /// A datagram came in on a multicast group of local discovery (BEP 14), by the interface with
@@ -57,7 +56,10 @@ impl Engine {
         let Some(lsd) = &mut self.lsd else { return };
         for (info_hash, addr) in lsd.received(from, interface, bytes, now) {
             if let Some(&id) = self.by_hash.get(&info_hash) {
-                log::debug!("heard on the link remote={addr} info_hash={}", info_hash.short());
+                log::debug!(
+                    "heard on the link remote={addr} info_hash={}",
+                    info_hash.short()
+                );
                 self.heard_of(id, addr, Source::Lsd, now);
             }
         }

@@ -61,7 +61,13 @@ impl Engine {
     pub(super) fn met(&mut self, conn: ConnId, now: Instant) {
         let Some((torrent, addr, peer_id, key, dialled)) = self.conn(conn).and_then(|state| {
             let exchange = state.exchange()?;
-            Some((exchange.torrent, state.listens?, exchange.peer_id, exchange.key, exchange.dialled))
+            Some((
+                exchange.torrent,
+                state.listens?,
+                exchange.peer_id,
+                exchange.key,
+                exchange.dialled,
+            ))
         }) else {
             return;
         };

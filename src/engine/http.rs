@@ -117,7 +117,9 @@ impl Engine {
         };
         let (bytes, then) = match self.server.http(request, &asker, now) {
             HttpReply::Whole { bytes, then } => (bytes, then),
-            HttpReply::Torrent(info_hash) => (self.torrent_file(request, info_hash), Then::KeepAlive),
+            HttpReply::Torrent(info_hash) => {
+                (self.torrent_file(request, info_hash), Then::KeepAlive)
+            }
         };
         if let Some(http) = self.http_mut(id) {
             http.ending |= then == Then::Close || !request.keep_alive;

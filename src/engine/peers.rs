@@ -472,7 +472,9 @@ impl Engine {
         let (Some(running), Some(listens)) = (self.torrents.get_mut(&torrent), listens) else {
             return;
         };
-        running.candidates.ended(listens, end, age.unwrap_or_default(), now);
+        running
+            .candidates
+            .ended(listens, end, age.unwrap_or_default(), now);
         let is_twin = |c: &super::Conn| {
             c.listens == Some(listens) && c.exchange().is_some_and(|e| e.torrent == torrent)
         };

@@ -32,9 +32,10 @@ impl Engine {
         let Some(exchange) = state.exchange_mut() else {
             return;
         };
-        let is_open = self.torrents.get(&exchange.torrent).is_some_and(|torrent| {
-            Privacy::of(torrent.swarm.meta()) == Privacy::Public
-        });
+        let is_open = self
+            .torrents
+            .get(&exchange.torrent)
+            .is_some_and(|torrent| Privacy::of(torrent.swarm.meta()) == Privacy::Public);
         match &mut exchange.pex {
             _ if wanted == 0 || !is_open => exchange.pex = None,
             Some(link) => link.id = wanted,
@@ -73,8 +74,7 @@ impl Engine {
         let Some(exchange) = state.exchange_mut() else {
             return;
         };
-        let (Some(link), Some(torrent)) =
-            (&mut exchange.pex, self.torrents.get(&exchange.torrent))
+        let (Some(link), Some(torrent)) = (&mut exchange.pex, self.torrents.get(&exchange.torrent))
         else {
             return;
         };
