@@ -75,6 +75,10 @@ pub const TRACKER_BODY_LEN_MAX: usize = 2 * 1024 * 1024;
 pub const HTTP_HEAD_LEN_MAX: usize = 16 * 1024;
 /// Fields of an HTTP head at most.
 pub const HTTP_FIELDS_MAX: usize = 64;
+/// Bytes of the head of a request to our tracker at most (wire-facts: what others take).
+pub const REQUEST_HEAD_LEN_MAX: usize = 8 * 1024;
+/// Bytes of the body of a request to our tracker at most; they are passed over.
+pub const REQUEST_BODY_LEN_MAX: usize = 4 * 1024;
 /// Interim answers (100 to 199) before an HTTP response at most.
 pub const HTTP_INTERIM_MAX: u32 = 8;
 /// Longest tracker address, bytes.
