@@ -152,3 +152,186 @@ const GROUP_V6: SocketAddrV6 = SocketAddrV6::new(
 const COOKIE_LEN: usize = 9;
 const COOKIE_MIN: u32 = 100_000_000;
 const COOKIE_END: u32 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rng::Rng;
+
+    const HASH: InfoHash = InfoHash([0xab; 20]);
+
+    fn hash(n: u8) -> InfoHash {
+        InfoHash([n; 20])
+    }
+
+    fn packet(fields: &str) -> Vec<u8> {
+        format!("BT-SEARCH * HTTP/1.1\r\n{fields}\r\n\r\n").into_bytes()
+    }
+
+    /// Laid out as the clients' sources do; wire-facts of libtorrent 2.1, Transmission 4, rqbit 9.
+    #[test]
+    fn packets_of_other_clients_are_read() {
+        let [a, b] = [hash(0xab), hash(0x12)];
+        #[rustfmt::skip]
+        let cases = [
+            // client, fields                                                 port   hashes
+            ("libtorrent",   format!("Host: 239.192.152.143:6771\r\nPort: 6881\r\nInfohash: {a}\r\n\
+                                      cookie: 5f3a1c2b\r\n"),                  6881,  vec![a]),
+            ("Transmission", format!("Host: 239.192.152.143:6771\r\nPort: 51413\r\n\
+                                      Infohash: {a}\r\nInfohash: {b}\r\n\
+                                      cookie: fvZ2q@!8Zp0-\r\n"),              51413, vec![a, b]),
+            ("rqbit",        format!("Host: [ff15::efc0:988f]:6771\r\nPort: 4240\r\n\
+                                      Infohash: {a}\r\ncookie: 4294967295\r\n"), 4240, vec![a]),
+            ("aria2",        format!("Host: 239.192.152.143:6771\r\nPort: 6999\r\n\
+                                      Infohash: {a}\r\n"),                     6999,  vec![a]),
+        ];
+        for (client, fields, port, info_hashes) in cases {
+            let expected = Announcement {
+                port,
+                info_hashes,
+                cookie: None,
+            };
+            assert_eq!(
+                Announcement::decode(&packet(&fields)),
+                Ok(expected),
+                "{client}"
+            );
+        }
+    }
+
+    #[test]
+    fn ours_is_laid_out_as_every_client_reads_it() {
+        let cookie = Cookie::new(0);
+        let expected = "BT-SEARCH * HTTP/1.1\r\nHost: 239.192.152.143:6771\r\nPort: 6881\r\n\
+            Infohash: abababababababababababababababababababab\r\ncookie: 100000000\r\n\r\n\r\n";
+        assert_eq!(encode(Family::V4, 6881, HASH, cookie), expected.as_bytes());
+        let v6 = String::from_utf8(encode(Family::V6, 6881, HASH, cookie)).expect("ASCII");
+        assert!(v6.contains("\r\nHost: [ff15::efc0:988f]:6771\r\n"), "{v6}");
+    }
+
+    #[test]
+    fn cookie_has_nine_digits_and_is_known_again() {
+        for random in [0, 1, 899_999_999, 900_000_000, u32::MAX] {
+            let cookie = Cookie::new(random);
+            assert_eq!(cookie.to_string().len(), COOKIE_LEN, "{random}");
+            let told = Announcement::decode(&encode(Family::V6, 1, HASH, cookie));
+            assert_eq!(told.map(|told| told.cookie), Ok(Some(cookie)));
+        }
+    }
+
+    #[test]
+    fn odd_packets_are_read_or_refused_for_the_right_reason() {
+        let a = hash(0xab);
+        let good = Announcement {
+            port: 6881,
+            info_hashes: vec![a],
+            cookie: None,
+        };
+        #[rustfmt::skip]
+        let cases = [
+            // what                     fields                                            told
+            ("names of any case",       format!("PORT:6881\r\ninfohash:\t{a} \r\n"),      None),
+            ("upper-case digits",       format!("Port: 6881\r\nInfohash: {}\r\n",
+                                                a.to_string().to_uppercase()),            None),
+            ("a bad line among good",   format!("x\r\nPort: 6881\r\n\u{fffd}: 1\r\n\
+                                                 Infohash: {a}\r\n"),                     None),
+            ("a bad hash among good",   format!("Port: 6881\r\nInfohash: {}g\r\n\
+                                                 Infohash: {a}\r\nInfohash: ab\r\n",
+                                                "a".repeat(39)),                          None),
+            ("the same hash twice",     format!("Port: 6881\r\nInfohash: {a}\r\n\
+                                                 Infohash: {a}\r\n"),                     None),
+            ("two ports: the first",    format!("Port: 6881\r\nPort: 1\r\n\
+                                                 Infohash: {a}\r\n"),                     None),
+            ("no port",                 format!("Infohash: {a}\r\n"),   Some(LsdError::BadPort)),
+            ("port 0",                  format!("Port: 0\r\nInfohash: {a}\r\n"),
+                                                                        Some(LsdError::BadPort)),
+            ("port 65536",              format!("Port: 65536\r\nInfohash: {a}\r\n"),
+                                                                        Some(LsdError::BadPort)),
+            ("port 99999",              format!("Port: 99999\r\nInfohash: {a}\r\n"),
+                                                                        Some(LsdError::BadPort)),
+            ("port with a sign",        format!("Port: +6881\r\nInfohash: {a}\r\n"),
+                                                                        Some(LsdError::BadPort)),
+            ("empty port",              format!("Port: \r\nInfohash: {a}\r\n"),
+                                                                        Some(LsdError::BadPort)),
+            ("no hash",                 "Port: 6881\r\n".to_owned(), Some(LsdError::NoInfoHash)),
+            ("only a bad hash",         "Port: 6881\r\nInfohash: xyz\r\n".to_owned(),
+                                                                     Some(LsdError::NoInfoHash)),
+            ("lines end with LF",       format!("Port: 6881\nInfohash: {a}\n"),
+                                                                        Some(LsdError::BadPort)),
+            ("hash after the end",      format!("Port: 6881\r\n\r\nInfohash: {a}\r\n"),
+                                                                     Some(LsdError::NoInfoHash)),
+        ];
+        for (name, fields, refusal) in cases {
+            let expected = refusal.map_or(Ok(good.clone()), Err);
+            assert_eq!(Announcement::decode(&packet(&fields)), expected, "{name}");
+        }
+        let firsts = [
+            &b""[..],
+            b"\r\n",
+            b"GET / HTTP/1.1\r\n",
+            b"M-SEARCH * HTTP/1.1\r\n",
+        ];
+        for first in firsts {
+            let packet = [first, b"Port: 1\r\n"].concat();
+            assert_eq!(Announcement::decode(&packet), Err(LsdError::NotASearch));
+        }
+        let largest = packet(&format!("Port: 65535\r\nInfohash: {a}\r\n"));
+        assert_eq!(
+            Announcement::decode(&largest).map(|told| told.port),
+            Ok(65535)
+        );
+    }
+
+    #[test]
+    fn hashes_beyond_the_limit_are_not_read() {
+        let hashes: String = (0..200)
+            .map(|n| format!("Infohash: {}\r\n", hash(n)))
+            .collect();
+        let told = Announcement::decode(&packet(&format!("Port: 1\r\n{hashes}")));
+        let first: Vec<_> = (0..LSD_HASHES_MAX as u8).map(hash).collect();
+        assert_eq!(told.map(|told| told.info_hashes), Ok(first));
+    }
+
+    /// A line that does not end is none: no cut of a packet tells of another port or hash.
+    #[test]
+    fn every_cut_of_a_packet_tells_the_same_or_nothing() {
+        let cookie = Cookie::new(77);
+        let whole = encode(Family::V4, 6881, HASH, cookie);
+        let (mut told, mut silent) = (0, 0);
+        for len in 0..=whole.len() {
+            match Announcement::decode(&whole[..len]) {
+                Ok(part) => {
+                    assert_eq!((part.port, part.info_hashes), (6881, vec![HASH]), "{len} B");
+                    told += 1;
+                }
+                Err(_) => silent += 1,
+            }
+        }
+        // From the end of the hash's line on: the cookie's line and the end.
+        assert_eq!(told, 1 + "cookie: 100000077\r\n\r\n\r\n".len());
+        assert_eq!(silent, whole.len() + 1 - told);
+        let long = [&whole[..22], "x".repeat(1400).as_bytes(), &whole[22..]].concat();
+        assert_eq!(Announcement::decode(&long), Err(LsdError::BadPort));
+    }
+
+    #[test]
+    fn random_and_mutated_packets_never_panic() {
+        let whole = encode(Family::V4, 6881, HASH, Cookie::new(1));
+        let mut rng = Rng::new(14);
+        let mut accepted = 0;
+        for _ in 0..20_000 {
+            let mut packet = whole.clone();
+            for _ in 0..rng.below(4) {
+                let at = rng.below(packet.len() as u32) as usize;
+                packet[at] = rng.next_u64() as u8;
+            }
+            if let Ok(told) = Announcement::decode(&packet) {
+                accepted += 1;
+                assert!(told.port != 0 && told.info_hashes.len() == 1);
+            }
+            let noise: Vec<u8> = (0..rng.below(300)).map(|_| rng.next_u64() as u8).collect();
+            assert!(Announcement::decode(&noise).is_err());
+        }
+        assert!((5000..20_000).contains(&accepted), "{accepted} accepted");
+    }
+}
