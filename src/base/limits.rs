@@ -52,6 +52,8 @@ pub const BENCODE_TOKENS_MAX: usize = 2_500_000;
 
 /// Connections over all torrents (interface: `--max-peers`).
 pub const CONNS_MAX_DEFAULT: u32 = 500;
+/// Connections that turned out to be HTTP at most; they do not count against `--max-peers`.
+pub const HTTP_CONNS_MAX: u32 = 1024;
 /// Outgoing connections that are not established yet at most.
 pub const HALF_OPEN_MAX: u32 = 50;
 /// Incoming streams that have not said yet what they are at most.
