@@ -1,6 +1,7 @@
 //! Formats: bytes from the network to values and back. No policy, no clock, no I/O.
 
 pub mod announce;
+pub mod answer;
 pub mod bencode;
 pub mod compact;
 pub mod decoder;
