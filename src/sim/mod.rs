@@ -18,7 +18,8 @@
 //! | `mod`, `spec`, `faults` | the face: hosts, time, what goes wrong |
 //! | `run` | one event after the other, and what engines want done |
 //! | `host`, `store`, `actor` | what runs on a host |
-//! | `foreign`, `tracker`, `postman` | actors: clients that are not ours, attackers, trackers |
+//! | `foreign`, `postman` | actors: clients that are not ours, attackers |
+//! | `tracker`, `udp_tracker` | actors: trackers that tell the truth, lie, or are silent |
 //! | `net` | streams, datagrams, lines, racks, islands |
 //! | `disk` | files in memory |
 //! | `judge`, `tap` | what must always hold |
@@ -53,6 +54,7 @@ mod store;
 pub mod tap;
 mod trace;
 pub mod tracker;
+pub mod udp_tracker;
 
 pub use judge::Failure;
 pub use net::{Link, RackId, Uplink};
