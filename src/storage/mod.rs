@@ -36,6 +36,7 @@ pub mod map;
 mod os;
 mod run;
 mod span;
+pub mod state;
 mod store;
 mod sync;
 mod window;
