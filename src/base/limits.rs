@@ -96,8 +96,6 @@ pub const TRACKER_REDIRECTS_MAX: u32 = 5;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
 
-/// Streams on which HTTP requests come, outside `--max-peers`, at most.
-pub const HTTP_CONNS_MAX: usize = 1024;
 /// Time for an HTTP request to be whole, and for its answer to be read on.
 pub const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an HTTP stream may stay open between two requests.
