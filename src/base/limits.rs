@@ -117,6 +117,40 @@ pub const LSD_HASHES_MAX: usize = 10;
 /// Packets of local discovery per second on one interface at most (Transmission drops all above
 /// 10 per second from all hosts).
 pub const LSD_PACKETS_S_MAX: u32 = 5;
+/// Requests a second of one host off our links that our tracker answers.
+pub const TRACKED_OFF_LINK_HOST_PER_SEC: u32 = 20;
+/// Requests a second of one host on our links that our tracker answers.
+pub const TRACKED_ON_LINK_HOST_PER_SEC: u32 = 2000;
+/// Requests a second of all hosts off our links that our tracker answers.
+pub const TRACKED_OFF_LINK_PER_SEC: u32 = 2000;
+/// Requests a second of this machine and all hosts on our links that our tracker answers.
+pub const TRACKED_ON_LINK_PER_SEC: u32 = 20_000;
+/// Peers that our tracker tells who does not say how many it wants (wire-facts: as qBittorrent).
+pub const TOLD_PEERS_DEFAULT: usize = 50;
+/// Peers that our tracker tells at most (BEP 15: 200 of IPv4 in a datagram of 1,220 B).
+pub const TOLD_PEERS_MAX: usize = 200;
+/// IPv6 peers that our tracker tells in a datagram at most, to stay below 1,400 B.
+pub const TOLD_PEERS6_DATAGRAM_MAX: usize = 76;
+/// Peers of one swarm that are known by address at most; the last quarter is for on-link ones.
+pub const PEERS_PER_SWARM_MAX: usize = 50_000;
+/// Peers of all swarms that are known by address at most (some 200 B each); the same quarter.
+pub const PEERS_KNOWN_MAX: usize = 200_000;
+/// Peers of one swarm that are known by hearsay at most.
+pub const HEARSAY_MAX: usize = 10_000;
+/// Ports in one swarm of one address off our links at most.
+pub const PORTS_OFF_LINK_MAX: usize = 3;
+/// Addresses in one swarm of one IPv6 /64 off our links at most.
+pub const OFF_LINK_NET6_MAX: usize = 64;
+/// Ports in one swarm of one address on our links at most.
+pub const PORTS_ON_LINK_MAX: usize = 64;
+/// Ports in one swarm of one address of this machine at most.
+pub const PORTS_LOOPBACK_MAX: usize = 1024;
+/// Changes of one swarm that are remembered at most.
+pub const CHANGES_MAX: usize = 1024;
+/// Swarms of others that an open tracker keeps at most.
+pub const OPEN_SWARMS_MAX: usize = 20_000;
+/// Of them those that one net off our links made (IPv4 /24, IPv6 /48).
+pub const OPEN_SWARMS_NET_MAX: usize = 500;
 
 /// Bytes of mapped (or buffered) windows over all torrents at most.
 pub const WINDOWS_LEN_MAX: u64 = 128 * 1024 * 1024;
@@ -131,6 +165,12 @@ pub const WAITING_LEN_MAX: u64 = 16 * 1024 * 1024;
 /// Payload stored but not hashed at which reading pauses, bytes.
 pub const HASH_BACKLOG_MAX: u64 = 8 * 1024 * 1024;
 
+const _: () = assert!(TOLD_PEERS_DEFAULT <= TOLD_PEERS6_DATAGRAM_MAX);
+const _: () = assert!(20 + 6 * TOLD_PEERS_MAX < 1400);
+const _: () = assert!(20 + 18 * TOLD_PEERS6_DATAGRAM_MAX < 1400);
+const _: () = assert!(PEERS_KNOWN_MAX > PEERS_PER_SWARM_MAX);
+const _: () = assert!(HEARSAY_MAX < PEERS_PER_SWARM_MAX / 2);
+const _: () = assert!(OPEN_SWARMS_NET_MAX < OPEN_SWARMS_MAX / 10);
 const _: () = assert!(MESSAGE_LEN_MAX > BLOCK_LEN + 9, "a block fits a message");
 const _: () = assert!(MESSAGE_LEN_MAX > EXTENDED_LEN_MAX);
 const _: () = assert!(KEEPALIVE_INTERVAL.as_secs() < 120);

@@ -50,6 +50,20 @@ impl Asker<'_> {
         Nearness::of(self.remote.ip(), self.interfaces)
     }
 
+    /// The address to list it by: the one that it has, whatever it says. Only a program on this
+    /// machine may choose another, and only of this machine.
+    pub fn listed_as(&self, claimed: &[Option<IpAddr>]) -> IpAddr {
+        let ip = self.ip();
+        if !self.interfaces.is_ours(ip) {
+            return ip;
+        }
+        let is_usable = |claimed: &&IpAddr| {
+            self.interfaces.is_ours(**claimed) && scope(**claimed) >= Scope::Site
+        };
+        let mut claimed = claimed.iter().flatten();
+        claimed.find(is_usable).map_or(ip, |ip| ip.to_canonical())
+    }
+
     /// What it may be told.
     pub fn ears(&self) -> Ears {
         let local = self.local.map(|ip| ip.to_canonical());
@@ -74,6 +88,16 @@ pub struct Ears {
 }
 
 impl Ears {
+    /// The asker's address.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// Whether the asker came by IPv4.
+    pub fn is_ipv4(&self) -> bool {
+        self.ip.is_ipv4()
+    }
+
     /// `addr` as the asker can use it, if it can.
     ///
     /// What runs on this machine and is known by the loopback address, or by none because it is
@@ -155,6 +179,36 @@ mod tests {
             let answer = asker.ears().told(listed.parse().unwrap());
             let answer = answer.map_or(String::new(), |addr| addr.to_string());
             assert_eq!(answer, told, "{listed} to {remote}");
+        }
+    }
+
+    /// Row 89 of the hostile inputs: a victim's address never.
+    #[test]
+    fn nobody_is_listed_by_an_address_that_is_not_its_own() {
+        let interfaces = interfaces();
+        #[rustfmt::skip]
+        let cases = [
+            // asker          claims            listed as
+            ("198.51.100.9",  "203.0.113.7",    "198.51.100.9"),
+            ("198.51.100.9",  "10.0.0.1",       "198.51.100.9"),
+            ("10.0.0.9",      "10.0.0.8",       "10.0.0.9"),
+            ("10.0.0.9",      "10.0.0.9",       "10.0.0.9"),
+            ("127.0.0.1",     "203.0.113.7",    "127.0.0.1"),
+            ("127.0.0.1",     "10.0.0.8",       "127.0.0.1"),
+            ("127.0.0.1",     "127.0.0.5",      "127.0.0.1"),
+            ("127.0.0.1",     "10.0.0.1",       "10.0.0.1"),
+            ("127.0.0.1",     "fd00::1",        "fd00::1"),
+            ("10.0.0.1",      "192.168.7.1",    "192.168.7.1"),
+            ("::ffff:10.0.0.9", "10.0.0.8",     "10.0.0.9"),
+        ];
+        for (remote, claimed, listed) in cases {
+            let asker = Asker {
+                remote: SocketAddr::new(remote.parse().unwrap(), 5),
+                local: None,
+                interfaces: &interfaces,
+            };
+            let ip = asker.listed_as(&[None, Some(claimed.parse().unwrap())]);
+            assert_eq!(ip.to_string(), listed, "{remote} claims {claimed}");
         }
     }
 

@@ -1,10 +1,11 @@
 //! What nobody outside knows: the keys of connection ids and tables.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::digest::siphash;
+use crate::base::id::PeerId;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 
@@ -21,6 +22,17 @@ impl Secret {
     /// A generator whose numbers strangers cannot foresee by their own.
     pub(super) fn rng(&self) -> Rng {
         Rng::new(siphash(&self.0, b"rng"))
+    }
+
+    /// The number of a client: by its peer id, or by its address if it has none.
+    pub(super) fn client(&self, peer_id: Option<PeerId>, addr: SocketAddr) -> u64 {
+        let Some(peer_id) = peer_id else {
+            let mut text = [0; 18];
+            text[..16].copy_from_slice(&ip_bits(addr.ip()).to_be_bytes());
+            text[16..].copy_from_slice(&addr.port().to_be_bytes());
+            return siphash(&self.0, &text);
+        };
+        siphash(&self.0, &peer_id.0)
     }
 
     /// Where `ip` stands in a table of `len` places: nobody can aim at the place of another.

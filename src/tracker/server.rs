@@ -2,29 +2,30 @@
 //!
 //! Requests go in with their sender, bytes to answer with come out; what the engine should know
 //! is polled. The swarms are in the [`Registry`], which the server feeds and reads.
+//!
+//! Nobody is believed about its address: HTTP proves it by the connection, UDP by the connection
+//! id (BEP 15), before which no answer is longer than what asked for it.
+
+mod datagram;
+mod http;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::asker::Asker;
-use super::registry::Registry;
+use super::asker::{Asker, Nearness};
+use super::budget::{Budget, Rates};
+use super::registry::{
+    Announced, ChangeKind, Counts, Families, Heard, Openness, Registry, Sighting,
+};
 use super::secret::Secret;
 use crate::base::id::{InfoHash, PeerId};
+use crate::base::limits::TOLD_PEERS_DEFAULT;
 use crate::base::time::Instant;
 use crate::wire::announce::Event;
-use crate::wire::request::Request;
-
-/// Whose swarms are tracked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Openness {
-    /// Those that the registry was told to track.
-    #[default]
-    Closed,
-    /// Any that is announced.
-    Open,
-}
+use crate::wire::answer::Told;
 
 /// The answer to an HTTP request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +37,8 @@ pub enum HttpReply {
         /// What happens to the stream after that.
         then: Then,
     },
-    /// The torrent file of this swarm, which is not private and not necessarily ours; the caller
-    /// makes the answer with [`wire::request::respond`](crate::wire::request::respond).
+    /// The torrent file of this swarm, which is not private, but not necessarily one of ours.
+    /// The caller answers with [`respond`](crate::wire::request::respond).
     Torrent(InfoHash),
 }
 
@@ -53,7 +54,7 @@ pub enum Then {
 /// What the engine should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerEvent {
-    /// A peer announced itself and is listed; or it said that it leaves.
+    /// A peer announced itself and is listed, or said that it leaves.
     Announced {
         /// The swarm.
         info_hash: InfoHash,
@@ -76,38 +77,115 @@ pub struct Server {
     /// All swarms and peers.
     pub registry: Registry,
     secret: Secret,
+    budget: Budget,
     events: VecDeque<ServerEvent>,
+    /// Peers of the answer in work, kept for its memory.
+    told: Vec<Told>,
+    /// Compact peers of the datagram in work, likewise.
+    compact: Vec<u8>,
 }
 
 impl Server {
     /// A tracker without swarms. `secret` is the shell's, from the system's entropy.
     pub fn new(secret: Secret, openness: Openness) -> Self {
-        let _ = openness;
         Self {
-            registry: Registry::new(&secret),
+            registry: Registry::new(&secret, openness),
             secret,
+            budget: Budget::new(Rates::default()),
             events: VecDeque::new(),
+            told: Vec::new(),
+            compact: Vec::new(),
         }
     }
 
-    /// Answers a request that came in on a stream.
-    pub fn http(&mut self, request: &Request, asker: &Asker<'_>, now: Instant) -> HttpReply {
-        let _ = (request, asker, now, &self.secret);
-        todo!()
+    /// Sets how many requests a second are answered.
+    pub fn set_rates(&mut self, rates: Rates) {
+        self.budget = Budget::new(rates);
     }
 
-    /// Answers a datagram (BEP 15), if it is to be answered: not what is no tracker's request,
-    /// what has no valid connection id, or what is too much.
-    ///
-    /// uTP and DHT datagrams can be told apart before: the first byte of tracker requests is 0 or
-    /// has `e` as its second hex digit.
-    pub fn datagram(&mut self, bytes: &[u8], asker: &Asker<'_>, now: Instant) -> Option<Bytes> {
-        let _ = (bytes, asker, now);
-        todo!()
-    }
-
-    /// The next thing that the engine should know.
+    /// The next thing that the engine should know. To be polled after each request: beyond
+    /// [`EVENTS_MAX`] the oldest are lost.
     pub fn poll_event(&mut self) -> Option<ServerEvent> {
         self.events.pop_front()
     }
+
+    /// Lists who announces itself and fills `self.told`; says what else to answer. `None` if the
+    /// swarm is not tracked.
+    fn announce(
+        &mut self,
+        announce: &Announce,
+        asker: &Asker<'_>,
+        nearness: Nearness,
+        now: Instant,
+    ) -> Option<(Counts, Duration)> {
+        let is_seed = announce.left == Some(0);
+        let addr = SocketAddr::new(asker.listed_as(&announce.claimed), announce.port);
+        let announced = Announced {
+            sighting: Sighting {
+                addr,
+                peer_id: Some(announce.peer_id),
+                key: announce.key,
+                is_seed: Some(is_seed),
+                is_paused: announce.is_paused && !is_seed,
+                heard: Heard::Announce,
+            },
+            event: announce.event,
+            count: announce.count,
+            families: announce.families,
+        };
+        self.told.clear();
+        let asker = (&asker.ears(), nearness);
+        let info_hash = announce.info_hash;
+        let outcome = self
+            .registry
+            .announced(info_hash, &announced, asker, now, &mut self.told)?;
+        let kind = outcome.change.map(|change| change.kind);
+        if outcome.is_listed || kind == Some(ChangeKind::Left) {
+            if self.events.len() == EVENTS_MAX {
+                self.events.pop_front();
+            }
+            self.events.push_back(ServerEvent::Announced {
+                info_hash,
+                addr,
+                peer_id: announce.peer_id,
+                is_seed,
+                event: announce.event,
+                is_new: kind == Some(ChangeKind::Joined),
+            });
+        }
+        Some((outcome.counts, outcome.interval))
+    }
 }
+
+/// An announce, however it came.
+#[derive(Clone, Copy, Debug)]
+struct Announce {
+    info_hash: InfoHash,
+    peer_id: PeerId,
+    /// The addresses that it says it has.
+    claimed: [Option<IpAddr>; 3],
+    port: u16,
+    key: Option<u32>,
+    left: Option<u64>,
+    event: Option<Event>,
+    is_paused: bool,
+    /// Peers to be told at most.
+    count: usize,
+    families: Families,
+}
+
+/// How many peers are told to who wants `numwant`.
+fn told_count(numwant: Option<u32>, max: usize) -> usize {
+    let wanted = numwant.map_or(TOLD_PEERS_DEFAULT, |count| {
+        usize::try_from(count).unwrap_or(usize::MAX)
+    });
+    wanted.min(max)
+}
+
+/// Why an announce for a swarm that is not tracked here is refused.
+const NOT_TRACKED: &str = "this peer does not track that torrent";
+/// Events that may wait to be polled at most.
+pub const EVENTS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests;
