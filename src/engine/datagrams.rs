@@ -19,7 +19,10 @@ impl Engine {
         bytes: &[u8],
         now: Instant,
     ) {
-        let _ = (local, bytes, now);
+        let _ = local;
+        if self.udp_tracker_reply(from, bytes, now) {
+            return;
+        }
         log::trace!("datagram dropped remote={from} len={}", bytes.len());
     }
 

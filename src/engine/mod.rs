@@ -10,14 +10,15 @@
 //! | `mod` | the inputs, and who gets them |
 //! | `peers` | handshakes, messages of peers, the end of a connection |
 //! | `torrents` | checking, states, what storage answers |
-//! | `announce` | HTTP exchanges with trackers |
+//! | `announce` | announces, and HTTP exchanges with trackers |
+//! | `announce_udp` | exchanges of datagrams with trackers |
 //! | `datagrams` | what comes by UDP |
 //! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
 //! | `audit` | what must hold between any two inputs |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use slab::Slab;
 
@@ -33,6 +34,7 @@ use crate::config::Config;
 
 pub mod action;
 pub mod announce;
+mod announce_udp;
 mod audit;
 pub mod conn;
 mod datagrams;
@@ -43,9 +45,10 @@ mod timers;
 pub mod torrent;
 mod torrents;
 
-pub use action::{Action, LookupId, Report, Snapshot, State, StorageAction};
+pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction};
 pub use torrent::{AddError, HostPort, TorrentSpec};
 
+use announce_udp::{UdpQuestion, UdpTrackers};
 use conn::{Conn, Head, Purpose, Stage};
 use offences::Offences;
 use timers::TimerId;
@@ -89,6 +92,9 @@ pub struct Engine {
     timers: TimerQueue<TimerId>,
     lookups: BTreeMap<LookupId, Lookup>,
     lookups_made: u64,
+    udp_trackers: UdpTrackers,
+    /// Our own address as trackers see it.
+    external_ips: BTreeMap<Family, IpAddr>,
     offences: Offences,
     /// Where this machine can be reached.
     interfaces: Interfaces,
@@ -103,7 +109,8 @@ pub struct Engine {
 #[derive(Debug)]
 enum Lookup {
     Peer(TorrentId, HostPort),
-    Tracker(TorrentId, Box<announce::Announce>),
+    Tracker(Box<announce::Announce>),
+    UdpTracker(Box<UdpQuestion>),
 }
 
 impl Engine {
@@ -124,6 +131,8 @@ impl Engine {
             timers: TimerQueue::default(),
             lookups: BTreeMap::new(),
             lookups_made: 0,
+            udp_trackers: UdpTrackers::default(),
+            external_ips: BTreeMap::new(),
             offences: Offences::default(),
             interfaces: Interfaces::default(),
             actions: VecDeque::new(),
@@ -262,8 +271,9 @@ impl Engine {
     ) {
         match self.lookups.remove(&lookup) {
             Some(Lookup::Peer(torrent, host)) => self.peer_resolved(torrent, host, answer, now),
-            Some(Lookup::Tracker(torrent, announce)) => {
-                self.tracker_resolved(torrent, announce, answer, now);
+            Some(Lookup::Tracker(announce)) => self.tracker_resolved(announce, answer, now),
+            Some(Lookup::UdpTracker(question)) => {
+                self.udp_tracker_resolved(*question, answer, now);
             }
             None => {}
         }
@@ -299,7 +309,8 @@ impl Engine {
     pub fn is_finished(&self, now: Instant) -> bool {
         self.last_syncs.is_empty()
             && self.ending.is_some_and(|deadline| {
-                now >= deadline || (self.conns.is_empty() && self.lookups.is_empty())
+                let is_idle = self.conns.is_empty() && self.lookups.is_empty();
+                now >= deadline || (is_idle && self.udp_trackers.len() == 0)
             })
     }
 

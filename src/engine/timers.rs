@@ -17,6 +17,8 @@ pub(super) enum TimerId {
     Conn(ConnId),
     /// The exchange, dialling and announces of a torrent.
     Torrent(TorrentId),
+    /// Datagrams to trackers.
+    UdpTrackers,
     /// Waiting for trackers at the end.
     Shutdown,
 }
@@ -36,6 +38,7 @@ impl Engine {
             match id {
                 TimerId::Conn(conn) => self.conn_due(conn, now),
                 TimerId::Torrent(torrent) => self.torrent_due(torrent, now),
+                TimerId::UdpTrackers => self.udp_trackers_timer(now),
                 TimerId::Shutdown => {}
             }
         }
@@ -132,7 +135,8 @@ impl Engine {
             if self.config.trackers
                 && let Some(at) = torrent.tracker.next_deadline()
             {
-                next = next.min(at);
+                let may_announce = at > now || self.may_announce();
+                next = next.min(if may_announce { at } else { now + TICK });
             }
         }
         if next < Instant::NEVER {

@@ -1,3 +1,5 @@
-//! Both sides of announces: whom to ask for peers, and when.
+//! Both sides of announces: whom to ask for peers, when and how.
 
 pub mod client;
+pub mod guard;
+pub mod udp;
