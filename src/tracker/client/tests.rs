@@ -1,3 +1,5 @@
+//! Whom the client asks and when, without a network.
+
 use super::*;
 use crate::base::time::Instant;
 
