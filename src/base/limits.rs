@@ -71,6 +71,12 @@ pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Time for a tracker to answer an HTTP request, from the moment of dialling.
 pub const TRACKER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for an announce with look-ups, redirects and all addresses of the tracker.
+pub const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Announces of one torrent that are under way at most.
+pub const TORRENT_ANNOUNCES_MAX: usize = 10;
+/// Announces of all torrents that are under way at most.
+pub const ANNOUNCES_MAX: usize = 30;
 /// Bytes that may wait for a tracker's reply at most: body.
 pub const TRACKER_BODY_LEN_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of an HTTP head at most.
@@ -173,6 +179,8 @@ const _: () = assert!(HEARSAY_MAX < PEERS_PER_SWARM_MAX / 2);
 const _: () = assert!(OPEN_SWARMS_NET_MAX < OPEN_SWARMS_MAX / 10);
 const _: () = assert!(MESSAGE_LEN_MAX > BLOCK_LEN + 9, "a block fits a message");
 const _: () = assert!(MESSAGE_LEN_MAX > EXTENDED_LEN_MAX);
+const _: () = assert!(TORRENT_ANNOUNCES_MAX < ANNOUNCES_MAX);
+const _: () = assert!(TRACKER_TIMEOUT.as_secs() < ANNOUNCE_TIMEOUT.as_secs());
 const _: () = assert!(KEEPALIVE_INTERVAL.as_secs() < 120);
 const _: () = assert!(IDLE_TIMEOUT.as_secs() > 120);
 const _: () = assert!(WINDOW_LEN.is_multiple_of(BLOCK_LEN as u64));

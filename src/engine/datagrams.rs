@@ -35,6 +35,9 @@ impl Engine {
         if let Some(reset) = utp::reset_for(bytes, now.as_micros() as u32) {
             return self.send_datagram(from, local, Bytes::copy_from_slice(&reset));
         }
+        if self.udp_tracker_reply(from, bytes, now) {
+            return;
+        }
         let asker = Asker {
             remote: from,
             local,

@@ -145,7 +145,7 @@ impl Engine {
         };
         let (info_hash, is_seed) = (meta.info_hash, torrent.swarm.is_complete());
         let registry = &mut self.server.registry;
-        registry.track(info_hash, terms);
+        registry.track(info_hash, terms, now);
         if self.port == 0 {
             return;
         }

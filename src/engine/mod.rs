@@ -10,8 +10,9 @@
 //! | `mod` | the inputs, and who gets them |
 //! | `peers` | handshakes, messages of peers, the end of a connection |
 //! | `torrents` | checking, states, what storage answers |
-//! | `announce` | HTTP exchanges with trackers |
 //! | `http` | requests to our tracker |
+//! | `announce` | announces, and HTTP exchanges with trackers |
+//! | `announce_udp` | exchanges of datagrams with trackers |
 //! | `datagrams` | what comes by UDP |
 //! | `discover`, `pex` | how peers become known |
 //! | `offences` | who is not let in, and for how long |
@@ -19,7 +20,7 @@
 //! | `audit` | what must hold between any two inputs |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use slab::Slab;
 
@@ -35,10 +36,12 @@ use crate::config::Config;
 use crate::discovery::gate::Gate;
 use crate::discovery::lsd::Lsd;
 use crate::tracker::secret::Secret;
-use crate::tracker::server::{Openness, Server};
+use crate::tracker::registry::Openness;
+use crate::tracker::server::Server;
 
 pub mod action;
 pub mod announce;
+mod announce_udp;
 mod audit;
 pub mod conn;
 mod datagrams;
@@ -52,9 +55,10 @@ mod timers;
 pub mod torrent;
 mod torrents;
 
-pub use action::{Action, LookupId, Report, Snapshot, State, StorageAction};
+pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction};
 pub use torrent::{AddError, HostPort, TorrentSpec};
 
+use announce_udp::{UdpQuestion, UdpTrackers};
 use conn::{Conn, Head, Purpose, Stage};
 use offences::Offences;
 use timers::TimerId;
@@ -103,6 +107,9 @@ pub struct Engine {
     timers: TimerQueue<TimerId>,
     lookups: BTreeMap<LookupId, Lookup>,
     lookups_made: u64,
+    udp_trackers: UdpTrackers,
+    /// Our own address as trackers see it.
+    external_ips: BTreeMap<Family, IpAddr>,
     offences: Offences,
     /// Our tracker, and the peers of all swarms.
     server: Server,
@@ -125,7 +132,8 @@ pub struct Engine {
 #[derive(Debug)]
 enum Lookup {
     Peer(TorrentId, HostPort),
-    Tracker(TorrentId, Box<announce::Announce>),
+    Tracker(Box<announce::Announce>),
+    UdpTracker(Box<UdpQuestion>),
 }
 
 impl Engine {
@@ -153,6 +161,8 @@ impl Engine {
             timers: TimerQueue::default(),
             lookups: BTreeMap::new(),
             lookups_made: 0,
+            udp_trackers: UdpTrackers::default(),
+            external_ips: BTreeMap::new(),
             offences: Offences::default(),
             server,
             registry_armed: Instant::NEVER,
@@ -314,8 +324,9 @@ impl Engine {
     ) {
         match self.lookups.remove(&lookup) {
             Some(Lookup::Peer(torrent, host)) => self.peer_resolved(torrent, host, answer, now),
-            Some(Lookup::Tracker(torrent, announce)) => {
-                self.tracker_resolved(torrent, announce, answer, now);
+            Some(Lookup::Tracker(announce)) => self.tracker_resolved(announce, answer, now),
+            Some(Lookup::UdpTracker(question)) => {
+                self.udp_tracker_resolved(*question, answer, now);
             }
             None => {}
         }
@@ -351,7 +362,8 @@ impl Engine {
     pub fn is_finished(&self, now: Instant) -> bool {
         self.last_syncs.is_empty()
             && self.ending.is_some_and(|deadline| {
-                now >= deadline || (self.conns.is_empty() && self.lookups.is_empty())
+                let is_idle = self.conns.is_empty() && self.lookups.is_empty();
+                now >= deadline || (is_idle && self.udp_trackers.len() == 0)
             })
     }
 

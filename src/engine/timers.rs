@@ -21,6 +21,8 @@ pub(super) enum TimerId {
     Lsd,
     /// Peers that fall silent.
     Registry,
+    /// Datagrams to trackers.
+    UdpTrackers,
     /// Waiting for trackers at the end.
     Shutdown,
 }
@@ -51,6 +53,7 @@ impl Engine {
                     self.server.registry.expire(now);
                     self.rearm_registry();
                 }
+                TimerId::UdpTrackers => self.udp_trackers_timer(now),
                 TimerId::Shutdown => {}
             }
         }
@@ -163,7 +166,8 @@ impl Engine {
             if self.config.trackers
                 && let Some(at) = torrent.tracker.next_deadline()
             {
-                next = next.min(at);
+                let may_announce = at > now || self.may_announce();
+                next = next.min(if may_announce { at } else { now + TICK });
             }
         }
         if next < Instant::NEVER {
