@@ -99,6 +99,8 @@ pub const TRACKER_ID_LEN_MAX: usize = 256;
 pub const TRACKER_ADDRESSES_MAX: usize = 8;
 /// Redirects of one announce that are followed.
 pub const TRACKER_REDIRECTS_MAX: u32 = 5;
+/// Evpeers of a swarm that are kept to be asked for peers when its own trackers are silent.
+pub const LAST_RESORT_MAX: usize = 32;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
 

@@ -9,6 +9,7 @@ use super::Engine;
 use super::timers::TimerId;
 use crate::base::address::Interfaces;
 use crate::base::id::{ConnId, TorrentId};
+use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
 use crate::discovery::pex::Departure;
@@ -95,6 +96,20 @@ impl Engine {
         self.server
             .registry
             .heard(info_hash, &sighting, &self.interfaces, now);
+        if peer_id.is_evpeer() {
+            self.met_evpeer(torrent, addr, now);
+        }
+    }
+
+    /// An evpeer can be asked for peers when the torrent's own trackers are silent.
+    fn met_evpeer(&mut self, id: TorrentId, addr: SocketAddr, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        if torrent.evpeers.len() < limits::LAST_RESORT_MAX && torrent.evpeers.insert(addr) {
+            let known = torrent.evpeers.iter().copied().collect();
+            self.set_last_resort(id, known, now);
+        }
     }
 
     /// The connection to a peer has ended.

@@ -1,5 +1,7 @@
 //! One torrent as the engine runs it: its exchange, its addresses, its tracker, its state.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::action::{Snapshot, State};
@@ -60,6 +62,8 @@ pub struct Torrent {
     pub candidates: Candidates,
     /// The peers that we are connected to, for the others.
     pub roster: Roster,
+    /// Evpeers of the swarm that were met: each of them is a tracker too.
+    pub evpeers: BTreeSet<SocketAddr>,
     /// When to announce, and where.
     pub tracker: Client,
     /// Its user was told that everything is durable.

@@ -1,5 +1,6 @@
 //! Torrents as a whole: adding, checking, states, what storage answers.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::action::StorageAction;
@@ -43,6 +44,7 @@ impl Engine {
             check: None,
             candidates: Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64())),
             roster: Roster::new(Privacy::of(&meta)),
+            evpeers: BTreeSet::new(),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
             ticked: now,
