@@ -52,6 +52,8 @@ pub const BENCODE_TOKENS_MAX: usize = 2_500_000;
 
 /// Connections over all torrents (interface: `--max-peers`).
 pub const CONNS_MAX_DEFAULT: u32 = 500;
+/// Connections that turned out to be HTTP at most; they do not count against `--max-peers`.
+pub const HTTP_CONNS_MAX: u32 = 1024;
 /// Outgoing connections that are not established yet at most.
 pub const HALF_OPEN_MAX: u32 = 50;
 /// Incoming streams that have not said yet what they are at most.
@@ -81,6 +83,10 @@ pub const TRACKER_BODY_LEN_MAX: usize = 2 * 1024 * 1024;
 pub const HTTP_HEAD_LEN_MAX: usize = 16 * 1024;
 /// Fields of an HTTP head at most.
 pub const HTTP_FIELDS_MAX: usize = 64;
+/// Bytes of the head of a request to our tracker at most (wire-facts: what others take).
+pub const REQUEST_HEAD_LEN_MAX: usize = 8 * 1024;
+/// Bytes of the body of a request to our tracker at most; they are passed over.
+pub const REQUEST_BODY_LEN_MAX: usize = 4 * 1024;
 /// Interim answers (100 to 199) before an HTTP response at most.
 pub const HTTP_INTERIM_MAX: u32 = 8;
 /// Longest tracker address, bytes.
@@ -95,6 +101,28 @@ pub const TRACKER_ADDRESSES_MAX: usize = 8;
 pub const TRACKER_REDIRECTS_MAX: u32 = 5;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
+
+/// Time for an HTTP request to be whole, and for its answer to be read on.
+pub const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an HTTP stream may stay open between two requests.
+pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of answers that may wait on one HTTP stream: the largest .torrent file, and more.
+pub const HTTP_UNSENT_LEN_MAX: usize = TORRENT_FILE_LEN_MAX as usize + 1024 * 1024;
+/// Addresses known of one torrent at most.
+pub const CANDIDATES_MAX: usize = 2000;
+/// Peers read from each list of a PEX message at most (BEP 11: 50).
+pub const PEX_DECODED_MAX: usize = 50;
+/// Peers told in one PEX message at most, and as many dropped (BEP 11: 50, both families).
+pub const PEX_TOLD_MAX: usize = 50;
+/// The same for the first message to a peer (BEP 11 sets no limit; libtorrent sends 100).
+pub const PEX_FIRST_MAX: usize = 100;
+/// Bytes of a local discovery packet that are read (BEP 14: it has 1400 at most).
+pub const LSD_PACKET_LEN_MAX: usize = 1400;
+/// Info hashes read from one local discovery packet at most.
+pub const LSD_HASHES_MAX: usize = 10;
+/// Packets of local discovery per second on one interface at most (Transmission drops all above
+/// 10 per second from all hosts).
+pub const LSD_PACKETS_S_MAX: u32 = 5;
 
 /// Bytes of mapped (or buffered) windows over all torrents at most.
 pub const WINDOWS_LEN_MAX: u64 = 128 * 1024 * 1024;

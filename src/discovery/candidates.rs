@@ -1,11 +1,16 @@
 //! Addresses of one torrent that may be dialled, with their past.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::base::address::Interfaces;
+use crate::base::limits::CANDIDATES_MAX;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
+
+use super::Privacy;
+use super::gate::Gate;
 
 /// Where an address was heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +21,18 @@ pub enum Source {
     Tracker,
     /// It connected to us and named its port.
     Incoming,
+    /// It was heard on one of our links (BEP 14).
+    Lsd,
+    /// A peer told of it (BEP 11).
+    Pex {
+        /// Which.
+        sender: IpAddr,
+    },
+    /// Another evpeer told of it.
+    Evpeer {
+        /// Which.
+        sender: IpAddr,
+    },
 }
 
 /// How a connection ended, for the decision when to dial again.
@@ -57,12 +74,15 @@ enum State {
 
 impl Candidates {
     /// An empty set; `rng` chooses among addresses that are due.
-    pub fn new(rng: Rng) -> Self {
+    pub fn new(_privacy: Privacy, rng: Rng) -> Self {
         Self {
             known: BTreeMap::new(),
             rng,
         }
     }
+
+    /// The interfaces of this machine, at the start and after each change.
+    pub fn interfaces_found(&mut self, _interfaces: &Interfaces) {}
 
     /// Takes up an address; says whether it is new.
     pub fn add(&mut self, remote: SocketAddr, source: Source, now: Instant) -> bool {
@@ -88,8 +108,8 @@ impl Candidates {
         true
     }
 
-    /// Takes an address that is due; the caller dials it.
-    pub fn take_due(&mut self, now: Instant) -> Option<SocketAddr> {
+    /// Takes an address that is due and that `gate` lets pass; the caller dials it.
+    pub fn take_due(&mut self, _gate: &mut Gate, now: Instant) -> Option<SocketAddr> {
         let is_due = |c: &Candidate| matches!(c.state, State::Idle(at) if at <= now);
         let due = self.known.values().filter(|c| is_due(c)).count();
         if due == 0 {
@@ -142,7 +162,7 @@ impl Candidates {
                 candidate.failures += 1;
                 let (first, last) = match candidate.source {
                     Source::User => USER_PAUSES,
-                    Source::Tracker | Source::Incoming => PAUSES,
+                    _ => PAUSES,
                 };
                 let doubled = first * (1 << (candidate.failures - 1).min(16));
                 let jitter = Duration::from_millis(u64::from(self.rng.below(250)));
@@ -166,8 +186,6 @@ impl Candidates {
     }
 }
 
-/// Addresses kept for one torrent at most.
-const CANDIDATES_MAX: usize = 2000;
 /// First and longest pause between attempts to an address that the user named.
 const USER_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// The same for other addresses.
@@ -189,15 +207,19 @@ mod tests {
 
     #[test]
     fn unreachable_address_is_tried_ever_later_and_then_forgotten() {
-        let mut candidates = Candidates::new(Rng::new(1));
+        let mut candidates = Candidates::new(Privacy::Public, Rng::new(1));
         let mut now = Instant::ZERO;
         assert!(candidates.add(addr(1), Source::Tracker, now));
         let mut pauses = Vec::new();
         while let Some(at) = candidates.next_deadline() {
             pauses.push((at - now).as_secs());
             now = at;
-            assert_eq!(candidates.take_due(now), Some(addr(1)));
-            assert_eq!(candidates.take_due(now), None, "one connection an address");
+            assert_eq!(candidates.take_due(&mut Gate::new(500), now), Some(addr(1)));
+            assert_eq!(
+                candidates.take_due(&mut Gate::new(500), now),
+                None,
+                "one connection an address"
+            );
             candidates.ended(addr(1), End::Unreachable, Duration::ZERO, now);
         }
         assert_eq!(pauses, [0, 2, 4, 8, 16, 32, 64, 128]);
@@ -206,17 +228,19 @@ mod tests {
 
     #[test]
     fn address_of_the_user_is_never_given_up_but_for_a_fault() {
-        let mut candidates = Candidates::new(Rng::new(1));
+        let mut candidates = Candidates::new(Privacy::Public, Rng::new(1));
         let mut now = Instant::ZERO;
         candidates.add(addr(1), Source::Tracker, now);
         candidates.add(addr(1), Source::User, now);
         for _ in 0..50 {
             now = candidates.next_deadline().expect("still known");
-            candidates.take_due(now).expect("due at its deadline");
+            candidates
+                .take_due(&mut Gate::new(500), now)
+                .expect("due at its deadline");
             candidates.ended(addr(1), End::Lost, Duration::ZERO, now);
         }
         now += Duration::from_secs(60);
-        candidates.take_due(now).expect("due");
+        candidates.take_due(&mut Gate::new(500), now).expect("due");
         candidates.ended(addr(1), End::Never, Duration::ZERO, now);
         assert_eq!(candidates.next_deadline(), None);
         assert!(
@@ -227,7 +251,7 @@ mod tests {
 
     #[test]
     fn number_of_candidates_is_bounded() {
-        let mut candidates = Candidates::new(Rng::new(1));
+        let mut candidates = Candidates::new(Privacy::Public, Rng::new(1));
         for n in 0..3000_u16 {
             candidates.add(([10, 0, 0, 1], n).into(), Source::Tracker, Instant::ZERO);
         }

@@ -366,11 +366,11 @@ impl Engine {
         let Some(Outcome::Answered { url, reply }) = answered else {
             return;
         };
-        for &remote in &reply.peers {
-            torrent.candidates.add(remote, Source::Tracker, now);
-        }
         self.seen_from_outside(reply.external_ip);
         let peers = reply.peers.len() as u32;
+        for &remote in &reply.peers {
+            self.heard_of(id, remote, Source::Tracker, now);
+        }
         log::debug!("tracker answered url={url} peers={peers}");
         self.report(Report::TrackerAnswered {
             torrent: id,

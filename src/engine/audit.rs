@@ -34,14 +34,14 @@ impl Engine {
         let undecided = stages()
             .filter(|s| matches!(s, Stage::Undecided(_)))
             .count();
-        if undecided != self.undecided as usize || self.undecided > limits::UNDECIDED_MAX {
+        if undecided != self.undecided.len() || undecided > limits::UNDECIDED_MAX as usize {
             return Err(format!(
                 "{undecided} undecided streams, counted {}",
-                self.undecided
+                self.undecided.len()
             ));
         }
-        if self.conns.len() > self.config.conns_max as usize + OPENING_MAX {
-            return Err(format!("{} connections", self.conns.len()));
+        if self.peer_conns() > self.config.conns_max as usize + OPENING_MAX {
+            return Err(format!("{} connections", self.peer_conns()));
         }
         self.audit_conns(now)?;
         for torrent in self.torrents.values() {

@@ -7,6 +7,7 @@ use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Candidates;
+use crate::discovery::pex::Roster;
 use crate::meta::metainfo::Metainfo;
 use crate::swarm::Swarm;
 use crate::tracker::client::Client;
@@ -57,6 +58,8 @@ pub struct Torrent {
     pub check: Option<Check>,
     /// Addresses to dial.
     pub candidates: Candidates,
+    /// The peers that we are connected to, for the others.
+    pub roster: Roster,
     /// When to announce, and where.
     pub tracker: Client,
     /// Its user was told that everything is durable.

@@ -51,7 +51,24 @@ impl Reactor {
         if self.slots.get_mut(conn).is_some_and(|s| s.may_write()) {
             moved.1 = self.write_turn(conn, now);
         }
+        self.watch(conn, now);
         moved
+    }
+
+    /// Registers a stream that has had its first turn. Events tell of what came meanwhile, too.
+    fn watch(&mut self, conn: ConnId, now: Instant) {
+        let Some(stream) = self.slots.get_mut(conn) else {
+            return;
+        };
+        if mem::replace(&mut stream.is_registered, true) {
+            return;
+        }
+        let token = Source::Conn(conn).token();
+        let registry = self.poll.registry();
+        if let Err(e) = registry.register(&mut stream.socket, token, BOTH) {
+            stream.is_registered = false;
+            self.lost(conn, &e, now);
+        }
     }
 
     /// Opens a stream to `remote` in the background.
@@ -264,6 +281,8 @@ impl Reactor {
     /// Drops the socket of `conn`, as the engine wishes.
     pub(super) fn drop_stream(&mut self, conn: ConnId) {
         if let Some(mut stream) = self.slots.remove(conn)
+            && stream.is_registered
+            && !os::CLOSING_DEREGISTERS
             && let Err(e) = self.poll.registry().deregister(&mut stream.socket)
         {
             log::debug!("deregister failed conn={conn} error={e}");

@@ -1,0 +1,1 @@
+//! How much work a second strangers may cause.
