@@ -29,14 +29,14 @@ impl Engine {
         bytes: &[u8],
         now: Instant,
     ) {
+        if self.udp_tracker_reply(from, bytes, now) {
+            return;
+        }
         if self.ending.is_some() {
             return;
         }
         if let Some(reset) = utp::reset_for(bytes, now.as_micros() as u32) {
             return self.send_datagram(from, local, Bytes::copy_from_slice(&reset));
-        }
-        if self.udp_tracker_reply(from, bytes, now) {
-            return;
         }
         let asker = Asker {
             remote: from,
