@@ -83,29 +83,29 @@ impl Engine {
     }
 
     /// Begins local discovery, now that the port is known.
-    pub(super) fn start_lsd(&mut self, now: Instant) {
+    pub(super) fn start_lsd(&mut self) {
         if !self.config.lsd || self.port == 0 {
             return;
         }
         let rng = crate::base::rng::Rng::new(self.rng.next_u64());
         let mut lsd = Lsd::new(self.port, rng);
-        lsd.interfaces_found(&self.interfaces, now);
+        lsd.interfaces_found(&self.interfaces);
         self.lsd = Some(lsd);
         let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
         for id in ids {
-            self.tell_lsd(id, now);
+            self.tell_lsd(id);
         }
     }
 
     /// Says on the links whether this torrent is here, as its state has it.
-    pub(super) fn tell_lsd(&mut self, id: TorrentId, now: Instant) {
+    pub(super) fn tell_lsd(&mut self, id: TorrentId) {
         let (Some(lsd), Some(torrent)) = (&mut self.lsd, self.torrents.get(&id)) else {
             return;
         };
         let meta = torrent.swarm.meta();
         match torrent.state {
             State::Downloading | State::Seeding => {
-                lsd.add(meta.info_hash, Privacy::of(meta), now);
+                lsd.add(meta.info_hash, Privacy::of(meta));
             }
             State::Checking | State::Paused | State::Error => lsd.remove(meta.info_hash),
         }

@@ -197,7 +197,7 @@ impl Engine {
         }
         self.interfaces = interfaces;
         if let Some(lsd) = &mut self.lsd {
-            lsd.interfaces_found(&self.interfaces, now);
+            lsd.interfaces_found(&self.interfaces);
         }
         self.gate.interfaces_found(&self.interfaces);
         for torrent in self.torrents.values_mut() {

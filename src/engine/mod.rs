@@ -35,8 +35,8 @@ use crate::base::timers::TimerQueue;
 use crate::config::Config;
 use crate::discovery::gate::Gate;
 use crate::discovery::lsd::Lsd;
-use crate::tracker::secret::Secret;
 use crate::tracker::registry::Openness;
+use crate::tracker::secret::Secret;
 use crate::tracker::server::Server;
 
 pub mod action;
@@ -178,7 +178,7 @@ impl Engine {
     /// The shell listens on `port`.
     pub fn listening(&mut self, port: u16, now: Instant) {
         self.port = port;
-        self.start_lsd(now);
+        self.start_lsd();
         let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
         for id in ids {
             self.track(id, now);

@@ -52,7 +52,7 @@ impl Engine {
         };
         self.torrents.insert(id, torrent);
         self.track(id, now);
-        self.set_state(id, State::Checking, None, now);
+        self.set_state(id, State::Checking, None);
         self.storage(StorageAction::Open { torrent: id, meta });
         for peer in spec.peers {
             self.find_peer(id, peer, now);
@@ -145,7 +145,7 @@ impl Engine {
         }
         log::error!("torrent stopped torrent={id}: {message}");
         self.last_syncs.remove(&id);
-        self.set_state(id, State::Error, Some(message), now);
+        self.set_state(id, State::Error, Some(message));
         for conn in self.conns_of(id) {
             self.close(conn, super::Ending::Local("the torrent has failed"), now);
         }
@@ -189,7 +189,7 @@ impl Engine {
             self.become_seed(id, now);
         } else {
             self.storage(StorageAction::Begin { torrent: id });
-            self.set_state(id, State::Downloading, None, now);
+            self.set_state(id, State::Downloading, None);
         }
         self.run_effects(id, now);
         self.rearm_torrent(id, now);
@@ -197,7 +197,7 @@ impl Engine {
 
     /// Everything is there: tells the peers that this one only uploads from now on (BEP 21).
     fn become_seed(&mut self, id: TorrentId, now: Instant) {
-        self.set_state(id, State::Seeding, None, now);
+        self.set_state(id, State::Seeding, None);
         self.track(id, now);
         self.storage(StorageAction::Sync { torrent: id });
         for conn in self.conns_of(id) {
@@ -222,13 +222,7 @@ impl Engine {
         self.rearm_torrent(id, now);
     }
 
-    pub(super) fn set_state(
-        &mut self,
-        id: TorrentId,
-        state: State,
-        reason: Option<String>,
-        now: Instant,
-    ) {
+    pub(super) fn set_state(&mut self, id: TorrentId, state: State, reason: Option<String>) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
@@ -245,7 +239,7 @@ impl Engine {
             state,
             reason,
         });
-        self.tell_lsd(id, now);
+        self.tell_lsd(id);
     }
 
     fn conns_of(&self, id: TorrentId) -> Vec<ConnId> {

@@ -230,7 +230,8 @@ mod tests {
             upload_only: Some(true),
             metadata_size: Some(100),
         };
-        let expected = b"d1:md11:upload_onlyi3ee13:metadata_sizei100e1:pi6881e4:reqqi2000e\
+        let expected =
+            b"d1:md11:upload_onlyi3e6:ut_pexi1ee13:metadata_sizei100e1:pi6881e4:reqqi2000e\
             11:upload_onlyi1e1:v12:evpeer 0.1.06:yourip4:\x0a\0\0\x05e";
         assert_eq!(
             ours.encode().escape_ascii().to_string(),
