@@ -402,9 +402,9 @@ fn every_failure_names_the_thing_and_the_remedy() {
             &["https://h/a", "TLS"],
         ),
         (
-            "-t good.torrent --tracker udp://h:1/a",
+            "-t good.torrent --tracker udp://h/a",
             2,
-            &["udp://h:1/a", "http://"],
+            &["udp://h/a", "port"],
         ),
         ("-t good.torrent --tracker h", 2, &["'h'", "http://"]),
         (

@@ -1,5 +1,6 @@
 //! Torrents as a whole: adding, checking, states, what storage answers.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::action::StorageAction;
@@ -11,7 +12,9 @@ use crate::base::id::{ConnId, PieceIndex, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
+use crate::discovery::Privacy;
 use crate::discovery::candidates::{Candidates, Source};
+use crate::discovery::pex::Roster;
 use crate::swarm::Swarm;
 use crate::tracker::client::Client;
 use crate::wire::message::Outgoing;
@@ -39,14 +42,17 @@ impl Engine {
             state: State::Checking,
             reason: None,
             check: None,
-            candidates: Candidates::new(Rng::new(self.rng.next_u64())),
+            candidates: Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64())),
+            roster: Roster::new(Privacy::of(&meta)),
+            evpeers: BTreeSet::new(),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
             ticked: now,
             armed: Instant::NEVER,
         };
         self.torrents.insert(id, torrent);
-        self.set_state(id, State::Checking, None);
+        self.track(id, now);
+        self.set_state(id, State::Checking, None, now);
         self.storage(StorageAction::Open { torrent: id, meta });
         for peer in spec.peers {
             self.find_peer(id, peer, now);
@@ -139,7 +145,7 @@ impl Engine {
         }
         log::error!("torrent stopped torrent={id}: {message}");
         self.last_syncs.remove(&id);
-        self.set_state(id, State::Error, Some(message));
+        self.set_state(id, State::Error, Some(message), now);
         for conn in self.conns_of(id) {
             self.close(conn, super::Ending::Local("the torrent has failed"), now);
         }
@@ -183,7 +189,7 @@ impl Engine {
             self.become_seed(id, now);
         } else {
             self.storage(StorageAction::Begin { torrent: id });
-            self.set_state(id, State::Downloading, None);
+            self.set_state(id, State::Downloading, None, now);
         }
         self.run_effects(id, now);
         self.rearm_torrent(id, now);
@@ -191,7 +197,8 @@ impl Engine {
 
     /// Everything is there: tells the peers that this one only uploads from now on (BEP 21).
     fn become_seed(&mut self, id: TorrentId, now: Instant) {
-        self.set_state(id, State::Seeding, None);
+        self.set_state(id, State::Seeding, None, now);
+        self.track(id, now);
         self.storage(StorageAction::Sync { torrent: id });
         for conn in self.conns_of(id) {
             let Some(state) = self.conn_mut(conn) else {
@@ -215,7 +222,13 @@ impl Engine {
         self.rearm_torrent(id, now);
     }
 
-    pub(super) fn set_state(&mut self, id: TorrentId, state: State, reason: Option<String>) {
+    pub(super) fn set_state(
+        &mut self,
+        id: TorrentId,
+        state: State,
+        reason: Option<String>,
+        now: Instant,
+    ) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
@@ -232,6 +245,7 @@ impl Engine {
             state,
             reason,
         });
+        self.tell_lsd(id, now);
     }
 
     fn conns_of(&self, id: TorrentId) -> Vec<ConnId> {
@@ -267,15 +281,14 @@ impl Engine {
         answer: Result<Vec<SocketAddr>, String>,
         now: Instant,
     ) {
-        let Some(torrent) = self.torrents.get_mut(&id) else {
+        if !self.torrents.contains_key(&id) {
             return;
-        };
+        }
         match answer {
             Ok(addresses) => {
                 for remote in addresses {
-                    torrent.candidates.add(remote, Source::User, now);
+                    self.heard_of(id, remote, Source::User, now);
                 }
-                self.rearm_torrent(id, now);
             }
             Err(message) => {
                 log::warn!(

@@ -191,7 +191,7 @@ impl Reactor {
         });
         let clock = Clock::start();
         let mut engine = Engine::new(config, secrets, clock.now());
-        engine.listening(number);
+        engine.listening(number, clock.now());
         let mut reactor = Self {
             engine,
             storage,
@@ -429,10 +429,13 @@ fn limit_conns(config: &mut Config) {
 fn secrets() -> Result<Secrets, getrandom::Error> {
     let mut id = [0; 12];
     getrandom::fill(&mut id)?;
+    let mut tracker = [0; 16];
+    getrandom::fill(&mut tracker)?;
     Ok(Secrets {
         rng_seed: getrandom::u64()?,
         peer_id: PeerId::ours(id),
         key: getrandom::u32()?,
+        tracker,
     })
 }
 

@@ -166,12 +166,14 @@ fn metadata_len(len: i64) -> Option<u32> {
     len.filter(|len| (1..=METADATA_LEN_MAX).contains(len))
 }
 
-/// The id under which we want `upload_only`. (1 and 2 are kept for ut_pex and ut_metadata.)
+/// The id under which we want `ut_pex` (BEP 11).
+pub const PEX_ID: u8 = 1;
+/// The id under which we want `upload_only`. (2 is kept for ut_metadata.)
 pub const UPLOAD_ONLY_ID: u8 = 3;
 
 /// The extended messages that we read.
 pub const OURS: Ids = Ids {
-    ut_pex: None,
+    ut_pex: Some(PEX_ID),
     ut_metadata: None,
     upload_only: Some(UPLOAD_ONLY_ID),
     lt_donthave: None,
