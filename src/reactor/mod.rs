@@ -17,6 +17,7 @@
 //! | `slots`   | the sockets, by connection; what a token stands for |
 //! | `ready`   | who is next, and budgets |
 //! | `stream`  | turns of a connection: connect, read, write |
+//! | `dial`    | streams that are waited for |
 //! | `accept`  | listening sockets in service |
 //! | `udp`     | datagrams, in batches |
 //! | `groups`  | multicast groups of local discovery |
@@ -28,6 +29,7 @@
 mod accept;
 mod actions;
 mod clock;
+mod dial;
 mod groups;
 mod interfaces;
 mod lanes;
@@ -58,6 +60,8 @@ use crate::config::Config;
 use crate::engine::action::{Report, Snapshot};
 use crate::engine::{AddError, Engine, Secrets, TorrentSpec};
 use crate::storage::{Access, Pace, Storage, StorageOptions};
+
+pub use dial::dial;
 
 use accept::Acceptor;
 use actions::Lanes;

@@ -17,6 +17,7 @@ use crate::engine;
 use crate::storage::Lent;
 
 use super::accept::BOTH;
+use super::dial::bind_to;
 use super::ready::Budget;
 use super::slots::{Phase, Source};
 use super::{Reactor, os};
@@ -86,17 +87,11 @@ impl Reactor {
 
     /// A socket that is on its way to `remote`, from the address that the user wants.
     fn open_stream(&self, remote: SocketAddr) -> io::Result<TcpStream> {
-        if self.bind.is_some_and(|ip| ip.is_ipv4() != remote.is_ipv4()) {
-            let text = "the address to connect from is of the other family";
-            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, text));
-        }
         let domain = Domain::for_address(remote);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        if let Some(ip) = self.bind {
-            socket.bind(&SocketAddr::new(ip, 0).into())?;
-        }
+        bind_to(&socket, self.bind, remote)?;
         match socket.connect(&remote.into()) {
             Ok(()) => {}
             Err(e) if os::is_connecting(&e) => {}
