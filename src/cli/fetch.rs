@@ -210,7 +210,8 @@ impl From<TrackerUrlError> for Fault {
                 "fetch the .torrent with another program and name it with -t FILE",
             ),
             TrackerUrlError::TooLong { .. }
-            | TrackerUrlError::Udp
+            | TrackerUrlError::RedirectScheme
+            | TrackerUrlError::NoPort
             | TrackerUrlError::UnknownScheme
             | TrackerUrlError::BadHost
             | TrackerUrlError::BadPort
