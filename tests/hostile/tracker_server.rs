@@ -644,7 +644,7 @@ fn hostile_098_replays_leave_the_counts_right() {
     let mut stage = Stage::boundless(Openness::Closed);
     let connection = stage.connect(ATTACKER);
     let mut rng = Rng::new(98);
-    let mut announce = |stage: &mut Stage, event, left, key, id: u8| {
+    let announce = |stage: &mut Stage, event, left, key, id: u8| {
         let mut announce = UdpAnnounce {
             event,
             key,
