@@ -52,6 +52,8 @@ pub const BENCODE_TOKENS_MAX: usize = 2_500_000;
 
 /// Connections over all torrents (interface: `--max-peers`).
 pub const CONNS_MAX_DEFAULT: u32 = 500;
+/// Connections that turned out to be HTTP at most; they do not count against `--max-peers`.
+pub const HTTP_CONNS_MAX: u32 = 1024;
 /// Outgoing connections that are not established yet at most.
 pub const HALF_OPEN_MAX: u32 = 50;
 /// Incoming streams that have not said yet what they are at most.
@@ -69,6 +71,12 @@ pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Time for a tracker to answer an HTTP request, from the moment of dialling.
 pub const TRACKER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for an announce with look-ups, redirects and all addresses of the tracker.
+pub const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Announces of one torrent that are under way at most.
+pub const TORRENT_ANNOUNCES_MAX: usize = 10;
+/// Announces of all torrents that are under way at most.
+pub const ANNOUNCES_MAX: usize = 30;
 /// Bytes that may wait for a tracker's reply at most: body.
 pub const TRACKER_BODY_LEN_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of an HTTP head at most.
@@ -91,9 +99,32 @@ pub const TRACKER_ID_LEN_MAX: usize = 256;
 pub const TRACKER_ADDRESSES_MAX: usize = 8;
 /// Redirects of one announce that are followed.
 pub const TRACKER_REDIRECTS_MAX: u32 = 5;
+/// Evpeers of a swarm that are kept to be asked for peers when its own trackers are silent.
+pub const LAST_RESORT_MAX: usize = 32;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
 
+/// Time for an HTTP request to be whole, and for its answer to be read on.
+pub const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an HTTP stream may stay open between two requests.
+pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of answers that may wait on one HTTP stream: the largest .torrent file, and more.
+pub const HTTP_UNSENT_LEN_MAX: usize = TORRENT_FILE_LEN_MAX as usize + 1024 * 1024;
+/// Addresses known of one torrent at most.
+pub const CANDIDATES_MAX: usize = 2000;
+/// Peers read from each list of a PEX message at most (BEP 11: 50).
+pub const PEX_DECODED_MAX: usize = 50;
+/// Peers told in one PEX message at most, and as many dropped (BEP 11: 50, both families).
+pub const PEX_TOLD_MAX: usize = 50;
+/// The same for the first message to a peer (BEP 11 sets no limit; libtorrent sends 100).
+pub const PEX_FIRST_MAX: usize = 100;
+/// Bytes of a local discovery packet that are read (BEP 14: it has 1400 at most).
+pub const LSD_PACKET_LEN_MAX: usize = 1400;
+/// Info hashes read from one local discovery packet at most.
+pub const LSD_HASHES_MAX: usize = 10;
+/// Packets of local discovery per second on one interface at most (Transmission drops all above
+/// 10 per second from all hosts).
+pub const LSD_PACKETS_S_MAX: u32 = 5;
 /// Requests a second of one host off our links that our tracker answers.
 pub const TRACKED_OFF_LINK_HOST_PER_SEC: u32 = 20;
 /// Requests a second of one host on our links that our tracker answers.
@@ -150,6 +181,8 @@ const _: () = assert!(HEARSAY_MAX < PEERS_PER_SWARM_MAX / 2);
 const _: () = assert!(OPEN_SWARMS_NET_MAX < OPEN_SWARMS_MAX / 10);
 const _: () = assert!(MESSAGE_LEN_MAX > BLOCK_LEN + 9, "a block fits a message");
 const _: () = assert!(MESSAGE_LEN_MAX > EXTENDED_LEN_MAX);
+const _: () = assert!(TORRENT_ANNOUNCES_MAX < ANNOUNCES_MAX);
+const _: () = assert!(TRACKER_TIMEOUT.as_secs() < ANNOUNCE_TIMEOUT.as_secs());
 const _: () = assert!(KEEPALIVE_INTERVAL.as_secs() < 120);
 const _: () = assert!(IDLE_TIMEOUT.as_secs() > 120);
 const _: () = assert!(WINDOW_LEN.is_multiple_of(BLOCK_LEN as u64));

@@ -1,5 +1,6 @@
 //! Torrents as a whole: adding, checking, states, what storage answers.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::action::StorageAction;
@@ -11,7 +12,9 @@ use crate::base::id::{ConnId, PieceIndex, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
+use crate::discovery::Privacy;
 use crate::discovery::candidates::{Candidates, Source};
+use crate::discovery::pex::Roster;
 use crate::swarm::Swarm;
 use crate::tracker::client::Client;
 use crate::wire::message::Outgoing;
@@ -34,18 +37,23 @@ impl Engine {
         self.by_hash.insert(meta.info_hash, id);
         let mut tiers = meta.trackers.clone();
         tiers.extend(spec.trackers.into_iter().map(|url| vec![url]));
+        let mut candidates = Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64()));
+        candidates.interfaces_found(&self.interfaces);
         let torrent = Torrent {
             swarm: Swarm::new(id, meta.clone(), Rng::new(self.rng.next_u64()), now),
             state: State::Checking,
             reason: None,
             check: None,
-            candidates: Candidates::new(Rng::new(self.rng.next_u64())),
+            candidates,
+            roster: Roster::new(Privacy::of(&meta)),
+            evpeers: BTreeSet::new(),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
             ticked: now,
             armed: Instant::NEVER,
         };
         self.torrents.insert(id, torrent);
+        self.track(id, now);
         self.set_state(id, State::Checking, None);
         self.storage(StorageAction::Open { torrent: id, meta });
         for peer in spec.peers {
@@ -192,6 +200,7 @@ impl Engine {
     /// Everything is there: tells the peers that this one only uploads from now on (BEP 21).
     fn become_seed(&mut self, id: TorrentId, now: Instant) {
         self.set_state(id, State::Seeding, None);
+        self.track(id, now);
         self.storage(StorageAction::Sync { torrent: id });
         for conn in self.conns_of(id) {
             let Some(state) = self.conn_mut(conn) else {
@@ -232,6 +241,7 @@ impl Engine {
             state,
             reason,
         });
+        self.tell_lsd(id);
     }
 
     fn conns_of(&self, id: TorrentId) -> Vec<ConnId> {
@@ -267,15 +277,14 @@ impl Engine {
         answer: Result<Vec<SocketAddr>, String>,
         now: Instant,
     ) {
-        let Some(torrent) = self.torrents.get_mut(&id) else {
+        if !self.torrents.contains_key(&id) {
             return;
-        };
+        }
         match answer {
             Ok(addresses) => {
                 for remote in addresses {
-                    torrent.candidates.add(remote, Source::User, now);
+                    self.heard_of(id, remote, Source::User, now);
                 }
-                self.rearm_torrent(id, now);
             }
             Err(message) => {
                 log::warn!(

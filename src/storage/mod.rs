@@ -30,22 +30,24 @@ pub mod error;
 mod files;
 pub mod jobs;
 pub mod lanes;
+mod leave;
 mod lend;
 mod load;
 pub mod map;
 mod os;
 mod run;
 mod span;
+pub mod state;
 mod store;
 mod sync;
 mod window;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::bits::Bitfield;
-use crate::base::id::{PieceIndex, TorrentId};
+use crate::base::id::{InfoHash, PieceIndex, TorrentId};
 use crate::base::limits::WINDOW_LEN;
 use crate::base::status::DiskStatus;
 use crate::base::verdict::Verdict;
@@ -140,7 +142,11 @@ pub struct Storage {
     /// Open files, and those that a job is opening.
     open_files: Vec<(TorrentId, u32)>,
     jobs: VecDeque<Job>,
-    under_way: HashMap<JobId, Purpose>,
+    under_way: BTreeMap<JobId, Purpose>,
+    /// Torrents that are gone, but for jobs that are under way.
+    leaving: BTreeMap<TorrentId, InfoHash>,
+    /// Torrents that are taken up when those are gone altogether.
+    waiting: BTreeMap<TorrentId, Arc<Metainfo>>,
     jobs_count: u64,
     events: VecDeque<Event>,
     /// Stores so far: later ones have higher numbers.
@@ -222,7 +228,9 @@ impl Storage {
             checks: Checks::default(),
             open_files: Vec::new(),
             jobs: VecDeque::new(),
-            under_way: HashMap::new(),
+            under_way: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             jobs_count: 0,
             events: VecDeque::new(),
             seq: 0,
@@ -233,11 +241,15 @@ impl Storage {
 
     /// Takes up a torrent: looks at all its files and, if it may write, at the free space.
     ///
-    /// [`Event::Scanned`] or [`Event::Failed`] follows; nothing is created.
+    /// [`Event::Scanned`] or [`Event::Failed`] follows; nothing is created. One that was removed, or
+    /// has failed, may be taken up again.
     ///
     /// # Panics
-    /// If the id was used before.
+    /// If a torrent with this id is there.
     pub fn add(&mut self, torrent: TorrentId, meta: Arc<Metainfo>) {
+        if self.holds_up(torrent, &meta) {
+            return;
+        }
         let files = meta.files.iter().map(|_| FileSlot::new(FileState::Closed));
         let before = self.torrents.insert(
             torrent,
@@ -313,6 +325,11 @@ impl Storage {
 
     /// Takes the result of a job.
     pub fn job_done(&mut self, done: Done) {
+        self.take_result(done);
+        self.let_in();
+    }
+
+    fn take_result(&mut self, done: Done) {
         let Some(purpose) = self.under_way.remove(&done.id) else {
             debug_assert!(false, "job {:?} was not under way", done.id);
             return;
@@ -427,6 +444,7 @@ impl Storage {
 
     /// Forgets everything of a torrent; says whether there was such a torrent.
     fn drop_torrent(&mut self, id: TorrentId, keep: Keep) -> bool {
+        self.waiting.remove(&id);
         if !self.torrents.contains_key(&id) {
             return false;
         }
@@ -455,7 +473,11 @@ impl Storage {
             }
         }
         self.checks.remove_torrent(id);
-        self.torrents.remove(&id).is_some()
+        let gone = self.torrents.remove(&id);
+        if let Some(torrent) = &gone {
+            self.leaves(id, torrent.meta.info_hash);
+        }
+        gone.is_some()
     }
 }
 

@@ -28,6 +28,15 @@ enum Aim {
     Durable,
 }
 
+impl Aim {
+    fn reached(self, torrent: TorrentId) -> Event {
+        match self {
+            Self::Settled => Event::Settled { torrent },
+            Self::Durable => Event::Durable { torrent },
+        }
+    }
+}
+
 impl Storage {
     /// Asks for [`Event::Settled`]: every byte stored so far is with the kernel.
     pub fn settle(&mut self, torrent: TorrentId) {
@@ -40,6 +49,7 @@ impl Storage {
     }
 
     fn raise(&mut self, id: TorrentId, aim: Aim) {
+        self.answer_for_waiting(id, aim.reached(id));
         if let Some(torrent) = self.torrents.get_mut(&id) {
             torrent.barriers.push_back(Barrier {
                 aim,
@@ -182,10 +192,7 @@ impl Storage {
             return;
         };
         if let Some(barrier) = torrent.barriers.pop_front() {
-            self.events.push_back(match barrier.aim {
-                Aim::Settled => Event::Settled { torrent: id },
-                Aim::Durable => Event::Durable { torrent: id },
-            });
+            self.events.push_back(barrier.aim.reached(id));
         }
     }
 }

@@ -932,6 +932,72 @@ fn results_for_a_removed_torrent_are_harmless_and_stored_bytes_are_kept() {
     }
 }
 
+/// Goal: nothing that a torrent had stored before it was removed is written over what its
+/// successor stores, and no result of old jobs is taken for one of the successor's.
+/// Method: wrong bytes, removal at a random moment, the same torrent again under the same id; jobs
+/// run and return in random order, and the right bytes are stored as soon as they may be.
+#[test]
+fn successor_of_a_removed_torrent_waits_until_nothing_old_can_be_written() {
+    for kind in KINDS {
+        for rng_seed in 0..60 {
+            let (meta, data) = torrent(100_000, &[("a", 3 << 20, ""), ("b", 5000, "")]);
+            let wrong = vec![0x55; data.len()];
+            let mut rng = Rng::new(rng_seed);
+            let mut world = World::new(kind, 2);
+            world.add(&meta);
+            for piece in 0..meta.geometry().piece_count() {
+                world.store_piece(&meta, &wrong, piece);
+                world.storage.check(ID, PieceIndex(piece));
+                world.step(&mut rng);
+            }
+            for _ in 0..rng_seed {
+                world.step(&mut rng);
+            }
+            world.storage.remove(ID);
+            while world.storage.poll_event().is_some() {}
+            world.storage.add(ID, Arc::clone(&meta));
+            let mut steps = 0;
+            loop {
+                match world.storage.poll_event() {
+                    Some(Event::Scanned { torrent, .. }) if torrent == ID => break,
+                    None | Some(Event::Readable) => world.step(&mut rng),
+                    Some(other) => panic!("{kind:?} {rng_seed}: {other:?}"),
+                }
+                steps += 1;
+                assert!(steps < 10_000, "{kind:?} {rng_seed}: never taken up");
+            }
+            for piece in 0..meta.geometry().piece_count() {
+                world.store_piece(&meta, &data, piece);
+                world.step(&mut rng);
+            }
+            world.settle();
+            world.assert_files(&meta, &data);
+        }
+    }
+}
+
+#[test]
+fn torrent_that_waits_for_its_predecessor_is_settled_and_can_be_removed() {
+    let (meta, data) = torrent(100_000, &[("a", 3 << 20, "")]);
+    let mut world = World::new(StorageKind::Pwrite, 2);
+    world.add(&meta);
+    world.store_piece(&meta, &data, 0);
+    world.storage.remove(ID);
+    let next = TorrentId(8);
+    world.storage.add(next, Arc::clone(&meta));
+    world.storage.sync(next);
+    let event = world.storage.poll_event();
+    assert!(
+        matches!(event, Some(Event::Durable { torrent }) if torrent == next),
+        "{event:?}"
+    );
+    world.storage.remove(next);
+    world.drive();
+    assert!(world.events.is_empty(), "{:?}", world.events);
+    assert_eq!(world.storage.windows.in_use(), (0, 0));
+    world.add(&meta);
+}
+
 #[test]
 fn check_of_stored_pieces_comes_before_that_of_found_ones_and_counts_as_backlog() {
     let (meta, data) = torrent(100_000, &[("a", 1_000_000, "")]);

@@ -10,7 +10,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::announce::Event;
+use super::announce::{Announce, Event};
 use crate::base::id::{InfoHash, PeerId};
 
 /// What a client asks.
@@ -211,6 +211,22 @@ impl<'a> Request<'a> {
 }
 
 impl UdpAnnounce {
+    /// The same announce as an HTTP tracker would get, without the tracker's id.
+    pub fn of(announce: &Announce) -> Self {
+        Self {
+            info_hash: announce.info_hash,
+            peer_id: announce.peer_id,
+            downloaded: announce.downloaded,
+            left: announce.left,
+            uploaded: announce.uploaded,
+            event: announce.event,
+            ip: None,
+            key: announce.key,
+            numwant: Some(announce.numwant),
+            port: announce.port,
+        }
+    }
+
     fn decode(fields: &mut Fields<'_>) -> Result<Self, UdpTrackerError> {
         Ok(Self {
             info_hash: InfoHash(*fields.array()?),

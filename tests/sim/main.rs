@@ -1,11 +1,15 @@
 //! Scenarios in virtual time: whole peers without a socket, a file or a clock.
 
+mod aims;
 mod chance;
 mod crash;
 mod crowd;
+mod datagrams;
 mod foreign;
 mod hostile;
 mod peer_connection;
+mod resume;
+mod swarm;
 mod tracker;
 mod transfer;
 mod world;
