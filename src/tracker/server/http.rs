@@ -1,7 +1,5 @@
 //! The tracker over HTTP (BEP 3, 48): routes, and answers in bencode.
 
-use std::net::SocketAddr;
-
 use super::{Announce, HttpReply, NOT_TRACKED, Server, Then, told_count};
 use crate::base::id::InfoHash;
 use crate::base::limits::TOLD_PEERS_MAX;
@@ -64,7 +62,7 @@ impl Server {
         let Some((counts, interval)) = self.announce(&announce, asker, nearness, now) else {
             return answer::failure(NOT_TRACKED);
         };
-        let listed = SocketAddr::new(asker.listed_as(&query.claimed), query.port);
+        let listed = asker.listed_at(&query.claimed, query.port);
         let is_closed = self.unreached.contains(&listed);
         let warning = is_closed.then(|| unreached(listed.port()));
         let answer = AnnounceAnswer {
