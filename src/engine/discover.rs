@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::Engine;
 use super::timers::TimerId;
+use super::{Engine, State};
 use crate::base::address::Interfaces;
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
@@ -14,7 +14,7 @@ use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
 use crate::discovery::pex::Departure;
 use crate::tracker::registry::{Heard, Sighting, Terms};
-use crate::tracker::server::ServerEvent;
+use crate::tracker::server::{Reach, ServerEvent};
 use crate::wire::announce::Event;
 use crate::wire::pex::Flags;
 use crate::wire::url::TrackerUrl;
@@ -84,6 +84,9 @@ impl Engine {
             flags = flags.with(Flags::REACHABLE);
         }
         running.roster.joined(addr, flags, now);
+        if dialled {
+            self.server.dialled(addr, Reach::Reached);
+        }
         let sighting = Sighting {
             addr,
             peer_id: Some(peer_id),
@@ -112,6 +115,19 @@ impl Engine {
         }
     }
 
+    /// Dialling a peer brought nothing. If it announced itself to us it is there, and something
+    /// in between keeps others out: our tracker tells it so.
+    pub(super) fn not_reached(&mut self, id: TorrentId, addr: Option<SocketAddr>) {
+        let (Some(torrent), Some(addr)) = (self.torrents.get(&id), addr) else {
+            return;
+        };
+        let info_hash = torrent.swarm.meta().info_hash;
+        let entry = self.server.registry.peer(info_hash, addr);
+        if entry.is_some_and(|e| e.heard == Heard::Announce && !e.is_connected) {
+            self.server.dialled(addr, Reach::Unreached);
+        }
+    }
+
     /// The connection to a peer has ended.
     pub(super) fn parted(
         &mut self,
@@ -134,13 +150,14 @@ impl Engine {
                 info_hash,
                 addr,
                 peer_id,
+                is_seed,
                 event,
                 ..
             } = event;
-            let is_us = peer_id == self.secrets.peer_id;
+            let is_of_use = peer_id != self.secrets.peer_id && event != Some(Event::Stopped);
             if let Some(&id) = self.by_hash.get(&info_hash)
-                && event != Some(Event::Stopped)
-                && !is_us
+                && is_of_use
+                && !(is_seed && self.state(id) == Some(State::Seeding))
             {
                 self.heard_of(id, addr, Source::Incoming, now);
             }

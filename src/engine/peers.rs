@@ -431,6 +431,7 @@ impl Engine {
             }
             Stage::Dialling(Purpose::Peer(torrent)) => {
                 self.dialling -= 1;
+                self.not_reached(torrent, conn.listens);
                 self.peer_ended(torrent, conn.listens, End::Unreachable, None, now);
             }
             Stage::Dialling(Purpose::Announce(announce)) => {

@@ -1,5 +1,7 @@
 //! The tracker over HTTP (BEP 3, 48): routes, and answers in bencode.
 
+use std::net::SocketAddr;
+
 use super::{Announce, HttpReply, NOT_TRACKED, Server, Then, told_count};
 use crate::base::id::InfoHash;
 use crate::base::limits::TOLD_PEERS_MAX;
@@ -62,12 +64,16 @@ impl Server {
         let Some((counts, interval)) = self.announce(&announce, asker, nearness, now) else {
             return answer::failure(NOT_TRACKED);
         };
+        let listed = SocketAddr::new(asker.listed_as(&query.claimed), query.port);
+        let is_closed = self.unreached.contains(&listed);
+        let warning = is_closed.then(|| unreached(listed.port()));
         let answer = AnnounceAnswer {
             interval: u32::try_from(interval.as_secs()).unwrap_or(u32::MAX),
             complete: counts.complete,
             incomplete: counts.incomplete,
             external_ip: asker.ip(),
             peers: &self.told,
+            warning: warning.as_deref(),
         };
         answer.encode(query.form)
     }
@@ -93,6 +99,12 @@ impl Server {
         let terms = self.registry.terms(info_hash)?;
         (!terms.is_private).then_some(info_hash)
     }
+}
+
+fn unreached(port: u16) -> String {
+    format!(
+        "your port {port} could not be reached from here: open it in your firewall, TCP and UDP"
+    )
 }
 
 fn scraped(counts: Counts) -> ScrapeAnswer {
