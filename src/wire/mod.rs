@@ -4,6 +4,7 @@ pub mod announce;
 pub mod bencode;
 pub mod compact;
 pub mod decoder;
+pub mod ev_peers;
 pub mod extended;
 pub mod handshake;
 pub mod http;
