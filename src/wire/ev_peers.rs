@@ -4,8 +4,8 @@
 //! big-endian; lists of a kind fill the rest of the body.
 //!
 //! ```text
-//! 1 Hello    salt 16 · flags 1 (bit 0: drawn)
-//! 2 Swarms   epoch 8 · { handle 2 · standing 1 · tag 8 }*       withdrawn: standing 0
+//! 1 Hello    salt 16 · clock 8 · flags 1 (bit 0: drawn)
+//! 2 Swarms   epoch 8 · { handle 2 · standing 1 · epoch 8 · tag 8 }*      left: standing 0
 //! 3 Entries  why 1 · newest 8 · record*
 //! 4 Roots    { handle 2 · count 4 · root 8 }*
 //! 5 Digest   handle 2 · bits 1 · sum 8 × 2^bits
@@ -98,6 +98,8 @@ pub enum Message<'a> {
 pub struct Hello {
     /// Random bytes, new for every link.
     pub salt: Salt,
+    /// The sender's wall clock, milliseconds since 1970.
+    pub clock_ms: u64,
     /// Whether the sender drew the other side at random; else the stream was there anyway.
     pub is_drawn: bool,
 }
@@ -105,7 +107,7 @@ pub struct Hello {
 /// See [`Message::Swarms`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Swarms<'a> {
-    /// The sender's own epoch, in all these swarms and in the network.
+    /// The sender's own epoch in the network.
     pub epoch: u64,
     body: &'a [u8],
 }
@@ -117,6 +119,8 @@ pub struct Membership {
     pub handle: u16,
     /// Where the sender stands; [`Standing::Left`] withdraws the handle.
     pub standing: Standing,
+    /// The sender's epoch there.
+    pub epoch: u64,
     /// The proof, see [`tag`].
     pub tag: Tag,
 }
@@ -250,21 +254,23 @@ pub fn is_hello(body: &[u8]) -> bool {
 }
 
 impl Hello {
-    fn decode(body: &[u8]) -> Result<Self, EvPeersError> {
-        match body {
-            [salt @ .., flags @ 0..=1] => Ok(Self {
-                salt: salt.try_into().map_err(|_| EvPeersError::Length)?,
-                is_drawn: *flags == 1,
-            }),
-            [_, .., flags] => Err(EvPeersError::Flags { flags: *flags }),
-            _ => Err(EvPeersError::Length),
-        }
+    fn decode(mut body: &[u8]) -> Result<Self, EvPeersError> {
+        let hello = Self {
+            salt: *array(&mut body)?,
+            clock_ms: number(&mut body)?,
+            is_drawn: match byte(&mut body)? {
+                flags @ 0..=1 => flags == 1,
+                flags => return Err(EvPeersError::Flags { flags }),
+            },
+        };
+        body.is_empty().then_some(hello).ok_or(EvPeersError::Length)
     }
 
     /// The body of this message.
     pub fn encode(&self) -> Bytes {
         let mut out = vec![VERSION, HELLO];
         out.extend(self.salt);
+        out.extend(self.clock_ms.to_be_bytes());
         out.push(self.is_drawn.into());
         out.into()
     }
@@ -274,15 +280,17 @@ impl Swarms<'_> {
     /// The swarms, in the sender's order.
     pub fn iter(&self) -> impl Iterator<Item = Result<Membership, EvPeersError>> {
         let (items, _) = self.body.as_chunks::<MEMBERSHIP_LEN>();
-        items.iter().map(|&[high, low, standing, ref tag @ ..]| {
-            let handle = u16::from_be_bytes([high, low]);
+        items.iter().map(|item| {
+            let mut rest = &item[..];
+            let handle = u16::from_be_bytes(*array(&mut rest)?);
             if handle == NETWORK {
                 return Err(EvPeersError::Handle);
             }
             Ok(Membership {
                 handle,
-                standing: Standing::from_byte(standing)?,
-                tag: *tag,
+                standing: Standing::from_byte(byte(&mut rest)?)?,
+                epoch: number(&mut rest)?,
+                tag: *array(&mut rest)?,
             })
         })
     }
@@ -294,6 +302,7 @@ impl Swarms<'_> {
         for swarm in swarms {
             out.extend(swarm.handle.to_be_bytes());
             out.push(swarm.standing as u8);
+            out.extend(swarm.epoch.to_be_bytes());
             out.extend(swarm.tag);
         }
         out.into()
@@ -716,7 +725,7 @@ const ITSELF: u8 = 0x10;
 /// Everything that is not standing or evpeer: bits without a meaning are refused with it.
 const ADDRESS_MASK: u8 = !(STANDING_MASK | EVPEER);
 
-const MEMBERSHIP_LEN: usize = 2 + 1 + 8;
+const MEMBERSHIP_LEN: usize = 2 + 1 + 8 + 8;
 const ROOT_LEN: usize = 2 + 4 + 8;
 /// Mark, flags, IPv6 address, the longest age.
 const ENTRY_LEN_MAX: usize = 3 + 1 + compact::PEER6_LEN + 10;
@@ -785,6 +794,7 @@ mod tests {
         let membership = |handle, standing| Membership {
             handle,
             standing,
+            epoch: 7,
             tag: [handle as u8; 8],
         };
         let root = |handle| Root {
@@ -795,6 +805,7 @@ mod tests {
         vec![
             Hello {
                 salt: [9; 16],
+                clock_ms: 1,
                 is_drawn: true,
             }
             .encode(),
@@ -849,9 +860,10 @@ mod tests {
             ("no kind",                   "01",                             EvPeersError::Length),
             ("another version",           "0201",       EvPeersError::Version { version: 2 }),
             ("an unknown kind",           "0108",             EvPeersError::Kind { kind: 8 }),
-            ("flags of hello",            "010100000000000000000000000000000000ff",
+            ("flags of hello",            "0101000000000000000000000000000000000000000000000000ff",
                                                           EvPeersError::Flags { flags: 255 }),
-            ("network among swarms",      "01020000000000000000000001aabbccddeeff0011",
+            ("network among swarms",      "01020000000000000000\
+ 0000010000000000000000aabbccddeeff0011",
                                                                         EvPeersError::Handle),
             ("an entry of no list",       "0103000000000000000064040a0000051ae100",
                                                                         EvPeersError::Handle),
