@@ -169,6 +169,11 @@ pub enum Event {
         /// The body, shared with other links.
         body: Bytes,
     },
+    /// The other side said hello too: the link carries news from now on.
+    Met {
+        /// Which.
+        link: ConnId,
+    },
     /// A list changed by what another host said, or by time.
     Heard(Heard),
     /// The other side ended the link.

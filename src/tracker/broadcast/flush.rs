@@ -152,7 +152,6 @@ impl Broadcast {
             .into_iter()
             .filter_map(|(item, told_by)| self.content(item, told_by))
             .collect();
-        self.counts.flushes += u64::from(!told.is_empty());
         self.tell_news(&told);
     }
 
@@ -207,6 +206,7 @@ impl Broadcast {
                 self.send(slot, body);
             }
         }
+        self.counts.flushes += u64::from(!encoded.is_empty());
     }
 
     /// Which of the entries the link in `slot` hears, by their places.

@@ -227,14 +227,16 @@ impl Broadcast {
         let is_newer = known.is_none_or(|known| record.rank() > known.rank());
         if !is_newer {
             if known.map(|known| known.rank()) == Some(record.rank()) {
-                self.pending.repeated(
-                    Item {
-                        list,
-                        who: Some(key),
-                    },
-                    slot,
-                );
+                let who = Some(key);
+                self.pending.repeated(Item { list, who }, slot);
+                self.link_mut(slot).trust.told();
                 return Outcome::Same;
+            }
+            let has_room = self.rumours.len() < RUMOURS_MAX;
+            if let (true, Some(known)) = (is_itself && has_room, known) {
+                // It has to know what is said of it, and outdo it.
+                let entry = known.entry(key);
+                self.rumours.push(Rumour { slot, list, entry });
             }
             return Outcome::Older;
         }
@@ -291,7 +293,8 @@ impl Broadcast {
     }
 
     /// A peer that we are connected to is said to be gone. It hears that itself, if it is an
-    /// evpeer; for another we are the witness.
+    /// evpeer; for another we are the witness. Nobody is blamed: from where the others are, the
+    /// teller is the one who brings lies and we are the one who brings refutations.
     fn contradict(&mut self, slot: usize, list: u16, key: Key, record: &Record, now: Instant) {
         self.link_mut(slot).trust.told();
         self.link_mut(slot).trust.untrue();
@@ -469,7 +472,7 @@ impl Broadcast {
     /// Ends links whose other ends are not worth their words.
     pub(super) fn judge_links(&mut self, now: Instant) {
         for slot in self.slots() {
-            if self.link(slot).trust.is_gone() {
+            if self.link(slot).trust.is_gone(now) {
                 let link = self.link(slot).id;
                 self.link_dropped(link, Reason::Surplus, now);
                 self.events.push_back(Event::Distrusted { link });

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::Violation;
 use super::repair::Repair;
@@ -45,8 +46,9 @@ pub(super) struct Met {
 }
 
 /// How much of what a link told was so.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Trust {
+    since: Instant,
     told: u32,
     untrue: u32,
     alive: u32,
@@ -81,7 +83,7 @@ impl Link {
             bytes_in: Allowance::new(BYTES_MAX, BYTES_MAX, BYTES_S, now),
             strangers: Allowance::new(STRANGERS_FIRST, STRANGERS_MAX, STRANGERS_S, now),
             answers: Allowance::new(ANSWERS_MAX, ANSWERS_MAX, STRANGERS_S, now),
-            trust: Trust::default(),
+            trust: Trust::new(now),
             repairs: BTreeMap::new(),
         }
     }
@@ -139,7 +141,19 @@ impl Link {
 }
 
 impl Trust {
-    /// The link told something new.
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            told: 0,
+            untrue: 0,
+            alive: 0,
+            dead: 0,
+            unproven: 0,
+            doubted_at: None,
+        }
+    }
+
+    /// The link told something, new or the latest that is known.
     pub fn told(&mut self) {
         self.told += 1;
         if self.told >= TOLD_REMEMBERED {
@@ -181,10 +195,13 @@ impl Trust {
     /// Whether the other side is better not believed.
     ///
     /// An honest host that relays the lies of others relays their refutations too, and the rest of
-    /// the news: at most half of what it tells is untrue.
-    pub fn is_gone(&self) -> bool {
-        let tells_lies = self.untrue >= UNTRUE_MIN && 3 * self.untrue > 2 * self.told;
-        let makes_up = self.dead >= DEAD_MIN && self.dead > 3 * self.alive;
+    /// the news: not nearly all that it tells is untrue. Old links are given more time, so that
+    /// the liar's own neighbour, to whom it is mostly new, acts before those behind that.
+    pub fn is_gone(&self, now: Instant) -> bool {
+        let minutes = (now - self.since).as_secs() / 60;
+        let patience = 1 + minutes.min(PATIENCE_MAX) as u32;
+        let tells_lies = self.untrue >= UNTRUE_MIN * patience && 20 * self.untrue > 17 * self.told;
+        let makes_up = self.dead >= DEAD_MIN * patience && self.dead > 3 * self.alive;
         tells_lies || makes_up
     }
 }
@@ -232,23 +249,27 @@ const STRANGERS_S: u64 = 32;
 const ANSWERS_MAX: u64 = 8192;
 
 /// News after which older ones count half.
-const TOLD_REMEMBERED: u32 = 256;
-/// Untrue news before a link may lose its credit: some are bad luck.
+const TOLD_REMEMBERED: u32 = 1024;
+/// Minutes of a link's age that add to our patience at most.
+const PATIENCE_MAX: u64 = 10;
+/// Untrue news before a new link may lose its credit: some are bad luck.
 const UNTRUE_MIN: u32 = 24;
 /// Tried addresses after which older ones count half.
-const TRIED_REMEMBERED: u32 = 64;
-/// Dead addresses before a link may lose its credit.
+const TRIED_REMEMBERED: u32 = 256;
+/// Dead addresses before a new link may lose its credit.
 const DEAD_MIN: u32 = 8;
 /// New unproven addresses after which one is tried.
 const UNPROVEN_TO_DOUBT: u32 = 64;
 /// Time between two trials because of one link.
-const DOUBT_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
+const DOUBT_PAUSE: Duration = Duration::from_secs(5);
+
+const _: () = assert!(UNTRUE_MIN * (PATIENCE_MAX as u32 + 1) < TOLD_REMEMBERED / 2);
+const _: () = assert!(DEAD_MIN * (PATIENCE_MAX as u32 + 1) < TRIED_REMEMBERED / 2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::ev_peers::Standing;
-    use std::time::Duration;
 
     #[test]
     fn allowance_is_spent_at_once_and_comes_back_by_the_second() {
@@ -263,31 +284,35 @@ mod tests {
 
     #[test]
     fn liar_loses_its_credit_and_who_relays_it_does_not() {
-        let (mut liar, mut relay) = (Trust::default(), Trust::default());
-        let mut lies = 0;
-        while !liar.is_gone() {
-            liar.told();
-            liar.untrue();
-            lies += 1;
-        }
-        assert_eq!(lies, UNTRUE_MIN);
-        for _ in 0..10_000 {
-            // A lie, and its refutation.
-            relay.told();
-            relay.untrue();
-            relay.told();
-            assert!(!relay.is_gone());
-        }
+        let now = Instant::ZERO;
+        let later = now + Duration::from_secs(3600);
+        for (at, patience) in [(now, 1), (later, 1 + PATIENCE_MAX as u32)] {
+            let (mut liar, mut relay) = (Trust::new(now), Trust::new(now));
+            let mut lies = 0;
+            while !liar.is_gone(at) {
+                liar.told();
+                liar.untrue();
+                lies += 1;
+            }
+            assert_eq!(lies, patience * UNTRUE_MIN);
+            for round in 0..10_000 {
+                // A lie, and of every other one the refutation.
+                relay.told();
+                relay.untrue();
+                (0..round % 2).for_each(|_| relay.told());
+                assert!(!relay.is_gone(at));
+            }
 
-        let (mut liar, mut relay) = (Trust::default(), Trust::default());
-        for _ in 0..DEAD_MIN {
-            assert!(!liar.is_gone());
-            liar.tried(false);
-        }
-        assert!(liar.is_gone());
-        for round in 0..1000 {
-            relay.tried(round % 3 == 0);
-            assert!(!relay.is_gone());
+            let (mut liar, mut relay) = (Trust::new(now), Trust::new(now));
+            for _ in 0..patience * DEAD_MIN {
+                assert!(!liar.is_gone(at));
+                liar.tried(false);
+            }
+            assert!(liar.is_gone(at));
+            for round in 0..1000 {
+                relay.tried(round % 3 == 0);
+                assert!(!relay.is_gone(at));
+            }
         }
     }
 

@@ -114,24 +114,20 @@ impl Broadcast {
                 self.link_mut(slot).repairs.remove(&list);
                 continue;
             }
-            let pause = if theirs.count > ours.count.saturating_add(FAR) {
-                Duration::ZERO
-            } else if ours.count > theirs.count.saturating_add(FAR) {
-                AHEAD_PAUSE
-            } else {
-                SETTLE
-            };
             let jitter = Duration::from_millis(self.rng.below(JITTER_MS).into());
-            let at = if pause.is_zero() {
-                now
+            let (due, at) = if theirs.count > ours.count.saturating_add(FAR) {
+                (Due::Digest, now)
+            } else if ours.count > theirs.count.saturating_add(FAR) {
+                // It begins as soon as it knows; if it does not know yet, it shall.
+                (Due::Roots, now + AHEAD_PAUSE)
             } else {
-                now + pause + jitter
+                (Due::Digest, now + SETTLE + jitter)
             };
             let repair = self.repair(slot, list);
             repair.their_count = theirs.count;
             if repair.asked_until.is_none_or(|until| until <= now) {
                 repair.rounds = 0;
-                self.schedule(slot, list, Due::Digest, at);
+                self.schedule(slot, list, due, at);
             }
         }
     }
@@ -335,7 +331,7 @@ const FAR: u32 = 200;
 const SETTLE: Duration = Duration::from_secs(2);
 /// Spread of that, milliseconds: of two sides one begins.
 const JITTER_MS: u32 = 2000;
-/// The same if the other side is far behind, and begins at once.
+/// Time for the other side, if it is far behind, to catch up before it is told our root again.
 const AHEAD_PAUSE: Duration = Duration::from_secs(10);
 /// Time for an answer to a digest.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
