@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `mod` | the inputs, and who gets them |
 //! | `peers` | handshakes, messages of peers, the end of a connection |
+//! | `extended` | what each side says of itself |
 //! | `torrents` | checking, states, what storage answers |
 //! | `http` | requests to our tracker |
 //! | `announce` | announces, and HTTP exchanges with trackers |
@@ -46,6 +47,7 @@ mod audit;
 pub mod conn;
 mod datagrams;
 mod discover;
+mod extended;
 pub mod http;
 mod offences;
 pub mod outbox;
