@@ -2,7 +2,6 @@
 //! is.
 
 pub mod asker;
-pub mod broadcast;
 pub mod budget;
 pub mod client;
 pub mod guard;
