@@ -165,6 +165,7 @@ impl Reactor {
             kind: config.storage,
             access: options.access,
             windows_len_max: limits::WINDOWS_LEN_MAX,
+            state_dir: None,
         });
         let clock = Clock::start();
         let mut engine = Engine::new(config, secrets, clock.now());

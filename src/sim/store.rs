@@ -151,6 +151,7 @@ fn new_storage() -> Storage {
         kind: StorageKind::Pwrite,
         access: Access::ReadWrite,
         windows_len_max: limits::WINDOWS_LEN_MAX,
+        state_dir: None,
     })
 }
 

@@ -29,11 +29,16 @@ mod check;
 pub mod error;
 mod files;
 pub mod jobs;
+pub mod journal;
 pub mod lanes;
 mod lend;
 mod load;
+mod logs;
 pub mod map;
+mod memory;
 mod os;
+mod partial;
+mod prove;
 mod run;
 mod span;
 mod store;
@@ -48,6 +53,7 @@ use crate::base::bits::Bitfield;
 use crate::base::id::{PieceIndex, TorrentId};
 use crate::base::limits::WINDOW_LEN;
 use crate::base::status::DiskStatus;
+use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
 use crate::config::StorageKind;
 use crate::meta::geometry::FileKind;
@@ -58,8 +64,11 @@ pub use check::Pace;
 use error::StorageError;
 use files::{Farewell, FileSlot, FileState};
 use jobs::{Done, Handle, Job, JobId, Outcome, Presence, Scan, Work};
+use journal::Binding;
 pub use lend::Lent;
+use logs::{LogId, LogStep, OpenLog};
 use map::MapAccess;
+use memory::Memory;
 pub use os::Populate;
 use span::WindowKey;
 use sync::Barrier;
@@ -76,6 +85,8 @@ pub struct StorageOptions {
     pub access: Access,
     /// Bytes of windows at most; at least one window is used.
     pub windows_len_max: u64,
+    /// The folder of the journals. Without one nothing is remembered over restarts.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Whether files may be created and changed.
@@ -96,6 +107,10 @@ pub enum Event {
         torrent: TorrentId,
         /// Pieces worth checking: all their files exist and are long enough.
         candidates: Bitfield,
+        /// Pieces that were checked before, and may be served without being checked again.
+        vouched: Bitfield,
+        /// Blocks of other pieces that are there, unverified.
+        filled: Vec<(PieceIndex, Bitfield)>,
     },
     /// A piece was hashed.
     Checked {
@@ -117,6 +132,21 @@ pub enum Event {
     Durable {
         /// The torrent.
         torrent: TorrentId,
+    },
+    /// A piece is not on the disk although it hashed right before: it has to be fetched again.
+    Lost {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece.
+        piece: PieceIndex,
+    },
+    /// What was stored since the last good sync may be lost: whatever else is asked for the
+    /// torrent is ignored until it is added again, which will check what is doubtful.
+    Lapsed {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Why.
+        error: StorageError,
     },
     /// The torrent's files cannot be used any more: whatever else is asked for it is ignored.
     Failed {
@@ -150,6 +180,19 @@ pub struct Storage {
     anchor: Option<Handle>,
     /// Uses of files so far.
     uses: u64,
+    state_dir: Option<PathBuf>,
+    /// What time it was at the last tick.
+    now: Instant,
+    /// When a tick has something to do.
+    wake_at: Instant,
+    /// Torrents with pieces whose bytes are not with the kernel yet.
+    restless: BTreeSet<TorrentId>,
+    logs: BTreeMap<LogId, OpenLog>,
+    logs_count: u64,
+    /// Journals that may have work to submit.
+    log_queue: BTreeSet<LogId>,
+    /// Torrents whose journal is still being written by a former life of theirs.
+    waiting_scans: Vec<TorrentId>,
 }
 
 #[derive(Debug)]
@@ -171,6 +214,8 @@ struct Torrent {
     has_files_elsewhere: bool,
     /// Jobs that make empty files.
     creating: u32,
+    /// What is on its way into the journal, if there is one.
+    memory: Option<Box<Memory>>,
 }
 
 /// Why a job was submitted.
@@ -197,6 +242,16 @@ enum Purpose {
     Close {
         torrent: TorrentId,
         written: bool,
+    },
+    Prove {
+        torrent: TorrentId,
+        /// Tells the torrent from a later life of it.
+        log: LogId,
+        piece: PieceIndex,
+    },
+    Log {
+        log: LogId,
+        step: LogStep,
     },
 }
 
@@ -228,12 +283,20 @@ impl Storage {
             seq: 0,
             anchor: None,
             uses: 0,
+            state_dir: options.state_dir,
+            now: Instant::ZERO,
+            wake_at: Instant::NEVER,
+            restless: BTreeSet::new(),
+            logs: BTreeMap::new(),
+            logs_count: 0,
+            log_queue: BTreeSet::new(),
+            waiting_scans: Vec::new(),
         }
     }
 
     /// Takes up a torrent: looks at all its files and, if it may write, at the free space.
     ///
-    /// [`Event::Scanned`] or [`Event::Failed`] follows; nothing is created.
+    /// [`Event::Scanned`] or [`Event::Failed`] follows; none of its files is created.
     ///
     /// # Panics
     /// If the id was used before.
@@ -251,15 +314,31 @@ impl Storage {
                 loose_count: 0,
                 has_files_elsewhere: false,
                 creating: 0,
-                meta: Arc::clone(&meta),
+                memory: None,
+                meta,
             },
         );
         assert!(before.is_none(), "torrent {torrent} added twice");
+        self.scan(torrent);
+    }
+
+    /// Looks at the files of a torrent, and at its journal as soon as nobody writes it.
+    fn scan(&mut self, torrent: TorrentId) {
+        let Some(of) = self.torrents.get(&torrent) else {
+            return;
+        };
+        let meta = Arc::clone(&of.meta);
+        let journal = self.journal_path(&meta);
+        if journal.as_ref().is_some_and(|path| self.is_log_open(path)) {
+            return self.waiting_scans.push(torrent);
+        }
+        let len_max = Binding::of(&meta).journal_len_max();
         let work = Work::Scan {
             root: Arc::clone(&self.root),
             meta,
             access: self.access,
             wants_anchor: self.anchor.is_none() && self.access == Access::ReadWrite,
+            journal: journal.map(|path| (path, len_max)),
         };
         self.submit(Purpose::Scan(torrent), work);
     }
@@ -308,6 +387,7 @@ impl Storage {
     /// The next job to execute; `None` until something happens.
     pub fn poll_job(&mut self) -> Option<Job> {
         self.admit();
+        self.pump_logs();
         self.jobs.pop_front()
     }
 
@@ -350,6 +430,19 @@ impl Storage {
                 self.closed(torrent, written, result);
             }
             (Purpose::Unmap, Outcome::Unmapped) => {}
+            (
+                Purpose::Prove {
+                    torrent,
+                    log,
+                    piece,
+                },
+                Outcome::Proved(result),
+            ) => {
+                if self.memory(torrent).is_some_and(|memory| memory.log == log) {
+                    self.proved(torrent, piece, result);
+                }
+            }
+            (Purpose::Log { log, step }, outcome) => self.log_done(log, step, outcome),
             (purpose, outcome) => panic!("{purpose:?} does not end as {outcome:?}"),
         }
     }
@@ -366,29 +459,30 @@ impl Storage {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
-        let scan = match result {
+        let mut scan = match result {
             Ok(scan) => scan,
             Err(error) => return self.fail(id, error),
         };
-        self.anchor = self.anchor.take().or(scan.anchor);
-        let geometry = torrent.meta.geometry();
-        let mut candidates = Bitfield::full(geometry.piece_count());
-        for (index, presence) in (0..).zip(&scan.files) {
-            if *presence == Presence::Whole {
-                continue;
-            }
-            for piece in geometry.pieces_of_file(index) {
-                candidates.clear(piece);
-            }
-            let slot = &mut torrent.files[index as usize];
-            if matches!(slot.state, FileState::Closed) {
+        self.anchor = self.anchor.take().or(scan.anchor.take());
+        for (slot, presence) in torrent.files.iter_mut().zip(&scan.files) {
+            if *presence != Presence::Whole && matches!(slot.state, FileState::Closed) {
                 slot.state = FileState::Absent;
             }
         }
-        self.events.push_back(Event::Scanned {
-            torrent: id,
-            candidates,
-        });
+        let meta = Arc::clone(&torrent.meta);
+        let event = match self.journal_path(&meta) {
+            Some(path) => self.take_up(id, scan, path),
+            None => Ok(Event::Scanned {
+                torrent: id,
+                candidates: memory::whole_pieces(&meta, &scan.files),
+                vouched: Bitfield::new(meta.geometry().piece_count()),
+                filled: Vec::new(),
+            }),
+        };
+        match event {
+            Ok(event) => self.events.push_back(event),
+            Err(error) => self.fail(id, error),
+        }
     }
 
     fn created_empty(&mut self, id: TorrentId, result: Result<Vec<PathBuf>, StorageError>) {
@@ -455,7 +549,13 @@ impl Storage {
             }
         }
         self.checks.remove_torrent(id);
-        self.torrents.remove(&id).is_some()
+        self.restless.remove(&id);
+        self.waiting_scans.retain(|waiting| *waiting != id);
+        let gone = self.torrents.remove(&id);
+        if let Some(memory) = gone.and_then(|torrent| torrent.memory) {
+            self.close_log(memory.log);
+        }
+        true
     }
 }
 

@@ -92,6 +92,7 @@ impl World {
             kind,
             access,
             windows_len_max: windows * WINDOW_LEN,
+            state_dir: None,
         });
         Self {
             dir,
@@ -487,6 +488,7 @@ fn output_folder_that_cannot_be_used_is_named_with_a_remedy() {
             kind: StorageKind::Auto,
             access: Access::ReadWrite,
             windows_len_max: WINDOWS_LEN_MAX,
+            state_dir: None,
         });
         storage.add(ID, Arc::clone(&meta));
         let job = storage.poll_job().unwrap();

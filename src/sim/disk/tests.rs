@@ -18,6 +18,7 @@ fn storage() -> Storage {
         kind: StorageKind::Pwrite,
         access: Access::ReadWrite,
         windows_len_max: 4 << 20,
+        state_dir: None,
     })
 }
 
