@@ -44,7 +44,7 @@ pub mod torrent;
 mod torrents;
 
 pub use action::{Action, LookupId, Report, Snapshot, State, StorageAction};
-pub use torrent::{AddError, HostPort, TorrentSpec};
+pub use torrent::{AddError, HostPort, OnDisk, TorrentSpec};
 
 use conn::{Conn, Head, Purpose, Stage};
 use offences::Offences;

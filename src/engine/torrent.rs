@@ -31,6 +31,17 @@ pub struct TorrentSpec {
     pub trackers: Vec<String>,
 }
 
+/// What storage found of a torrent.
+#[derive(Clone, Debug)]
+pub struct OnDisk {
+    /// Pieces that may be there and have to be hashed.
+    pub candidates: Bitfield,
+    /// Pieces that are there.
+    pub vouched: Bitfield,
+    /// Blocks of other pieces that are there, unverified.
+    pub filled: Vec<(PieceIndex, Bitfield)>,
+}
+
 /// A torrent that cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
@@ -61,6 +72,8 @@ pub struct Torrent {
     pub tracker: Client,
     /// Its user was told that everything is durable.
     pub durable: bool,
+    /// A sync failed before.
+    pub has_lapsed: bool,
     /// When the exchange was last told the time.
     pub ticked: Instant,
     /// When its earliest timer fires.
@@ -72,6 +85,8 @@ pub struct Torrent {
 pub struct Check {
     /// Pieces whose files are there.
     pub candidates: Bitfield,
+    /// Blocks that are taken up when it is over.
+    pub filled: Vec<(PieceIndex, Bitfield)>,
     /// First piece that was not looked at.
     pub next: u32,
     /// Pieces that storage is hashing.

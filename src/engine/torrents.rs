@@ -4,9 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::action::StorageAction;
 use super::conn::Stage;
-use super::torrent::{AddError, Check, HostPort, Torrent, TorrentSpec};
+use super::torrent::{AddError, Check, HostPort, OnDisk, Torrent, TorrentSpec};
 use super::{Action, Engine, Lookup, LookupId, Report, Snapshot, State};
-use crate::base::bits::Bitfield;
 use crate::base::id::{ConnId, PieceIndex, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
@@ -42,6 +41,7 @@ impl Engine {
             candidates: Candidates::new(Rng::new(self.rng.next_u64())),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
+            has_lapsed: false,
             ticked: now,
             armed: Instant::NEVER,
         };
@@ -71,18 +71,62 @@ impl Engine {
             .map(|torrent| torrent.snapshot(now))
     }
 
-    /// Storage looked at the files: `candidates` are the pieces that may be there.
-    pub fn scanned(&mut self, id: TorrentId, candidates: Bitfield, now: Instant) {
+    /// Storage looked at the files, and at what it remembers of them.
+    pub fn scanned(&mut self, id: TorrentId, found: OnDisk, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
+        for piece in found.vouched.ones() {
+            torrent.swarm.found(PieceIndex(piece));
+        }
         torrent.check = Some(Check {
-            candidates,
+            candidates: found.candidates,
+            filled: found.filled,
             next: 0,
             running: 0,
             bytes: 0,
         });
         self.check_more(id, now);
+    }
+
+    /// A piece that was there is not: it has to be fetched again.
+    pub fn piece_lost(&mut self, id: TorrentId, piece: PieceIndex, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        torrent.swarm.lost(piece);
+        if torrent.state == State::Seeding {
+            torrent.durable = false;
+            self.set_state(id, State::Downloading, None);
+            self.tell_upload_only(id, false);
+        }
+        self.run_effects(id, now);
+        self.rearm_torrent(id, now);
+    }
+
+    /// A sync failed, and what was stored since the last good one may be lost: all that is not
+    /// vouched for is checked again, once. A disk that fails again is not trusted.
+    pub fn storage_lapsed(&mut self, id: TorrentId, message: String, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut torrent.has_lapsed, true) || self.ending.is_some() {
+            return self.storage_failed(id, message, now);
+        }
+        log::warn!("what is not on disk for sure is checked again torrent={id}: {message}");
+        for conn in self.conns_of(id) {
+            self.close(conn, super::Ending::Local("data is checked again"), now);
+        }
+        let rng = Rng::new(self.rng.next_u64());
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        let meta = torrent.swarm.meta().clone();
+        torrent.swarm = Swarm::new(id, meta.clone(), rng, now);
+        torrent.check = None;
+        torrent.durable = false;
+        self.set_state(id, State::Checking, None);
+        self.storage(StorageAction::Open { torrent: id, meta });
     }
 
     /// Storage hashed a piece.
@@ -164,7 +208,11 @@ impl Engine {
             next.push(piece);
         }
         if check.running == 0 {
+            let filled = std::mem::take(&mut check.filled);
             torrent.check = None;
+            for (piece, blocks) in filled {
+                torrent.swarm.took_up(piece, &blocks);
+            }
             self.start(id, now);
         }
         for piece in next {
@@ -193,6 +241,12 @@ impl Engine {
     fn become_seed(&mut self, id: TorrentId, now: Instant) {
         self.set_state(id, State::Seeding, None);
         self.storage(StorageAction::Sync { torrent: id });
+        self.tell_upload_only(id, true);
+        self.rearm_torrent(id, now);
+    }
+
+    /// Tells the peers whether this one only uploads (BEP 21).
+    fn tell_upload_only(&mut self, id: TorrentId, is_upload_only: bool) {
         for conn in self.conns_of(id) {
             let Some(state) = self.conn_mut(conn) else {
                 continue;
@@ -202,7 +256,7 @@ impl Engine {
             };
             let (extended, upload_only_id) = (exchange.extended, exchange.upload_only_id);
             if upload_only_id != 0 {
-                let body = bytes::Bytes::from_static(&[1]);
+                let body = bytes::Bytes::copy_from_slice(&[u8::from(is_upload_only)]);
                 state.outbox.push(Outgoing::Extended {
                     id: upload_only_id,
                     body,
@@ -212,7 +266,6 @@ impl Engine {
             }
             self.flush(conn);
         }
-        self.rearm_torrent(id, now);
     }
 
     pub(super) fn set_state(&mut self, id: TorrentId, state: State, reason: Option<String>) {

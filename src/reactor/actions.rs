@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mio::Waker;
 
 use crate::base::time::Instant;
+use crate::engine::OnDisk;
 use crate::engine::action::{Action, LookupId, Report, StorageAction};
 use crate::storage::{self, jobs};
 
@@ -86,7 +87,20 @@ impl Reactor {
             Event::Scanned {
                 torrent,
                 candidates,
-            } => engine.scanned(torrent, candidates, now),
+                vouched,
+                filled,
+            } => {
+                let found = OnDisk {
+                    candidates,
+                    vouched,
+                    filled,
+                };
+                engine.scanned(torrent, found, now);
+            }
+            Event::Lost { torrent, piece } => engine.piece_lost(torrent, piece, now),
+            Event::Lapsed { torrent, error } => {
+                engine.storage_lapsed(torrent, error.to_string(), now);
+            }
             Event::Checked {
                 torrent,
                 piece,

@@ -16,12 +16,19 @@ use crate::storage::error::StorageError;
 use crate::storage::jobs::{
     Done, Handle, Job, Lane, OpenMode, Opened, Outcome, Presence, Scan, Work,
 };
+use crate::storage::journal::{BootId, Stamp};
+
+mod journal;
 
 /// Files by name; handles are places in a list.
 #[derive(Debug)]
 pub struct Disk {
     files: BTreeMap<PathBuf, File>,
     handles: Vec<PathBuf>,
+    /// Files ever made: their inodes.
+    made: u64,
+    /// How often the power went.
+    boots: u64,
     rng: Rng,
     faults: DiskFaults,
     tally: DiskTally,
@@ -59,6 +66,7 @@ pub struct DiskTally {
 
 #[derive(Debug, Default)]
 struct File {
+    inode: u64,
     /// What the kernel shows.
     bytes: Vec<u8>,
     /// What is on the platter for sure; `None` if no folder names it there.
@@ -74,6 +82,8 @@ impl Disk {
         Self {
             files: BTreeMap::new(),
             handles: Vec::new(),
+            made: 0,
+            boots: 0,
             rng,
             faults: DiskFaults::default(),
             tally: DiskTally::default(),
@@ -85,7 +95,9 @@ impl Disk {
     pub fn fill(&mut self, meta: &Metainfo, content: &[u8]) {
         for file in data_files(meta) {
             let bytes = &content[file.offset as usize..(file.offset + file.len) as usize];
+            self.made += 1;
             let stored = File {
+                inode: self.made,
                 bytes: bytes.to_vec(),
                 synced: bytes.to_vec(),
                 is_entry_synced: true,
@@ -136,6 +148,7 @@ impl Disk {
     /// The power is gone: of what was not synced, chance decides.
     pub fn power_cut(&mut self) {
         self.let_go();
+        self.boots += 1;
         let rng = &mut self.rng;
         self.files
             .retain(|_, file| file.is_entry_synced || rng.below(2) == 0);
@@ -161,12 +174,16 @@ impl Disk {
 
     fn outcome(&mut self, work: Work) -> Outcome {
         match work {
-            Work::Scan { meta, .. } => Outcome::Scanned(Ok(self.scan(&meta))),
+            Work::Scan { meta, journal, .. } => {
+                let journal = journal.and_then(|(path, _)| self.read_journal(path));
+                let scan = self.scan(&meta);
+                Outcome::Scanned(Ok(Scan { journal, ..scan }))
+            }
             Work::CreateEmpty { meta, .. } => {
                 let mut dirs = BTreeSet::new();
                 for file in data_files(&meta).filter(|file| file.len == 0) {
                     dirs.insert(dir_of(file.path.as_path()));
-                    self.files.entry(path_of(file)).or_default();
+                    self.made_if_missing(path_of(file));
                 }
                 Outcome::CreatedEmpty(Ok(dirs.into_iter().collect()))
             }
@@ -190,8 +207,11 @@ impl Disk {
                 let at = offset as usize + range.start;
                 Outcome::Finished(self.write(&file, at, &bytes[range]))
             }
-            Work::Sync { files, dirs, .. } => {
+            Work::Sync {
+                files, found, dirs, ..
+            } => {
                 let synced = files.iter().try_for_each(|file| self.sync(&file.file));
+                let synced = synced.and_then(|()| self.sync_found(found));
                 if synced.is_ok() {
                     self.sync_dirs(&dirs);
                 }
@@ -200,6 +220,23 @@ impl Disk {
             Work::Close { file, written, .. } => {
                 let synced = if written { self.sync(&file) } else { Ok(()) };
                 Outcome::Finished(synced)
+            }
+            Work::Prove { meta, piece, .. } => Outcome::Proved(self.prove(&meta, piece)),
+            Work::MakeJournal { path, bytes } => {
+                Outcome::JournalMade(self.make_journal(path, bytes))
+            }
+            Work::AppendJournal {
+                file,
+                offset,
+                bytes,
+                ..
+            } => Outcome::Finished(self.append(&file, offset as usize, &bytes)),
+            Work::InstallJournal { path, .. } => Outcome::Finished(self.install_journal(path)),
+            Work::SyncJournal { file, .. } => Outcome::Finished(self.sync(&file)),
+            Work::RemoveJournal { path } => {
+                self.rename_handles(&path, Path::new(GONE));
+                self.files.remove(&path);
+                Outcome::Finished(Ok(()))
             }
             Work::Map { .. } | Work::Populate { .. } | Work::Unmap { .. } => {
                 unreachable!("buffers are used here, not maps")
@@ -216,8 +253,17 @@ impl Disk {
                 None => Presence::Absent,
             },
         };
+        let stamp = |file: &FileEntry| match file.kind {
+            FileKind::Data if file.len > 0 => self.stamp(file.path.as_path()),
+            FileKind::Data | FileKind::Pad => Stamp::default(),
+        };
+        let mut boot = [1; 16];
+        boot[..8].copy_from_slice(&self.boots.to_le_bytes());
         Scan {
             files: meta.files.iter().map(presence).collect(),
+            stamps: meta.files.iter().map(stamp).collect(),
+            boot: Some(BootId(boot)),
+            journal: None,
             anchor: None,
         }
     }
@@ -229,6 +275,7 @@ impl Disk {
         let found = self.files.get(&path);
         let len_before = found.map(|found| found.bytes.len() as u64);
         let mut dirs = Vec::new();
+        let before = self.stamp(&path);
         match (mode, len_before) {
             (OpenMode::Read, None) => return Ok(Opened::Absent),
             (OpenMode::Read, Some(len)) if len < entry.len => return Ok(Opened::Absent),
@@ -243,16 +290,17 @@ impl Disk {
                 if found.is_none() {
                     dirs.push(dir_of(&path));
                 }
-                let stored = self.files.entry(path.clone()).or_default();
+                let stored = self.made_if_missing(path.clone());
                 let len = stored.bytes.len().max(entry.len as usize);
                 stored.bytes.resize(len, 0);
             }
         }
-        self.handles.push(path);
+        let after = self.stamp(&path);
         Ok(Opened::Open {
-            file: Handle::Sim(self.handles.len() as u64 - 1),
+            file: self.handle(path),
             is_writable: mode == OpenMode::Write,
             len_before: len_before.unwrap_or(0),
+            stamps: [before, after],
             allocated: true,
             is_at_home: true,
             dirs,
@@ -301,6 +349,22 @@ impl Disk {
         for (path, file) in &mut self.files {
             file.is_entry_synced |= dirs.contains(&dir_of(path));
         }
+    }
+
+    fn sync_found(&mut self, found: Vec<PathBuf>) -> Result<(), StorageError> {
+        for path in found {
+            if !self.files.contains_key(&path) {
+                return Err(StorageError::Missing { path });
+            }
+            let file = self.handle(path);
+            self.sync(&file)?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, path: PathBuf) -> Handle {
+        self.handles.push(path);
+        Handle::Sim(self.handles.len() as u64 - 1)
     }
 
     fn may_fail(
@@ -379,6 +443,8 @@ fn number(file: &Handle) -> usize {
     }
 }
 
+/// The path of a file that has no name any more.
+const GONE: &str = "(gone)";
 /// What the kernel writes back at a time, and what the disk writes at a time, bytes.
 const PAGE_LEN: usize = 4096;
 const SECTOR_LEN: usize = 512;

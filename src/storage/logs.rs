@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 
-use super::journal::log::{Log, LogWork, SinkId};
 use super::jobs::{Outcome, Work};
+use super::journal::log::{Log, LogWork, SinkId};
 use super::{Purpose, Storage};
 use crate::base::id::TorrentId;
 use crate::base::time::Instant;

@@ -139,10 +139,14 @@ impl Storage {
             torrent: id,
             candidates,
             vouched: known.claims.held().clone(),
-            filled: filled.map(|(&piece, blocks)| (piece, blocks.clone())).collect(),
+            filled: filled
+                .map(|(&piece, blocks)| (piece, blocks.clone()))
+                .collect(),
         };
         let proofs = Proofs::new(&known.claims, self.now);
-        let sink = resumed.goes_on.and_then(|(chain, len)| Some((file?, chain, len)));
+        let sink = resumed
+            .goes_on
+            .and_then(|(chain, len)| Some((file?, chain, len)));
         let log = Log::new(binding, resumed.knowledge, sink);
         let log = self.insert_log(id, log, path);
         self.wake_at = self.wake_at.min(self.now);
@@ -352,7 +356,10 @@ impl Storage {
                 continue;
             };
             let window = self.windows.get(slot);
-            if window.oldest_unwritten().is_some_and(|oldest| oldest <= seq) {
+            if window
+                .oldest_unwritten()
+                .is_some_and(|oldest| oldest <= seq)
+            {
                 is_there = false;
                 if window.job.is_none() && window.is_dirty() {
                     self.write_back(slot);
@@ -380,7 +387,9 @@ impl Storage {
             found.extend(files_of(&torrent.meta, PieceIndex(piece)));
         }
         Frozen {
-            pieces: std::mem::take(&mut memory.uncommitted).into_iter().collect(),
+            pieces: std::mem::take(&mut memory.uncommitted)
+                .into_iter()
+                .collect(),
             to_prove,
             found,
         }
@@ -494,7 +503,10 @@ impl Storage {
     /// Does what is due for one torrent, and notes when there will be more.
     fn turn_memory(&mut self, id: TorrentId) {
         let now = self.now;
-        if self.memory(id).is_some_and(|memory| memory.partials_at <= now) {
+        if self
+            .memory(id)
+            .is_some_and(|memory| memory.partials_at <= now)
+        {
             self.note_filled(id);
         }
         self.turn_proofs(id);
@@ -590,3 +602,6 @@ const PARTIALS_DELAY: Duration = Duration::from_millis(100);
 const PARTIALS_AGAIN: Duration = Duration::from_millis(20);
 /// Unfinished pieces whose blocks are noted at most.
 const FILLED_PIECES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests;

@@ -276,9 +276,13 @@ fn see(dir: impl AsFd, name: &Path) -> Result<Seen, Errno> {
     let wanted = fs::StatxFlags::BASIC_STATS | fs::StatxFlags::BTIME;
     match fs::statx(&dir, name, flags, wanted) {
         Ok(stat) => {
-            let has_birth = fs::StatxFlags::from_bits_retain(stat.stx_mask)
-                .contains(fs::StatxFlags::BTIME);
-            let birth = stat.stx_btime.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000)
+            let has_birth =
+                fs::StatxFlags::from_bits_retain(stat.stx_mask).contains(fs::StatxFlags::BTIME);
+            let birth = stat
+                .stx_btime
+                .tv_sec
+                .cast_unsigned()
+                .wrapping_mul(1_000_000_000)
                 .wrapping_add(u64::from(stat.stx_btime.tv_nsec));
             let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
             let birth = if has_birth { birth } else { 0 };
@@ -304,7 +308,10 @@ fn see_without_birth(dir: impl AsFd, name: &Path) -> Result<Seen, Errno> {
         false => fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?,
     };
     let len = stat.st_size.unsigned_abs();
-    #[allow(clippy::unnecessary_cast, reason = "their types differ between systems")]
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "their types differ between systems"
+    )]
     let (device, inode) = (stat.st_dev as u64, stat.st_ino as u64);
     Ok(Seen {
         len,
@@ -319,7 +326,10 @@ pub(super) fn boot_id() -> Option<BootId> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
     let (pairs, _) = digits.as_chunks::<2>();
-    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| (high * 16 + low) as u8).collect();
+    let bytes: Vec<u8> = pairs
+        .iter()
+        .map(|[high, low]| (high * 16 + low) as u8)
+        .collect();
     Some(BootId(bytes.try_into().ok()?))
 }
 

@@ -91,7 +91,10 @@ mod tests {
             len: end - begin,
         };
         let is_any_whole = partials.stored(slot, &geometry, 9);
-        let fresh = partials.take_fresh().remove(&PieceIndex(0)).unwrap_or_default();
+        let fresh = partials
+            .take_fresh()
+            .remove(&PieceIndex(0))
+            .unwrap_or_default();
         assert_eq!(is_any_whole, !fresh.is_empty());
         fresh.into_iter().map(|(block, _)| block).collect()
     }
@@ -103,10 +106,18 @@ mod tests {
             ("in parts", &[(0, 5), (5, 16_000), (16_000, 16_384)], &[0]),
             ("the last, shorter", &[(32_768, 40_000)], &[2]),
             ("all of the piece", &[(0, 40_000)], &[0, 1, 2]),
-            ("over an edge", &[(0, 9), (9, 20_000), (20_000, 32_768)], &[0, 1]),
+            (
+                "over an edge",
+                &[(0, 9), (9, 20_000), (20_000, 32_768)],
+                &[0, 1],
+            ),
             ("a part is missing", &[(0, 5), (6, 16_384)], &[]),
             ("the begin is missing", &[(5, 16_384)], &[]),
-            ("another begins again", &[(0, 9_000), (0, 5), (9_000, 16_384)], &[]),
+            (
+                "another begins again",
+                &[(0, 9_000), (0, 5), (9_000, 16_384)],
+                &[],
+            ),
         ];
         for (name, stores, expected) in cases {
             let mut partials = Partials::default();

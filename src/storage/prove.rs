@@ -90,7 +90,10 @@ impl Proofs {
     }
 
     fn take_next(&mut self) -> Option<u32> {
-        let piece = self.synced.pop_first().or_else(|| self.suspects.pop_first());
+        let piece = self
+            .synced
+            .pop_first()
+            .or_else(|| self.suspects.pop_first());
         self.running = piece.map(Some);
         piece
     }

@@ -33,12 +33,10 @@ pub fn run(job: Job) -> Done {
             access,
             wants_anchor,
             journal,
-        } => Outcome::Scanned(
-            scan(&root, &meta, access, wants_anchor).map(|scan| Scan {
-                journal: journal.and_then(|(path, len_max)| journal::read(&path, len_max)),
-                ..scan
-            }),
-        ),
+        } => Outcome::Scanned(scan(&root, &meta, access, wants_anchor).map(|scan| Scan {
+            journal: journal.and_then(|(path, len_max)| journal::read(&path, len_max)),
+            ..scan
+        })),
         Work::CreateEmpty { root, meta } => Outcome::CreatedEmpty(create_empty(&root, &meta)),
         Work::Open {
             root,

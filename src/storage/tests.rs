@@ -872,20 +872,26 @@ fn any_failing_job_ends_one_torrent_and_no_other() {
 /// Whether the job is about the file at `path`, or cannot fail.
 fn is_about(work: &Work, path: &Path) -> bool {
     match work {
-        Work::Scan { meta, .. } | Work::CreateEmpty { meta, .. } | Work::Open { meta, .. } => {
-            path.ends_with(meta.files[0].path.as_path())
-        }
+        Work::Scan { meta, .. }
+        | Work::CreateEmpty { meta, .. }
+        | Work::Open { meta, .. }
+        | Work::Prove { meta, .. } => path.ends_with(meta.files[0].path.as_path()),
         Work::Map { path: of, .. }
         | Work::Populate { path: of, .. }
         | Work::Read { path: of, .. }
         | Work::Write { path: of, .. }
         | Work::Close { path: of, .. } => of == path,
         Work::Sync { files, .. } => files.iter().any(|file| file.path == path),
-        Work::Unmap { .. } => true,
+        Work::Unmap { .. }
+        | Work::MakeJournal { .. }
+        | Work::AppendJournal { .. }
+        | Work::InstallJournal { .. }
+        | Work::SyncJournal { .. }
+        | Work::RemoveJournal { .. } => true,
     }
 }
 
-fn fail(job: Job) -> Done {
+pub(super) fn fail(job: Job) -> Done {
     let error = StorageError::Truncated { path: "x".into() };
     let outcome = match job.work {
         Work::Scan { .. } => Outcome::Scanned(Err(error)),
@@ -894,9 +900,16 @@ fn fail(job: Job) -> Done {
         Work::Map { .. } => Outcome::Mapped(Err(MapError::Failed(error))),
         Work::Unmap { .. } => Outcome::Unmapped,
         Work::Read { .. } => Outcome::Read(Err(error)),
-        Work::Populate { .. } | Work::Write { .. } | Work::Sync { .. } | Work::Close { .. } => {
-            Outcome::Finished(Err(error))
-        }
+        Work::Prove { .. } => Outcome::Proved(Err(error)),
+        Work::MakeJournal { .. } => Outcome::JournalMade(Err(error)),
+        Work::Populate { .. }
+        | Work::Write { .. }
+        | Work::Sync { .. }
+        | Work::Close { .. }
+        | Work::AppendJournal { .. }
+        | Work::InstallJournal { .. }
+        | Work::SyncJournal { .. }
+        | Work::RemoveJournal { .. } => Outcome::Finished(Err(error)),
     };
     Done {
         id: job.id,

@@ -203,6 +203,7 @@ fn slow_sync_holds_up_its_own_lane_only() {
     let sync = || Work::Sync {
         root: Arc::clone(&root),
         files: Vec::new(),
+        found: Vec::new(),
         dirs: Vec::new(),
         anchor: None,
     };

@@ -341,13 +341,19 @@ impl World {
     /// Makes sure that the host's next deadline is an event.
     fn arm(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0 as usize];
-        let at = match &host.node {
-            Node::Peer(peer) => peer.engine.as_ref().and_then(|e| e.next_deadline()),
-            Node::Actor(stage) => Some(stage.wake_at).filter(|&at| at < Instant::NEVER),
+        let (at, store_at) = match &host.node {
+            Node::Peer(peer) => match &peer.engine {
+                Some(engine) => (engine.next_deadline(), peer.store.next_deadline()),
+                None => (None, None),
+            },
+            Node::Actor(stage) => (Some(stage.wake_at), None),
         };
-        let Some(at) = at else { return };
         let skew = host.skew.as_micros() as u64;
-        let at = Instant::from_micros(at.as_micros().saturating_sub(skew));
+        let at = at.filter(|&at| at < Instant::NEVER);
+        let at = at.map(|at| Instant::from_micros(at.as_micros().saturating_sub(skew)));
+        let Some(at) = at.into_iter().chain(store_at).min() else {
+            return;
+        };
         let at = at.max(self.now + Duration::from_micros(1));
         if at < host.timer {
             host.timer = at;

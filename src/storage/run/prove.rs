@@ -17,11 +17,7 @@ use crate::storage::os::{self, DIRECT_ALIGN, Walker};
 ///
 /// # Errors
 /// The disk cannot be read.
-pub(super) fn prove(
-    root: &Path,
-    meta: &Metainfo,
-    piece: PieceIndex,
-) -> Result<bool, StorageError> {
+pub(super) fn prove(root: &Path, meta: &Metainfo, piece: PieceIndex) -> Result<bool, StorageError> {
     let geometry = meta.geometry();
     let mut walker = Walker::new(root)?;
     let mut hasher = Sha1::new();
@@ -40,7 +36,13 @@ pub(super) fn prove(
         let Some(file) = walker.open_for_reading(name)? else {
             return Ok(false);
         };
-        let read = hash(&file, span.offset, u64::from(span.len), &mut buffer, &mut hasher);
+        let read = hash(
+            &file,
+            span.offset,
+            u64::from(span.len),
+            &mut buffer,
+            &mut hasher,
+        );
         match read {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
@@ -154,17 +156,31 @@ mod tests {
         let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).expect("a file");
         file.write_all_at(&content, 0).expect("written");
         file.sync_all().expect("synced");
-        let runs = [(0, 3_000_001), (1, 4096), (4095, 2), (2_999_999, 2), (1_048_576, 1_048_577)];
+        let runs = [
+            (0, 3_000_001),
+            (1, 4096),
+            (4095, 2),
+            (2_999_999, 2),
+            (1_048_576, 1_048_577),
+        ];
         for (offset, len) in runs {
             let expected: [u8; 20] = Sha1::digest(&content[offset..offset + len]).into();
             let mut hasher = Sha1::new();
             let mut buffer = Buffer::new();
             hash(&file, offset as u64, len as u64, &mut buffer, &mut hasher).expect("read");
-            assert_eq!(<[u8; 20]>::from(hasher.finalize()), expected, "{offset}, {len}");
+            assert_eq!(
+                <[u8; 20]>::from(hasher.finalize()),
+                expected,
+                "{offset}, {len}"
+            );
             os::set_direct(&file, false);
             let mut hasher = Sha1::new();
             hash_aligned(&file, offset as u64, len as u64, &mut buffer, &mut hasher).expect("read");
-            assert_eq!(<[u8; 20]>::from(hasher.finalize()), expected, "{offset}, {len}");
+            assert_eq!(
+                <[u8; 20]>::from(hasher.finalize()),
+                expected,
+                "{offset}, {len}"
+            );
         }
         let mut hasher = Sha1::new();
         let past = hash(&file, 2_999_999, 3, &mut Buffer::new(), &mut hasher).unwrap_err();
