@@ -34,6 +34,9 @@ impl World {
                 peer.engine = None;
                 peer.waiting.clear();
                 peer.store.stopped(is_power_cut);
+                if let super::store::Store::Real(real) = &peer.store {
+                    self.judges.left_behind(id, &real.disk, is_power_cut);
+                }
             }
             Node::Actor(stage) => stage.conns.clear(),
         }

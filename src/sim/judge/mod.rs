@@ -28,10 +28,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::HostId;
+use super::disk::Disk;
 use super::net::{Chunk, Ledger, Network, Side, StreamId};
 use super::spec::{Judged, Payload};
 use super::tap::Tap;
-use crate::base::id::ConnId;
+use crate::base::id::{ConnId, PieceIndex};
 use crate::base::slot::Slot;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
@@ -39,6 +40,7 @@ use crate::engine::{Engine, StorageAction};
 use crate::meta::metainfo::Metainfo;
 use crate::storage::Event;
 
+mod journal;
 mod pieces;
 mod stream;
 
@@ -273,13 +275,47 @@ impl Judges {
 
     /// Storage answers.
     pub fn storage_said(&mut self, host: HostId, event: &Event) {
-        if let Event::Checked { piece, verdict, .. } = event
-            && let Some(pieces) = self.hosts.get_mut(&host)
-        {
-            match verdict {
+        let Some(pieces) = self.hosts.get_mut(&host) else {
+            return;
+        };
+        match event {
+            Event::Checked { piece, verdict, .. } => match verdict {
                 Verdict::Good { .. } => pieces.verified(*piece),
                 Verdict::Bad { .. } | Verdict::Missing => pieces.failed(*piece),
+            },
+            Event::Scanned { vouched, .. } => {
+                for piece in vouched.ones() {
+                    pieces.verified(PieceIndex(piece));
+                }
             }
+            Event::Lost { piece, .. } => {
+                pieces.lost(*piece);
+                for both in self.talks.values_mut() {
+                    for (of, talk) in both.hosts.iter().zip(&mut both.talks) {
+                        if *of == host {
+                            talk.lost(*piece);
+                        }
+                    }
+                }
+            }
+            Event::Lapsed { .. } => self.started(host),
+            Event::Readable
+            | Event::Settled { .. }
+            | Event::Durable { .. }
+            | Event::Failed { .. } => {}
+        }
+    }
+
+    /// A host has stopped: what its journal claims must be on its disk.
+    pub fn left_behind(&mut self, host: HostId, disk: &Disk, is_power_cut: bool) {
+        if self.judged != Judged::Strictly {
+            return;
+        }
+        let Payload::Real(content) = &self.payload else {
+            return;
+        };
+        if let Err(text) = journal::compare(disk, &self.meta, content, is_power_cut) {
+            self.blame("journal", Some(host), text);
         }
     }
 
