@@ -71,6 +71,9 @@ pub struct RunArgs {
     /// Where data is read from and written to
     #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub output: PathBuf,
+    /// Where evpeer keeps what a restart needs [default: .evpeer in the output folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
     /// A peer to connect to, for every torrent of this command; repeatable
     #[arg(long = "peer", value_name = "HOST:PORT", value_parser = PeerAddress::parse)]
     pub peers: Vec<PeerAddress>,
@@ -398,6 +401,7 @@ mod tests {
             "evpeer -t x --no-tracker --no-lsd --no-pex --no-dht --exit-on-complete",
             "evpeer -t x --max-peers 1 --storage pwrite -vv --log-file l",
             "evpeer -q -t x",
+            "evpeer -t x --state-dir /var/lib/evpeer",
             "evpeer create d",
             "evpeer create d -o x.torrent --tracker http://a/a --tracker http://b/a --private",
             "evpeer create d --piece-length 1MiB --comment text --force --json -q",

@@ -9,8 +9,10 @@ use crate::base::limits;
 use crate::meta::create::CreateError;
 use crate::meta::magnet::MagnetError;
 use crate::meta::metainfo::MetainfoError;
+use crate::meta::paths::SafePath;
 use crate::reactor::{ReactorError, StartError};
 use crate::storage::error::StorageError;
+use crate::storage::state::StateError;
 
 /// What a command stops at. Every text names the thing and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -223,6 +225,23 @@ pub enum CliError {
     /// The peer cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Another process works in the folder, or no state can be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Two torrents of this command have a file in common.
+    #[error(
+        "torrents '{}' and '{}' both have the file {path}; run them with different folders (-o)",
+        printable(name),
+        printable(other)
+    )]
+    SamePath {
+        /// The name of the second.
+        name: String,
+        /// The name of the first.
+        other: String,
+        /// The file.
+        path: SafePath,
+    },
     /// The loop cannot go on.
     #[error(transparent)]
     Loop(#[from] ReactorError),
@@ -274,10 +293,12 @@ impl CliError {
             | Self::CannotCreate { .. }
             | Self::NotAMagnet { .. }
             | Self::NoSwarm { .. }
+            | Self::SamePath { .. }
             | Self::BadTracker { .. } => 2,
             Self::Changed { .. }
             | Self::Unwritable { .. }
             | Self::Start(_)
+            | Self::State(_)
             | Self::Loop(_)
             | Self::NoThread(_)
             | Self::TorrentFailed { .. }

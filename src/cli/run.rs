@@ -11,20 +11,24 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::args::{PeerAddress, RunArgs};
 use super::error::CliError;
 use super::logging;
-use super::output::printable;
+use super::output::{printable, printable_path};
 use super::progress::Progress;
 use super::source::{self, Source};
 use crate::base::id::TorrentId;
 use crate::engine::action::{Report, Snapshot, State};
 use crate::engine::{HostPort, TorrentSpec};
+use crate::meta::metainfo::Metainfo;
 use crate::reactor::{Reactor, ReactorOptions};
 use crate::storage::Access;
+use crate::storage::state::StateDir;
 
 /// Runs a peer for all torrents of `args`.
 ///
@@ -40,15 +44,56 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     }
     source::refuse_unusable_folder(&args.output)?;
     source::refuse_unusable_trackers(&args.trackers)?;
+    let metas = named_apart(&sources, &args.output)?;
+    let state = open_state(args)?;
     let reactor = Reactor::new(ReactorOptions {
         config: args.config(),
         root: args.output.clone(),
         access: Access::ReadWrite,
+        state_dir: Some(state.path().to_owned()),
         watch_signals: true,
     })?;
     let mut peer = Peer::new(reactor, progress);
-    peer.add(&sources, args);
+    peer.add(metas, &state, args);
     peer.run(args.exit_on_complete)
+}
+
+/// What is to be run, under the names that the files have in `output`.
+///
+/// # Errors
+/// Two torrents have a file in common.
+fn named_apart(sources: &[Source], output: &Path) -> Result<Vec<Arc<Metainfo>>, CliError> {
+    let mut metas: Vec<Arc<Metainfo>> = Vec::new();
+    for source in sources {
+        let meta = source::named_as_in(output, &source.meta);
+        for other in &metas {
+            if let Some(path) = meta.file_in_common(other) {
+                return Err(CliError::SamePath {
+                    name: meta.name.clone(),
+                    other: other.name.clone(),
+                    path: path.clone(),
+                });
+            }
+        }
+        metas.push(meta);
+    }
+    Ok(metas)
+}
+
+/// Takes the folders that this peer works in.
+fn open_state(args: &RunArgs) -> Result<StateDir, CliError> {
+    let home = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let home = home("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| home("HOME").map(|home| Path::new(&home).join(".local/state")));
+    let state = StateDir::open(&args.output, args.state_dir.as_deref(), home.as_deref())?;
+    if state.is_fallback() {
+        log::warn!(
+            "the output folder takes no files, state is kept elsewhere path={}",
+            printable_path(state.path())
+        );
+    }
+    Ok(state)
 }
 
 /// The process while it runs: the loop, what is known of each torrent, and what is shown.
@@ -87,14 +132,20 @@ impl Peer {
         }
     }
 
-    fn add(&mut self, sources: &[Source], args: &RunArgs) {
-        for source in sources {
+    fn add(&mut self, metas: Vec<Arc<Metainfo>>, state: &StateDir, args: &RunArgs) {
+        for meta in metas {
+            if let Err(error) = state.keep(&meta) {
+                log::warn!(
+                    "the .torrent cannot be kept info_hash={}: {error}",
+                    meta.info_hash
+                );
+            }
             let added = self.reactor.add_torrent(TorrentSpec {
-                meta: source::named_as_in(&args.output, &source.meta),
+                meta,
                 peers: args.peers.iter().map(host_port).collect(),
                 trackers: args.trackers.clone(),
             });
-            let torrent = added.expect("sources are read once for each info hash");
+            let torrent = added.expect("each info hash is read once, and no two share a file");
             self.torrents.insert(torrent, Outcome::Open);
         }
     }

@@ -53,6 +53,16 @@ pub enum AddError {
         /// Its info hash.
         info_hash: crate::base::id::InfoHash,
     },
+    /// It would write a file of another torrent.
+    #[error("torrents \"{name}\" and \"{other}\" both have the file {path}")]
+    SamePath {
+        /// Its name.
+        name: String,
+        /// The name of the other.
+        other: String,
+        /// The file.
+        path: crate::meta::paths::SafePath,
+    },
 }
 
 /// A running torrent.

@@ -19,7 +19,7 @@ impl Engine {
     /// Takes up a torrent: its files are looked at, what is there is checked, then it runs.
     ///
     /// # Errors
-    /// A torrent with the same info hash is there already.
+    /// A torrent with the same info hash, or with one of its files, is there already.
     pub fn add_torrent(&mut self, spec: TorrentSpec, now: Instant) -> Result<TorrentId, AddError> {
         let meta = spec.meta;
         if self.by_hash.contains_key(&meta.info_hash) {
@@ -27,6 +27,15 @@ impl Engine {
                 name: meta.name.clone(),
                 info_hash: meta.info_hash,
             });
+        }
+        for other in self.torrents.values().map(|other| other.swarm.meta()) {
+            if let Some(path) = meta.file_in_common(other) {
+                return Err(AddError::SamePath {
+                    name: meta.name.clone(),
+                    other: other.name.clone(),
+                    path: path.clone(),
+                });
+            }
         }
         let id = TorrentId(self.torrents_added);
         self.torrents_added += 1;

@@ -100,6 +100,8 @@ pub struct ReactorOptions {
     pub root: PathBuf,
     /// Whether the data may be written.
     pub access: Access,
+    /// The folder of what outlives the process; without one nothing does.
+    pub state_dir: Option<PathBuf>,
     /// Whether SIGINT and SIGTERM are counted instead of ending the process.
     pub watch_signals: bool,
 }
@@ -165,7 +167,7 @@ impl Reactor {
             kind: config.storage,
             access: options.access,
             windows_len_max: limits::WINDOWS_LEN_MAX,
-            state_dir: None,
+            state_dir: options.state_dir,
         });
         let clock = Clock::start();
         let mut engine = Engine::new(config, secrets, clock.now());
@@ -268,6 +270,7 @@ impl Reactor {
             self.run_actions(now);
         }
         // Last, as a job may take the windows that a connection was promised for its turn.
+        self.storage.tick(now);
         self.submit_jobs();
         Ok(())
     }
@@ -320,7 +323,12 @@ impl Reactor {
             return Duration::ZERO;
         }
         let now = self.clock.now();
-        [self.engine.next_deadline(), self.acceptor.resumes_at()]
+        let deadlines = [
+            self.engine.next_deadline(),
+            self.storage.next_deadline(),
+            self.acceptor.resumes_at(),
+        ];
+        deadlines
             .into_iter()
             .flatten()
             .map(|at| at.since(now))

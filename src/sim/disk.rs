@@ -67,6 +67,8 @@ pub struct DiskTally {
 #[derive(Debug, Default)]
 struct File {
     inode: u64,
+    /// Writes so far.
+    writes: u64,
     /// What the kernel shows.
     bytes: Vec<u8>,
     /// What is on the platter for sure; `None` if no folder names it there.
@@ -98,6 +100,7 @@ impl Disk {
             self.made += 1;
             let stored = File {
                 inode: self.made,
+                writes: 1,
                 bytes: bytes.to_vec(),
                 synced: bytes.to_vec(),
                 is_entry_synced: true,
@@ -221,6 +224,7 @@ impl Disk {
                 let synced = if written { self.sync(&file) } else { Ok(()) };
                 Outcome::Finished(synced)
             }
+            Work::LookAtTimes { meta, .. } => Outcome::Times(self.times(&meta)),
             Work::Prove { meta, piece, .. } => Outcome::Proved(self.prove(&meta, piece)),
             Work::MakeJournal { path, bytes } => {
                 Outcome::JournalMade(self.make_journal(path, bytes))
@@ -262,6 +266,7 @@ impl Disk {
         Scan {
             files: meta.files.iter().map(presence).collect(),
             stamps: meta.files.iter().map(stamp).collect(),
+            times: self.times(meta),
             boot: Some(BootId(boot)),
             journal: None,
             anchor: None,
@@ -326,6 +331,7 @@ impl Disk {
     fn write(&mut self, file: &Handle, at: usize, bytes: &[u8]) -> Result<(), StorageError> {
         self.may_fail(self.faults.writes_ppm, file, "write")?;
         let stored = self.file(file)?;
+        stored.writes += 1;
         stored.bytes[at..at + bytes.len()].copy_from_slice(bytes);
         let pages = at / PAGE_LEN..(at + bytes.len()).div_ceil(PAGE_LEN);
         stored.dirty.extend(pages);

@@ -176,6 +176,13 @@ pub enum Work {
         /// Whether it was written since the last sync.
         written: bool,
     },
+    /// Look when each file of a torrent was last written.
+    LookAtTimes {
+        /// The output folder.
+        root: Arc<Path>,
+        /// The torrent.
+        meta: Arc<Metainfo>,
+    },
     /// Hash a piece as the disk has it, not the page cache.
     Prove {
         /// The output folder.
@@ -259,6 +266,8 @@ pub enum Outcome {
     Read(Result<Vec<u8>, StorageError>),
     /// Of `Populate`, `Write`, `Sync`, `Close` and of the work on journals but `MakeJournal`.
     Finished(Result<(), StorageError>),
+    /// Of `LookAtTimes`: one number a file, 0 where there is none.
+    Times(Vec<u64>),
     /// Of `Prove`: whether the piece is there and hashes right.
     Proved(Result<bool, StorageError>),
     /// Of `MakeJournal`.
@@ -274,6 +283,8 @@ pub struct Scan {
     pub files: Vec<Presence>,
     /// One for each file of the metainfo; nothing for pad files and those without bytes.
     pub stamps: Vec<Stamp>,
+    /// When each file was last written.
+    pub times: Vec<u64>,
     /// The run of the machine.
     pub boot: Option<BootId>,
     /// The torrent's journal, if it was asked for and there is one.
@@ -355,6 +366,7 @@ impl Job {
             | Work::Write { .. }
             | Work::Sync { .. }
             | Work::Close { .. }
+            | Work::LookAtTimes { .. }
             | Work::Prove { .. }
             | Work::MakeJournal { .. }
             | Work::InstallJournal { .. }

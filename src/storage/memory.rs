@@ -16,15 +16,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::StorageError;
-use super::jobs::{Presence, Scan};
-use super::journal::log::Log;
-use super::journal::{self, Binding, Claim, Found, Record, Stamp, Unusable};
+use super::Storage;
+use super::journal::{self, Claim, Record, Stamp};
 use super::logs::LogId;
 use super::partial::Partials;
 use super::prove::Proofs;
 use super::span::{Place, chunks};
-use super::{Event, Storage};
 use crate::base::bits::Bitfield;
 use crate::base::id::{PieceIndex, TorrentId};
 use crate::base::limits::BLOCK_LEN;
@@ -32,6 +29,13 @@ use crate::base::slot::Slot;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
 use crate::meta::metainfo::Metainfo;
+
+mod commit;
+mod resume;
+
+pub(super) use commit::Frozen;
+use commit::Load;
+pub(super) use resume::whole_pieces;
 
 /// What is on its way into the journal of one torrent.
 #[derive(Debug)]
@@ -59,120 +63,11 @@ pub(super) struct Memory {
     load: Load,
 }
 
-/// How much is stored a second.
-#[derive(Debug)]
-struct Load {
-    second: Instant,
-    len: u64,
-    was_high: bool,
-}
-
-impl Load {
-    fn stored(&mut self, len: u64, now: Instant) {
-        self.turn(now);
-        self.len += len;
-    }
-
-    /// Whether data pours in.
-    fn is_high(&mut self, now: Instant) -> bool {
-        self.turn(now);
-        self.was_high || self.len >= LOAD_LEN
-    }
-
-    fn turn(&mut self, now: Instant) {
-        let passed = now.since(self.second);
-        if passed >= LOAD_TIME {
-            self.was_high = self.len >= LOAD_LEN && passed < 2 * LOAD_TIME;
-            self.len = 0;
-            self.second = now;
-        }
-    }
-}
-
 impl Storage {
     /// Where the journal of a torrent is, if one is kept.
     pub(super) fn journal_path(&self, meta: &Metainfo) -> Option<PathBuf> {
         let folder = self.state_dir.as_ref()?;
         Some(folder.join(format!("{}.journal", meta.info_hash)))
-    }
-
-    /// Takes up what the journal says, as far as it holds; returns the event that tells of it.
-    ///
-    /// # Errors
-    /// The journal must not be touched.
-    pub(super) fn take_up(
-        &mut self,
-        id: TorrentId,
-        scan: Scan,
-        path: PathBuf,
-    ) -> Result<Event, StorageError> {
-        let meta = Arc::clone(&self.torrents[&id].meta);
-        let geometry = meta.geometry();
-        let binding = Binding::of(&meta);
-        let whole = whole_pieces(&meta, &scan.files);
-        let (journal, file) = match scan.journal {
-            None => (None, None),
-            Some(found) => match journal::replay(&found.bytes, &binding) {
-                Ok(journal) => (Some(journal), Some(found.file)),
-                Err(source @ Unusable::TooNew { .. }) => {
-                    return Err(StorageError::JournalTooNew { path, source });
-                }
-                Err(unusable) => {
-                    log::warn!("journal of {} {unusable}: all is checked", meta.info_hash);
-                    (None, None)
-                }
-            },
-        };
-        let found = Found {
-            boot: scan.boot,
-            stamps: &scan.stamps,
-            whole: &whole,
-        };
-        let resumed = journal::resume(journal, &binding, geometry, found);
-        let known = &resumed.knowledge;
-        let mut candidates = Bitfield::new(binding.piece_count);
-        known.claims.of(Claim::Doubtful).for_each(|piece| {
-            candidates.set(piece);
-        });
-        let filled = known.filled.iter();
-        let event = Event::Scanned {
-            torrent: id,
-            candidates,
-            vouched: known.claims.held().clone(),
-            filled: filled
-                .map(|(&piece, blocks)| (piece, blocks.clone()))
-                .collect(),
-        };
-        let proofs = Proofs::new(&known.claims, self.now);
-        let sink = resumed
-            .goes_on
-            .and_then(|(chain, len)| Some((file?, chain, len)));
-        let log = Log::new(binding, resumed.knowledge, sink);
-        let log = self.insert_log(id, log, path);
-        self.wake_at = self.wake_at.min(self.now);
-        let memory = Memory {
-            log,
-            stamps: scan.stamps,
-            partials: Partials::default(),
-            partials_at: Instant::NEVER,
-            awaiting: Vec::new(),
-            uncommitted: BTreeSet::new(),
-            uncommitted_len: 0,
-            since: self.now,
-            is_committing: false,
-            found: BTreeSet::new(),
-            unproven: resumed.unproven,
-            proofs,
-            load: Load {
-                second: self.now,
-                len: 0,
-                was_high: false,
-            },
-        };
-        if let Some(torrent) = self.torrents.get_mut(&id) {
-            torrent.memory = Some(Box::new(memory));
-        }
-        Ok(event)
     }
 
     /// Bytes are being stored.
@@ -369,112 +264,6 @@ impl Storage {
         is_there
     }
 
-    /// Freezes what the sync that is about to be submitted will make durable: the pieces, and
-    /// those that can be proven then. The files of both that nobody here has written are to be
-    /// synced too.
-    pub(super) fn freeze(&mut self, id: TorrentId) -> Frozen {
-        self.note_checked(id);
-        let Some(torrent) = self.torrents.get_mut(&id) else {
-            return Frozen::default();
-        };
-        let Some(memory) = &mut torrent.memory else {
-            return Frozen::default();
-        };
-        memory.uncommitted_len = 0;
-        let to_prove = memory.proofs.take_waiting();
-        let mut found = std::mem::take(&mut memory.found);
-        for &piece in &to_prove {
-            found.extend(files_of(&torrent.meta, PieceIndex(piece)));
-        }
-        Frozen {
-            pieces: std::mem::take(&mut memory.uncommitted)
-                .into_iter()
-                .collect(),
-            to_prove,
-            found,
-        }
-    }
-
-    /// The sync of what was frozen returned 0.
-    pub(super) fn commit(&mut self, id: TorrentId, frozen: Frozen) {
-        let now = self.now;
-        let Some(memory) = self.memory(id) else {
-            return;
-        };
-        memory.is_committing = false;
-        memory.proofs.can_be_proven(frozen.to_prove);
-        let log = memory.log;
-        if !frozen.pieces.is_empty() {
-            self.log(log).push(Record::Durable(frozen.pieces), now);
-        }
-        self.wake_at = self.wake_at.min(now);
-    }
-
-    /// A file was opened: compares it with the one that claims are about, and takes note of what
-    /// it has become.
-    ///
-    /// # Errors
-    /// It is another one.
-    pub(super) fn remember_file(
-        &mut self,
-        id: TorrentId,
-        index: u32,
-        [before, after]: [Stamp; 2],
-    ) -> Result<(), StorageError> {
-        let now = self.now;
-        let Some(torrent) = self.torrents.get_mut(&id) else {
-            return Ok(());
-        };
-        let Some(memory) = &mut torrent.memory else {
-            return Ok(());
-        };
-        let entry = &torrent.meta.files[index as usize];
-        let (log, known) = (memory.log, memory.stamps[index as usize]);
-        if entry.len == 0 {
-            return Ok(());
-        }
-        memory.stamps[index as usize] = after;
-        let open = &self.logs[&log].log;
-        let binding = *open.binding();
-        let claims = &open.known().claims;
-        let pieces = torrent.meta.geometry().pieces_of_file(index);
-        let held: Vec<u32> = pieces.filter(|&piece| claims.held().has(piece)).collect();
-        let is_same = before == known;
-        if is_same && before == after {
-            return Ok(());
-        }
-        let files = binding.files_of(binding.group_of(index));
-        let group = &memory.stamps[files.start as usize..files.end as usize];
-        let stamp = Stamp::of_group(group.iter().copied());
-        let path = self.root.join(entry.path.as_path());
-        let is_replaced = !is_same && !held.is_empty();
-        let log = self.log(log);
-        if is_replaced {
-            log.push(Record::Doubted(held), now);
-        }
-        log.push(Record::Stamped(vec![(binding.group_of(index), stamp)]), now);
-        match is_replaced {
-            true => Err(StorageError::Replaced { path }),
-            false => Ok(()),
-        }
-    }
-
-    /// A sync failed: what was stored since the last good one is doubtful. Torrents that remember
-    /// are to be opened again, the others have failed.
-    pub(super) fn lapse(&mut self, id: TorrentId, error: StorageError) {
-        let now = self.now;
-        let Some(memory) = self.memory(id) else {
-            return self.fail(id, error);
-        };
-        let log = memory.log;
-        let log = self.log(log);
-        let doubted: Vec<u32> = log.known().claims.of(Claim::Checked).collect();
-        log.push(Record::Doubted(doubted), now);
-        if self.drop_torrent(id, super::Keep::Nothing) {
-            self.events.push_back(Event::Lapsed { torrent: id, error });
-        }
-    }
-
     /// Tells what time it is: to be called once in every turn of the loop, before
     /// [`poll_job`](Self::poll_job). What is remembered is written by it.
     pub fn tick(&mut self, now: Instant) {
@@ -528,14 +317,6 @@ impl Storage {
     }
 }
 
-/// What one sync makes durable.
-#[derive(Debug, Default)]
-pub(super) struct Frozen {
-    pub pieces: Vec<u32>,
-    pub to_prove: Vec<u32>,
-    pub found: BTreeSet<u32>,
-}
-
 impl Memory {
     /// A piece that a former process stored was read back from the disk.
     pub fn is_proven(&mut self, piece: PieceIndex) {
@@ -545,39 +326,6 @@ impl Memory {
     fn is_anything_waiting(&self) -> bool {
         !self.uncommitted.is_empty() || self.proofs.is_any_waiting()
     }
-
-    /// When a commit is due; perhaps later, if less is stored meanwhile.
-    fn commit_at(&mut self, now: Instant) -> Instant {
-        if !self.is_anything_waiting() || self.is_committing {
-            return Instant::NEVER;
-        }
-        let (len_max, delay) = match self.load.is_high(now) {
-            true => (COMMIT_LEN_LOADED, COMMIT_DELAY_LOADED),
-            false => (COMMIT_LEN, COMMIT_DELAY),
-        };
-        if self.uncommitted_len >= len_max {
-            return now;
-        }
-        let due = self.since + delay;
-        if due <= now {
-            return now;
-        }
-        due.min(now + LOAD_TIME)
-    }
-}
-
-/// Pieces all of whose files are there and long enough.
-pub(super) fn whole_pieces(meta: &Metainfo, files: &[Presence]) -> Bitfield {
-    let geometry = meta.geometry();
-    let mut whole = Bitfield::full(geometry.piece_count());
-    for (index, presence) in (0..).zip(files) {
-        if *presence != Presence::Whole {
-            for piece in geometry.pieces_of_file(index) {
-                whole.clear(piece);
-            }
-        }
-    }
-    whole
 }
 
 /// The files on disk that a piece has bytes in.
@@ -587,15 +335,6 @@ fn files_of(meta: &Metainfo, piece: PieceIndex) -> impl Iterator<Item = u32> + '
     spans.filter(|span| !span.pad).map(|span| span.file)
 }
 
-/// Bytes checked after which they are committed, and how long they wait at most.
-const COMMIT_LEN: u64 = 16 << 20;
-const COMMIT_DELAY: Duration = Duration::from_secs(1);
-/// The same while data pours in.
-const COMMIT_LEN_LOADED: u64 = 256 << 20;
-const COMMIT_DELAY_LOADED: Duration = Duration::from_secs(30);
-/// Data pours in if so many bytes come in such a time.
-const LOAD_LEN: u64 = 16 << 20;
-const LOAD_TIME: Duration = Duration::from_secs(1);
 /// How long a whole block of an unfinished piece waits until it is noted.
 const PARTIALS_DELAY: Duration = Duration::from_millis(100);
 /// When it is looked at again if its bytes were not with the kernel.

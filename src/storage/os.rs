@@ -261,6 +261,8 @@ pub(super) struct Seen {
     pub len: u64,
     /// Which file it is.
     pub stamp: Stamp,
+    /// When it was last written, nanoseconds since some time.
+    pub modified: u64,
     file_type: FileType,
 }
 
@@ -278,16 +280,12 @@ fn see(dir: impl AsFd, name: &Path) -> Result<Seen, Errno> {
         Ok(stat) => {
             let has_birth =
                 fs::StatxFlags::from_bits_retain(stat.stx_mask).contains(fs::StatxFlags::BTIME);
-            let birth = stat
-                .stx_btime
-                .tv_sec
-                .cast_unsigned()
-                .wrapping_mul(1_000_000_000)
-                .wrapping_add(u64::from(stat.stx_btime.tv_nsec));
+            let birth = nanos(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec.into());
             let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
             let birth = if has_birth { birth } else { 0 };
             Ok(Seen {
                 len: stat.stx_size,
+                modified: nanos(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec.into()),
                 stamp: Stamp::new(device, stat.stx_ino, stat.stx_size, birth),
                 file_type: FileType::from_raw_mode(stat.stx_mode.into()),
             })
@@ -313,11 +311,24 @@ fn see_without_birth(dir: impl AsFd, name: &Path) -> Result<Seen, Errno> {
         reason = "their types differ between systems"
     )]
     let (device, inode) = (stat.st_dev as u64, stat.st_ino as u64);
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "their types differ between systems"
+    )]
+    let (seconds, rest) = (stat.st_mtime as i64, stat.st_mtime_nsec as u64);
     Ok(Seen {
         len,
+        modified: nanos(seconds, rest),
         stamp: Stamp::new(device, inode, len, 0),
         file_type: file_type(stat),
     })
+}
+
+fn nanos(seconds: i64, rest: u64) -> u64 {
+    seconds
+        .cast_unsigned()
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(rest)
 }
 
 /// Which run of the machine this is, where the system tells.

@@ -5,7 +5,8 @@
 //! what was stored, and the disk has something else. So pieces that a killed process had checked
 //! are served at once, but are durable only when a sync returned 0 and the disk gave them back
 //! right. A few pieces that are durable are looked at too, as the files may have been changed in
-//! ways that their stamps do not show; if one is wrong, all of its files are looked at.
+//! ways that their stamps do not show; if one is wrong, all of its files are looked at, and so are
+//! files that somebody wrote since the last good end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -35,8 +36,8 @@ pub(super) struct Proofs {
 }
 
 impl Proofs {
-    /// What is to be proven of a torrent that begins with `claims`.
-    pub fn new(claims: &Claims, now: Instant) -> Self {
+    /// What is to be proven of a torrent that begins with `claims`, `suspects` among them.
+    pub fn new(claims: &Claims, suspects: Vec<u32>, now: Instant) -> Self {
         let durable: Vec<u32> = claims.of(Claim::Durable).collect();
         let mut rng = Rng::new(now.as_micros());
         let count = (durable.len() as u32).min(SAMPLES);
@@ -44,7 +45,7 @@ impl Proofs {
         Self {
             waiting: claims.of(Claim::Checked).collect(),
             synced: BTreeSet::new(),
-            suspects: some.collect(),
+            suspects: some.chain(suspects).collect(),
             running: None,
             next_at: now + FIRST_DELAY,
         }

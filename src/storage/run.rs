@@ -102,6 +102,7 @@ pub fn run(job: Job) -> Done {
         } else {
             Ok(())
         }),
+        Work::LookAtTimes { root, meta } => Outcome::Times(times(&root, &meta)),
         Work::Prove { root, meta, piece } => Outcome::Proved(prove::prove(&root, &meta, piece)),
         Work::MakeJournal { path, bytes } => Outcome::JournalMade(journal::make(&path, &bytes)),
         Work::AppendJournal {
@@ -142,7 +143,8 @@ fn scan(
     let mut is_complete = true;
     let mut files = Vec::with_capacity(meta.files.len());
     let mut stamps = vec![Stamp::default(); meta.files.len()];
-    for (entry, stamp) in meta.files.iter().zip(&mut stamps) {
+    let mut times = vec![0; meta.files.len()];
+    for ((entry, stamp), time) in meta.files.iter().zip(&mut stamps).zip(&mut times) {
         let seen = match entry.kind {
             FileKind::Pad => None,
             FileKind::Data => walker.look(entry.path.as_path())?,
@@ -151,6 +153,7 @@ fn scan(
             && entry.len > 0
         {
             *stamp = seen.stamp;
+            *time = seen.modified;
         }
         let presence = match (entry.kind, seen.map(|seen| seen.len)) {
             (FileKind::Pad, _) => Presence::Whole,
@@ -180,10 +183,26 @@ fn scan(
     Ok(Scan {
         files,
         stamps,
+        times,
         boot: os::boot_id(),
         journal: None,
         anchor,
     })
+}
+
+/// When each file was last written, as [`scan`] tells it.
+fn times(root: &Arc<Path>, meta: &Metainfo) -> Vec<u64> {
+    let Ok(mut walker) = Walker::new(root) else {
+        return vec![0; meta.files.len()];
+    };
+    let mut time = |entry: &FileEntry| match entry.kind {
+        FileKind::Data if entry.len > 0 => {
+            let seen = walker.look(entry.path.as_path()).ok().flatten();
+            seen.map_or(0, |seen| seen.modified)
+        }
+        FileKind::Data | FileKind::Pad => 0,
+    };
+    meta.files.iter().map(&mut time).collect()
 }
 
 fn create_empty(root: &Arc<Path>, meta: &Metainfo) -> Result<Vec<PathBuf>, StorageError> {

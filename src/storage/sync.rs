@@ -12,6 +12,7 @@ use super::error::StorageError;
 use super::files::FileState;
 use super::jobs::{SyncFile, Work};
 use super::journal::log::Mark;
+use super::journal::{Record, time_of_group};
 use super::logs::LogId;
 use super::memory::Frozen;
 use super::{Event, Purpose, Storage};
@@ -45,6 +46,8 @@ enum Stage {
     Writing,
     /// Its sync job.
     Syncing,
+    /// The look at when files were last written, which tells what others write later.
+    Looking,
     /// The journal to be on the disk up to there.
     Noting(LogId, Mark),
 }
@@ -97,7 +100,7 @@ impl Storage {
             let (seq, stage) = (barrier.seq, barrier.stage);
             let is_created = torrent.creating == 0;
             match stage {
-                Stage::Syncing => return,
+                Stage::Syncing | Stage::Looking => return,
                 Stage::Writing if !is_created || !self.is_written_up_to(id, seq) => return,
                 Stage::Writing => {
                     if !self.sync_files(id) {
@@ -284,24 +287,52 @@ impl Storage {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
-        let log = torrent.memory.as_ref().map(|memory| memory.log);
         let Some(barrier) = torrent.barriers.front_mut() else {
             return;
         };
         let (aim, frozen) = (barrier.aim, std::mem::take(&mut barrier.frozen));
         self.commit(id, frozen);
-        match log {
-            Some(log) if aim == Aim::Durable => {
-                let now = self.now;
-                let mark = self.log(log).sync(now);
-                if let Some(torrent) = self.torrents.get_mut(&id)
-                    && let Some(barrier) = torrent.barriers.front_mut()
-                {
-                    barrier.stage = Stage::Noting(log, mark);
-                }
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        match (torrent.barriers.front_mut(), torrent.memory.is_some(), aim) {
+            (Some(barrier), true, Aim::Durable) => {
+                barrier.stage = Stage::Looking;
+                let work = Work::LookAtTimes {
+                    root: Arc::clone(&self.root),
+                    meta: Arc::clone(&torrent.meta),
+                };
+                self.submit(Purpose::LookAtTimes(id), work);
             }
             _ => self.fall(id),
         }
+    }
+
+    /// Takes what was seen of the files after a sync that somebody waits for.
+    pub(super) fn looked_at_times(&mut self, id: TorrentId, times: &[u64]) {
+        let now = self.now;
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        let (Some(memory), Some(barrier)) = (&torrent.memory, torrent.barriers.front_mut()) else {
+            return;
+        };
+        if barrier.stage != Stage::Looking {
+            return; // the look was that of a former life
+        }
+        let log = memory.log;
+        let open = &mut self.logs.get_mut(&log).expect("a torrent's journal").log;
+        let (binding, known) = (*open.binding(), open.known());
+        let times = (0..binding.group_count())
+            .map(|group| (group, time_of_group(&binding, group, times)))
+            .filter(|&(group, time)| known.times[group as usize] != time);
+        let times: Vec<(u32, u64)> = times.collect();
+        if !times.is_empty() {
+            open.push(Record::Timed(times), now);
+        }
+        barrier.stage = Stage::Noting(log, open.sync(now));
+        self.log_queue.insert(log);
+        self.turn_barriers(id);
     }
 
     fn fall(&mut self, id: TorrentId) {

@@ -13,6 +13,7 @@ use crate::base::limits::{BLOCK_LEN, FILES_OPEN_MAX, WINDOWS_COUNT_MAX, WINDOWS_
 use crate::base::plan::WritePlan;
 use crate::base::rng::Rng;
 use crate::base::slot::Slot;
+use crate::meta::geometry::FileKind;
 
 const KINDS: [StorageKind; 2] = [StorageKind::Map, StorageKind::Pwrite];
 const ID: TorrentId = TorrentId(7);
@@ -875,6 +876,7 @@ fn is_about(work: &Work, path: &Path) -> bool {
         Work::Scan { meta, .. }
         | Work::CreateEmpty { meta, .. }
         | Work::Open { meta, .. }
+        | Work::LookAtTimes { meta, .. }
         | Work::Prove { meta, .. } => path.ends_with(meta.files[0].path.as_path()),
         Work::Map { path: of, .. }
         | Work::Populate { path: of, .. }
@@ -901,6 +903,7 @@ pub(super) fn fail(job: Job) -> Done {
         Work::Unmap { .. } => Outcome::Unmapped,
         Work::Read { .. } => Outcome::Read(Err(error)),
         Work::Prove { .. } => Outcome::Proved(Err(error)),
+        Work::LookAtTimes { meta, .. } => Outcome::Times(vec![0; meta.files.len()]),
         Work::MakeJournal { .. } => Outcome::JournalMade(Err(error)),
         Work::Populate { .. }
         | Work::Write { .. }

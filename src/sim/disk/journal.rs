@@ -23,6 +23,16 @@ impl Disk {
         Stamp::new(1, file.inode, file.bytes.len() as u64, file.inode)
     }
 
+    pub(super) fn times(&self, meta: &Metainfo) -> Vec<u64> {
+        let files = meta
+            .files
+            .iter()
+            .map(|file| self.files.get(file.path.as_path()));
+        files
+            .map(|file| file.map_or(0, |file| file.writes))
+            .collect()
+    }
+
     pub(super) fn made_if_missing(&mut self, path: PathBuf) -> &mut File {
         let made = &mut self.made;
         self.files.entry(path).or_insert_with(|| {

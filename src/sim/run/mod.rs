@@ -11,10 +11,10 @@ use super::net::{Chunk, Part, Resumed, Side, StreamId};
 use super::store::{RIGHT, WRONG};
 use super::{HostId, World};
 use crate::base::id::ConnId;
-use crate::base::time::Instant;
 use crate::engine::{Action, Report};
 
 mod actors;
+mod time;
 mod write;
 
 impl World {
@@ -182,28 +182,6 @@ impl World {
         }
     }
 
-    fn timer(&mut self, id: HostId) {
-        let host = &mut self.hosts[id.0 as usize];
-        if host.timer > self.now {
-            return; // that one stands for another
-        }
-        host.timer = Instant::NEVER;
-        let now = host.clock(self.now);
-        match &mut host.node {
-            Node::Peer(peer) => {
-                if let Some(engine) = &mut peer.engine {
-                    self.inputs += 1;
-                    engine.timers_fired(now);
-                }
-                self.attend(id);
-            }
-            Node::Actor(stage) => {
-                stage.wake_at = Instant::NEVER;
-                self.act_on(id, Input::Timer);
-            }
-        }
-    }
-
     /// Hands the bytes at the front of a stream to its other end.
     fn deliver(&mut self, stream: StreamId, side: Side) {
         let Some((chunk, awaits_room)) = self.network.take(stream, side) else {
@@ -335,29 +313,6 @@ impl World {
         match &mut self.hosts[id.0 as usize].node {
             Node::Peer(peer) => peer.engine.as_mut()?.poll_action(),
             Node::Actor(_) => None,
-        }
-    }
-
-    /// Makes sure that the host's next deadline is an event.
-    fn arm(&mut self, id: HostId) {
-        let host = &mut self.hosts[id.0 as usize];
-        let (at, store_at) = match &host.node {
-            Node::Peer(peer) => match &peer.engine {
-                Some(engine) => (engine.next_deadline(), peer.store.next_deadline()),
-                None => (None, None),
-            },
-            Node::Actor(stage) => (Some(stage.wake_at), None),
-        };
-        let skew = host.skew.as_micros() as u64;
-        let at = at.filter(|&at| at < Instant::NEVER);
-        let at = at.map(|at| Instant::from_micros(at.as_micros().saturating_sub(skew)));
-        let Some(at) = at.into_iter().chain(store_at).min() else {
-            return;
-        };
-        let at = at.max(self.now + Duration::from_micros(1));
-        if at < host.timer {
-            host.timer = at;
-            self.events.push(at, Event::Timer(id));
         }
     }
 

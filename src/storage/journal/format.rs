@@ -40,6 +40,7 @@ pub(super) enum Kind {
     Dropped = 5,
     Filled = 6,
     Stamped = 7,
+    Timed = 8,
 }
 
 impl Kind {
@@ -52,6 +53,7 @@ impl Kind {
             Self::Dropped,
             Self::Filled,
             Self::Stamped,
+            Self::Timed,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -74,6 +76,9 @@ pub fn encode_snapshot(binding: &Binding, knowledge: &Knowledge) -> (Vec<u8>, Ch
     body.extend(knowledge.generation.to_le_bytes());
     for stamp in &knowledge.stamps {
         push_stamp(&mut body, *stamp);
+    }
+    for time in &knowledge.times {
+        body.extend(time.to_le_bytes());
     }
     body.extend(knowledge.claims.held.as_bytes());
     body.extend(knowledge.claims.marked.as_bytes());
@@ -124,6 +129,14 @@ impl Chain {
                     }
                     self.push(Kind::Stamped, &body, out);
                 }
+            }
+            Record::Timed(times) => {
+                let mut body = Vec::new();
+                for &(group, time) in times {
+                    body.extend(group.to_le_bytes());
+                    body.extend(time.to_le_bytes());
+                }
+                self.push(Kind::Timed, &body, out);
             }
         }
     }
@@ -306,4 +319,4 @@ pub(super) const FRAME_HEAD_LEN: usize = 17;
 /// Runs, pieces or groups that one record's frame names at most: some KiB.
 const ENTRIES_MAX: usize = 1024;
 /// Bytes of filled blocks in a snapshot at most: what does not fit is fetched again.
-const FILLED_LEN_MAX: usize = 16 * 1024;
+const FILLED_LEN_MAX: usize = 12 * 1024;

@@ -2,12 +2,12 @@
 //!
 //! Three kinds of knowledge are kept apart, beside the mere suspicion that something may be there:
 //!
-//! | claim    | says                                                    | trusted               |
-//! |----------|---------------------------------------------------------|-----------------------|
-//! | doubtful | perhaps the piece is there: worth hashing               | never                 |
-//! | filled   | this block was stored, unverified                       | until the machine went down |
-//! | checked  | the piece hashed right, its bytes are with the kernel   | until the machine went down |
-//! | durable  | as checked, and synced after its last byte was stored   | always                |
+//! | claim    | says                                                  | trusted in            |
+//! |----------|-------------------------------------------------------|-----------------------|
+//! | doubtful | perhaps the piece is there: worth hashing             | no case               |
+//! | filled   | this block was stored, unverified                     | one run of the machine |
+//! | checked  | the piece hashed right, its bytes are with the kernel | one run of the machine |
+//! | durable  | as checked, and synced after its last byte was stored | all cases             |
 //!
 //! [`Knowledge`] is all of that for one torrent. A journal is a file that holds it: a snapshot and
 //! the [`Record`]s that came later (`format` draws the bytes, `replay` reads them back). It belongs
@@ -33,7 +33,7 @@ mod resume;
 pub(in crate::storage) use format::runs;
 pub use format::{Chain, VERSION, encode_snapshot};
 pub use replay::{Replayed, Unusable, replay};
-pub use resume::{Found, Resumed, resume};
+pub use resume::{Found, Resumed, resume, time_of_group};
 
 /// What is claimed of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -246,6 +246,9 @@ pub struct Knowledge {
     pub generation: u64,
     /// The files, in groups.
     pub stamps: Vec<Stamp>,
+    /// When each group was last written, as of the last good end: a number that is another one if
+    /// any of its files was written since. 0: there was no good end.
+    pub times: Vec<u64>,
     /// The pieces.
     pub claims: Claims,
     /// Blocks that are stored, of pieces that are not held.
@@ -267,6 +270,8 @@ pub enum Record {
     Filled(Vec<(PieceIndex, Vec<Range<u32>>)>),
     /// Groups of files have other stamps now.
     Stamped(Vec<(u32, Stamp)>),
+    /// A good end: when groups of files were last written.
+    Timed(Vec<(u32, u64)>),
 }
 
 impl Record {
@@ -274,7 +279,11 @@ impl Record {
     pub fn takes_back(&self) -> bool {
         match self {
             Self::Doubted(_) | Self::Dropped(_) => true,
-            Self::Checked(_) | Self::Durable(_) | Self::Filled(_) | Self::Stamped(_) => false,
+            Self::Checked(_)
+            | Self::Durable(_)
+            | Self::Filled(_)
+            | Self::Stamped(_)
+            | Self::Timed(_) => false,
         }
     }
 }
@@ -286,6 +295,7 @@ impl Knowledge {
             boot,
             generation: 0,
             stamps: vec![Stamp::default(); binding.group_count() as usize],
+            times: vec![0; binding.group_count() as usize],
             claims: Claims::new(binding.piece_count),
             filled: BTreeMap::new(),
         }
@@ -318,6 +328,11 @@ impl Knowledge {
             Record::Stamped(stamps) => {
                 for &(group, stamp) in stamps {
                     self.stamps[group as usize] = stamp;
+                }
+            }
+            Record::Timed(times) => {
+                for &(group, time) in times {
+                    self.times[group as usize] = time;
                 }
             }
         }

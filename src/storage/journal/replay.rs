@@ -131,6 +131,9 @@ fn knowledge_of(reader: &mut Reader<'_>, binding: &Binding) -> Option<Knowledge>
     for stamp in &mut knowledge.stamps {
         *stamp = reader.stamp()?;
     }
+    for time in &mut knowledge.times {
+        *time = reader.u64()?;
+    }
     knowledge.claims = reader.claims(binding.piece_count)?;
     let filled = reader.filled(binding)?;
     knowledge.apply(&Record::Filled(filled), binding);
@@ -148,19 +151,25 @@ fn record(kind: Kind, body: &[u8], binding: &Binding) -> Option<Record> {
         Kind::Doubted => Record::Doubted(reader.pieces(pieces)?),
         Kind::Dropped => Record::Dropped(reader.pieces(pieces)?),
         Kind::Filled => Record::Filled(reader.filled(binding)?),
-        Kind::Stamped => Record::Stamped(stamped(&mut reader, binding)?),
+        Kind::Stamped => Record::Stamped(groups(&mut reader, binding, Reader::stamp)?),
+        Kind::Timed => Record::Timed(groups(&mut reader, binding, Reader::u64)?),
     };
     reader.0.is_empty().then_some(record)
 }
 
-fn stamped(reader: &mut Reader<'_>, binding: &Binding) -> Option<Vec<(u32, super::Stamp)>> {
-    let mut stamps = Vec::new();
+/// Groups of files, each with a value.
+fn groups<'a, T>(
+    reader: &mut Reader<'a>,
+    binding: &Binding,
+    value: impl Fn(&mut Reader<'a>) -> Option<T>,
+) -> Option<Vec<(u32, T)>> {
+    let mut groups = Vec::new();
     while !reader.0.is_empty() {
         let group = reader.u32()?;
         if group >= binding.group_count() {
             return None;
         }
-        stamps.push((group, reader.stamp()?));
+        groups.push((group, value(reader)?));
     }
-    Some(stamps)
+    Some(groups)
 }

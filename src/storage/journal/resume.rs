@@ -2,6 +2,7 @@
 
 use super::{Binding, BootId, Chain, Claim, Knowledge, Replayed, Stamp, pieces_of_files};
 use crate::base::bits::Bitfield;
+use crate::base::digest::mix;
 use crate::meta::geometry::Geometry;
 
 /// What a torrent begins with.
@@ -12,9 +13,11 @@ pub struct Resumed {
     pub knowledge: Knowledge,
     /// The journal says exactly this: it can go on there, behind so many bytes.
     pub goes_on: Option<(Chain, u64)>,
-    /// Pieces that a former process stored, or a part of them, in this run of the machine, or lost faith in: a
-    /// write-back that failed meanwhile may have gone unnoticed, so only what is read back from
-    /// the disk shows that they are there.
+    /// Pieces that are held, in files that somebody may have written since the last good end.
+    pub suspects: Vec<u32>,
+    /// Pieces that a former process stored, or a part of them, in this run of the machine, or that
+    /// it lost faith in: a write-back that failed meanwhile may have gone unnoticed, so only what
+    /// is read back from the disk shows that they are there.
     pub unproven: Bitfield,
 }
 
@@ -25,6 +28,8 @@ pub struct Found<'a> {
     pub boot: Option<BootId>,
     /// One stamp a file.
     pub stamps: &'a [Stamp],
+    /// When each file was last written.
+    pub times: &'a [u64],
     /// Pieces all of whose files are there and long enough.
     pub whole: &'a Bitfield,
 }
@@ -77,11 +82,39 @@ pub fn resume(
             unproven.set(piece.0);
         }
     }
+    let suspects = suspects(&knowledge, binding, geometry, found.times);
     Resumed {
+        suspects,
         knowledge,
         goes_on: goes_on.filter(|_| is_same_boot && !is_changed),
         unproven,
     }
+}
+
+/// The pieces that are held in groups that were written since the last good end.
+fn suspects(
+    knowledge: &Knowledge,
+    binding: &Binding,
+    geometry: &Geometry,
+    times: &[u64],
+) -> Vec<u32> {
+    let is_written = |group: &u32| {
+        let before = knowledge.times[*group as usize];
+        before != 0 && before != time_of_group(binding, *group, times)
+    };
+    let written = (0..binding.group_count()).filter(is_written);
+    let pieces = written.flat_map(|group| pieces_of_files(geometry, binding.files_of(group)));
+    pieces
+        .filter(|&piece| knowledge.claims.held().has(piece))
+        .collect()
+}
+
+/// One number that tells when the files of a group were last written.
+pub fn time_of_group(binding: &Binding, group: u32, times: &[u64]) -> u64 {
+    let files = binding.files_of(group);
+    mix(times[files.start as usize..files.end as usize]
+        .iter()
+        .copied())
 }
 
 /// Forgets pieces that cannot be there, as a file of theirs is missing or short; says whether a

@@ -9,10 +9,11 @@ use super::*;
 use crate::base::limits::WINDOWS_LEN_MAX;
 use crate::base::rng::Rng;
 use crate::config::StorageKind;
+use crate::storage::error::StorageError;
 use crate::storage::jobs::{self, Done, Job, Outcome, Work};
-use crate::storage::journal::{BootId, Knowledge, replay};
+use crate::storage::journal::{Binding, BootId, Knowledge, replay};
 use crate::storage::tests::{fail, torrent};
-use crate::storage::{Access, Pace, StorageOptions};
+use crate::storage::{Access, Event, Pace, StorageOptions};
 
 const KINDS: [StorageKind; 2] = [StorageKind::Map, StorageKind::Pwrite];
 const ID: TorrentId = TorrentId(7);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::id::{InfoHash, PieceIndex};
 use crate::base::rng::Rng;
+use crate::storage::error::StorageError;
 use crate::storage::journal::{BootId, Claim, Stamp, replay};
 
 const PIECES: u32 = 4000;
