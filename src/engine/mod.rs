@@ -289,7 +289,7 @@ impl Engine {
             self.stop_announcing(id, now);
             if self.torrents[&id].state != State::Error {
                 self.last_syncs.insert(id);
-                self.storage(StorageAction::Sync { torrent: id });
+                self.storage(StorageAction::Leave { torrent: id });
             }
         }
     }

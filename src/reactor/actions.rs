@@ -75,6 +75,7 @@ impl Reactor {
             StorageAction::Check { torrent, piece } => storage.check(torrent, piece),
             StorageAction::Settle { torrent } => storage.settle(torrent),
             StorageAction::Sync { torrent } => storage.sync(torrent),
+            StorageAction::Leave { torrent } => storage.leave(torrent),
             StorageAction::Close { torrent } => storage.remove(torrent),
         }
     }

@@ -174,6 +174,7 @@ fn apply(storage: &mut Storage, action: StorageAction) {
         StorageAction::Check { torrent, piece } => storage.check(torrent, piece),
         StorageAction::Settle { torrent } => storage.settle(torrent),
         StorageAction::Sync { torrent } => storage.sync(torrent),
+        StorageAction::Leave { torrent } => storage.leave(torrent),
         StorageAction::Close { torrent } => storage.remove(torrent),
     }
 }
@@ -216,7 +217,9 @@ impl Tagged {
                 });
             }
             StorageAction::Settle { torrent } => self.events.push_back(Event::Settled { torrent }),
-            StorageAction::Sync { torrent } => self.events.push_back(Event::Durable { torrent }),
+            StorageAction::Sync { torrent } | StorageAction::Leave { torrent } => {
+                self.events.push_back(Event::Durable { torrent })
+            }
             StorageAction::Begin { .. }
             | StorageAction::Prepare { .. }
             | StorageAction::Close { .. } => {}

@@ -60,6 +60,8 @@ pub(super) struct Memory {
     /// Pieces that a former process stored, at least a part of them.
     unproven: Bitfield,
     pub proofs: Proofs,
+    /// The process is about to end.
+    pub is_leaving: bool,
     load: Load,
 }
 

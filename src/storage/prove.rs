@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::error::StorageError;
 use super::jobs::Work;
 use super::journal::{Claim, Claims, Record};
+use super::logs::LogId;
 use super::{Event, Purpose, Storage};
 use crate::base::id::{PieceIndex, TorrentId};
 use crate::base::rng::Rng;
@@ -33,6 +34,8 @@ pub(super) struct Proofs {
     running: Option<Option<u32>>,
     /// When the next may be read.
     next_at: Instant,
+    /// Somebody waits for what can be proven.
+    is_awaited: bool,
 }
 
 impl Proofs {
@@ -48,6 +51,7 @@ impl Proofs {
             suspects: some.chain(suspects).collect(),
             running: None,
             next_at: now + FIRST_DELAY,
+            is_awaited: false,
         }
     }
 
@@ -90,6 +94,11 @@ impl Proofs {
         }
     }
 
+    /// Whether pieces whose files were synced are still to be proven.
+    fn is_any_unproven(&self) -> bool {
+        !self.synced.is_empty() || self.running.is_some()
+    }
+
     fn take_next(&mut self) -> Option<u32> {
         let piece = self
             .synced
@@ -101,6 +110,21 @@ impl Proofs {
 }
 
 impl Storage {
+    /// Whether a barrier has to wait for proofs, which then are not put off.
+    pub(super) fn awaits_proofs(&mut self, id: TorrentId) -> bool {
+        let now = self.now;
+        let Some(memory) = self.memory(id) else {
+            return false;
+        };
+        let awaits = memory.proofs.is_any_unproven() && !memory.is_leaving;
+        memory.proofs.is_awaited = awaits;
+        if awaits {
+            memory.proofs.next_at = now;
+            self.wake_at = self.wake_at.min(now);
+        }
+        awaits
+    }
+
     /// Begins to read the next piece back, if its time has come.
     pub(super) fn turn_proofs(&mut self, id: TorrentId) {
         let now = self.now;
@@ -140,12 +164,26 @@ impl Storage {
             return;
         };
         let is_of_interest = memory.proofs.running.take() == Some(Some(piece.0));
-        memory.proofs.next_at = now + DELAY;
-        let log = memory.log;
-        self.wake_at = self.wake_at.min(now + DELAY);
-        if !is_of_interest {
-            return;
+        memory.proofs.next_at = match memory.proofs.is_awaited {
+            true => now,
+            false => now + DELAY,
+        };
+        let (log, next_at) = (memory.log, memory.proofs.next_at);
+        self.wake_at = self.wake_at.min(next_at);
+        if is_of_interest {
+            self.take_proof(id, log, piece, result);
         }
+        self.turn_barriers(id);
+    }
+
+    fn take_proof(
+        &mut self,
+        id: TorrentId,
+        log: LogId,
+        piece: PieceIndex,
+        result: Result<bool, StorageError>,
+    ) {
+        let now = self.now;
         match result {
             Ok(true) => {
                 let log = self.log(log);

@@ -46,6 +46,8 @@ enum Stage {
     Writing,
     /// Its sync job.
     Syncing,
+    /// The pieces of former processes to be read back from the disk.
+    Proving,
     /// The look at when files were last written, which tells what others write later.
     Looking,
     /// The journal to be on the disk up to there.
@@ -66,8 +68,18 @@ impl Storage {
         self.raise(torrent, Aim::Settled);
     }
 
-    /// Asks for [`Event::Durable`]: every byte stored so far is on the disk.
+    /// Asks for [`Event::Durable`]: every byte stored so far is on the disk, and so is what a
+    /// former process had left, as far as it was proven to be.
     pub fn sync(&mut self, torrent: TorrentId) {
+        self.raise(torrent, Aim::Durable);
+    }
+
+    /// The same for a process that is about to end: what a former one left is not waited for, the
+    /// next one will go on with it.
+    pub fn leave(&mut self, torrent: TorrentId) {
+        if let Some(memory) = self.memory(torrent) {
+            memory.is_leaving = true;
+        }
         self.raise(torrent, Aim::Durable);
     }
 
@@ -106,6 +118,12 @@ impl Storage {
                     if !self.sync_files(id) {
                         return;
                     }
+                }
+                Stage::Proving => {
+                    if self.awaits_proofs(id) {
+                        return;
+                    }
+                    self.look_at_times(id);
                 }
                 Stage::Noting(log, mark) => {
                     let open = self.logs.get(&log);
@@ -297,15 +315,24 @@ impl Storage {
         };
         match (torrent.barriers.front_mut(), torrent.memory.is_some(), aim) {
             (Some(barrier), true, Aim::Durable) => {
-                barrier.stage = Stage::Looking;
-                let work = Work::LookAtTimes {
-                    root: Arc::clone(&self.root),
-                    meta: Arc::clone(&torrent.meta),
-                };
-                self.submit(Purpose::LookAtTimes(id), work);
+                barrier.stage = Stage::Proving;
             }
             _ => self.fall(id),
         }
+    }
+
+    fn look_at_times(&mut self, id: TorrentId) {
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        if let Some(barrier) = torrent.barriers.front_mut() {
+            barrier.stage = Stage::Looking;
+        }
+        let work = Work::LookAtTimes {
+            root: Arc::clone(&self.root),
+            meta: Arc::clone(&torrent.meta),
+        };
+        self.submit(Purpose::LookAtTimes(id), work);
     }
 
     /// Takes what was seen of the files after a sync that somebody waits for.

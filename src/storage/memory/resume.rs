@@ -86,6 +86,7 @@ impl Storage {
             found: BTreeSet::new(),
             unproven: resumed.unproven,
             proofs,
+            is_leaving: false,
             load: Load::new(self.now),
         };
         if let Some(torrent) = self.torrents.get_mut(&id) {
