@@ -19,15 +19,17 @@ pub struct Lanes {
     names: Lane<Question, Answer>,
     paging: Lane<jobs::Job, jobs::Done>,
     disk: Lane<jobs::Job, jobs::Done>,
+    journal: Lane<jobs::Job, jobs::Done>,
 }
 
 impl Lanes {
-    /// Starts the three threads.
+    /// Starts the threads.
     pub fn start(waker: &Arc<Waker>) -> io::Result<Self> {
         Ok(Self {
             names: Lane::start("names", lanes::resolve, Ending::Abandon, waker)?,
             paging: Lane::start("paging", jobs::run, Ending::Finish, waker)?,
             disk: Lane::start("disk", jobs::run, Ending::Finish, waker)?,
+            journal: Lane::start("journal", jobs::run, Ending::Finish, waker)?,
         })
     }
 
@@ -122,6 +124,7 @@ impl Reactor {
             match job.lane() {
                 jobs::Lane::Paging => self.lanes.paging.submit(job),
                 jobs::Lane::Disk => self.lanes.disk.submit(job),
+                jobs::Lane::Journal => self.lanes.journal.submit(job),
             }
         }
     }
@@ -136,6 +139,9 @@ impl Reactor {
             self.storage.job_done(done);
         }
         while let Some(done) = self.lanes.disk.poll_done()? {
+            self.storage.job_done(done);
+        }
+        while let Some(done) = self.lanes.journal.poll_done()? {
             self.storage.job_done(done);
         }
         self.take_storage_events(now);

@@ -33,7 +33,7 @@ pub struct Disk {
     faults: DiskFaults,
     tally: DiskTally,
     /// When each lane has done what it was given.
-    free_at: [Instant; 2],
+    free_at: [Instant; 3],
 }
 
 /// How a disk fails; not at all by default.
@@ -89,7 +89,7 @@ impl Disk {
             rng,
             faults: DiskFaults::default(),
             tally: DiskTally::default(),
-            free_at: [Instant::ZERO; 2],
+            free_at: [Instant::ZERO; 3],
         }
     }
 
@@ -145,7 +145,7 @@ impl Disk {
 
     /// The process is gone: nobody holds a file any more, the kernel still has every byte.
     pub fn let_go(&mut self) {
-        self.free_at = [Instant::ZERO; 2];
+        self.free_at = [Instant::ZERO; 3];
     }
 
     /// The power is gone: of what was not synced, chance decides.
@@ -163,7 +163,12 @@ impl Disk {
     /// Executes a job; also when its result comes. Each lane does one job after the other.
     pub fn run(&mut self, job: Job, now: Instant) -> (Done, Instant) {
         self.tally.jobs += 1;
-        let lane = &mut self.free_at[usize::from(job.lane() == Lane::Disk)];
+        let lane = match job.lane() {
+            Lane::Paging => 0,
+            Lane::Disk => 1,
+            Lane::Journal => 2,
+        };
+        let lane = &mut self.free_at[lane];
         let mut takes = Duration::from_micros(20 + u64::from(self.rng.below(500)));
         if matches!(job.work, Work::Sync { .. }) {
             takes += self.faults.slow_sync;
@@ -229,6 +234,9 @@ impl Disk {
             Work::MakeJournal { path, bytes } => {
                 Outcome::JournalMade(self.make_journal(path, bytes))
             }
+            Work::MakeFirstJournal { path, bytes } => {
+                Outcome::JournalMade(self.make_first_journal(path, &bytes))
+            }
             Work::AppendJournal {
                 file,
                 offset,
@@ -236,7 +244,11 @@ impl Disk {
                 ..
             } => Outcome::Finished(self.append(&file, offset as usize, &bytes)),
             Work::InstallJournal { path, .. } => Outcome::Finished(self.install_journal(path)),
-            Work::SyncJournal { file, .. } => Outcome::Finished(self.sync(&file)),
+            Work::SyncJournal {
+                file,
+                path,
+                has_new_name,
+            } => Outcome::Finished(self.sync_journal(&file, &path, has_new_name)),
             Work::RemoveJournal { path } => {
                 self.rename_handles(&path, Path::new(GONE));
                 self.files.remove(&path);

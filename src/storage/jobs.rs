@@ -40,6 +40,8 @@ pub enum Lane {
     Paging,
     /// What may take long: creation, allocation, writing back, syncing.
     Disk,
+    /// What may take as long, but must not hold up payload, nor wait for it: journals.
+    Journal,
 }
 
 /// An open file.
@@ -199,6 +201,13 @@ pub enum Work {
         /// What to write.
         bytes: Vec<u8>,
     },
+    /// Make a journal where there is none: until it is synced it may be lost.
+    MakeFirstJournal {
+        /// The journal.
+        path: PathBuf,
+        /// What to write.
+        bytes: Vec<u8>,
+    },
     /// Write something behind what a journal holds.
     AppendJournal {
         /// The journal.
@@ -221,8 +230,10 @@ pub enum Work {
     SyncJournal {
         /// The journal.
         file: Handle,
-        /// For messages.
+        /// The name.
         path: PathBuf,
+        /// Whether the folder has to be synced for the name.
+        has_new_name: bool,
     },
     /// Remove a journal.
     RemoveJournal {
@@ -264,13 +275,13 @@ pub enum Outcome {
     Mapped(Result<Arc<Map>, MapError>),
     /// Of `Read`.
     Read(Result<Vec<u8>, StorageError>),
-    /// Of `Populate`, `Write`, `Sync`, `Close` and of the work on journals but `MakeJournal`.
+    /// Of `Populate`, `Write`, `Sync`, `Close` and of the work on journals that makes none.
     Finished(Result<(), StorageError>),
     /// Of `LookAtTimes`: one number a file, 0 where there is none.
     Times(Vec<u64>),
     /// Of `Prove`: whether the piece is there and hashes right.
     Proved(Result<bool, StorageError>),
-    /// Of `MakeJournal`.
+    /// Of `MakeJournal` and `MakeFirstJournal`.
     JournalMade(Result<Handle, StorageError>),
     /// Of `Unmap`.
     Unmapped,
@@ -367,11 +378,12 @@ impl Job {
             | Work::Sync { .. }
             | Work::Close { .. }
             | Work::LookAtTimes { .. }
-            | Work::Prove { .. }
-            | Work::MakeJournal { .. }
+            | Work::Prove { .. } => Lane::Disk,
+            Work::MakeJournal { .. }
+            | Work::MakeFirstJournal { .. }
             | Work::InstallJournal { .. }
             | Work::SyncJournal { .. }
-            | Work::RemoveJournal { .. } => Lane::Disk,
+            | Work::RemoveJournal { .. } => Lane::Journal,
         }
     }
 }

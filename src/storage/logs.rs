@@ -156,6 +156,7 @@ fn job_of(work: LogWork, path: &std::path::Path) -> (LogStep, Work) {
     let path = path.to_owned();
     match work {
         LogWork::Make(bytes) => (LogStep::Make, Work::MakeJournal { path, bytes }),
+        LogWork::MakeFirst(bytes) => (LogStep::Make, Work::MakeFirstJournal { path, bytes }),
         LogWork::Append {
             sink,
             file,
@@ -171,7 +172,28 @@ fn job_of(work: LogWork, path: &std::path::Path) -> (LogStep, Work) {
             },
         ),
         LogWork::Install(file) => (LogStep::Install, Work::InstallJournal { file, path }),
-        LogWork::Sync(file) => (LogStep::Sync, Work::SyncJournal { file, path }),
+        LogWork::Sync(file) => {
+            let has_new_name = false;
+            (
+                LogStep::Sync,
+                Work::SyncJournal {
+                    file,
+                    path,
+                    has_new_name,
+                },
+            )
+        }
+        LogWork::SyncFirst(file) => {
+            let has_new_name = true;
+            (
+                LogStep::Sync,
+                Work::SyncJournal {
+                    file,
+                    path,
+                    has_new_name,
+                },
+            )
+        }
         LogWork::Remove => (LogStep::Remove, Work::RemoveJournal { path }),
         LogWork::Close(file) => {
             let written = false;

@@ -105,6 +105,9 @@ pub fn run(job: Job) -> Done {
         Work::LookAtTimes { root, meta } => Outcome::Times(times(&root, &meta)),
         Work::Prove { root, meta, piece } => Outcome::Proved(prove::prove(&root, &meta, piece)),
         Work::MakeJournal { path, bytes } => Outcome::JournalMade(journal::make(&path, &bytes)),
+        Work::MakeFirstJournal { path, bytes } => {
+            Outcome::JournalMade(journal::make_first(&path, &bytes))
+        }
         Work::AppendJournal {
             file,
             path,
@@ -114,7 +117,11 @@ pub fn run(job: Job) -> Done {
         Work::InstallJournal { file, path } => {
             Outcome::Finished(journal::install(file.as_file(), &path))
         }
-        Work::SyncJournal { file, path } => Outcome::Finished(sync_file(&file, &path, false)),
+        Work::SyncJournal {
+            file,
+            path,
+            has_new_name,
+        } => Outcome::Finished(journal::sync(file.as_file(), &path, has_new_name)),
         Work::RemoveJournal { path } => Outcome::Finished(journal::remove(&path)),
     };
     Done {

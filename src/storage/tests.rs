@@ -886,6 +886,7 @@ fn is_about(work: &Work, path: &Path) -> bool {
         Work::Sync { files, .. } => files.iter().any(|file| file.path == path),
         Work::Unmap { .. }
         | Work::MakeJournal { .. }
+        | Work::MakeFirstJournal { .. }
         | Work::AppendJournal { .. }
         | Work::InstallJournal { .. }
         | Work::SyncJournal { .. }
@@ -904,7 +905,9 @@ pub(super) fn fail(job: Job) -> Done {
         Work::Read { .. } => Outcome::Read(Err(error)),
         Work::Prove { .. } => Outcome::Proved(Err(error)),
         Work::LookAtTimes { meta, .. } => Outcome::Times(vec![0; meta.files.len()]),
-        Work::MakeJournal { .. } => Outcome::JournalMade(Err(error)),
+        Work::MakeJournal { .. } | Work::MakeFirstJournal { .. } => {
+            Outcome::JournalMade(Err(error))
+        }
         Work::Populate { .. }
         | Work::Write { .. }
         | Work::Sync { .. }

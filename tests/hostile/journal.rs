@@ -561,7 +561,7 @@ fn failing(job: jobs::Job) -> jobs::Done {
         Work::Read { .. } => Outcome::Read(Err(error)),
         Work::LookAtTimes { meta, .. } => Outcome::Times(vec![0; meta.files.len()]),
         Work::Prove { .. } => Outcome::Proved(Err(error)),
-        Work::MakeJournal { path, bytes } => {
+        Work::MakeJournal { path, bytes } | Work::MakeFirstJournal { path, bytes } => {
             let half = &bytes[..bytes.len() / 2];
             fs::write(path.with_extension("journal.new"), half).expect("written");
             Outcome::JournalMade(Err(error))

@@ -65,6 +65,35 @@ impl Disk {
         Ok(file)
     }
 
+    pub(super) fn make_first_journal(
+        &mut self,
+        path: PathBuf,
+        bytes: &[u8],
+    ) -> Result<Handle, StorageError> {
+        self.rename_handles(&path, Path::new(GONE));
+        self.files.remove(&path);
+        self.made_if_missing(path.clone());
+        let file = self.handle(path);
+        self.append(&file, 0, bytes)?;
+        Ok(file)
+    }
+
+    pub(super) fn sync_journal(
+        &mut self,
+        file: &Handle,
+        path: &Path,
+        has_new_name: bool,
+    ) -> Result<(), StorageError> {
+        if self.path(file) == Path::new(GONE) {
+            return Ok(());
+        }
+        self.sync(file)?;
+        if has_new_name {
+            self.sync_dirs(&[super::dir_of(path)]);
+        }
+        Ok(())
+    }
+
     pub(super) fn append(
         &mut self,
         file: &Handle,

@@ -6,7 +6,7 @@ use crate::base::id::PieceIndex;
 use crate::meta::metainfo::Metainfo;
 use crate::sim::disk::Disk;
 use crate::sim::store::STATE_DIR;
-use crate::storage::journal::{Binding, Claim, replay};
+use crate::storage::journal::{Binding, Claim, Unusable, replay};
 
 /// Compares every claim that the next process will trust with the bytes on the disk: the durable
 /// ones after a power cut, the checked ones too if only the process died.
@@ -18,6 +18,7 @@ pub(super) fn compare(
     meta: &Metainfo,
     content: &[u8],
     is_power_cut: bool,
+    was_durable: bool,
 ) -> Result<(), String> {
     let name = format!("{}.journal", meta.info_hash);
     let Some(bytes) = disk.bytes(&Path::new(STATE_DIR).join(name)) else {
@@ -29,6 +30,12 @@ pub(super) fn compare(
     }
     let claims = match replay(bytes, &binding) {
         Ok(replayed) => replayed.knowledge.claims,
+        // The first one may be torn as long as it was never synced.
+        Err(Unusable::NotAJournal | Unusable::Damaged)
+            if is_power_cut && (!was_durable || disk.tally().errors > 0) =>
+        {
+            return Ok(());
+        }
         Err(error) => return Err(format!("the journal {error}")),
     };
     for piece in claims.held().ones() {

@@ -22,7 +22,7 @@
 //! | `ban` | an honest peer banned |
 //! | `end` | an honest leecher that could have everything has not |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -108,6 +108,8 @@ pub(super) struct Judges {
     fault: Option<Fault>,
     talks: BTreeMap<StreamId, Both>,
     hosts: BTreeMap<HostId, Pieces>,
+    /// Hosts that once said that something is durable.
+    durable: BTreeSet<HostId>,
     next_audit: u64,
     /// Events between two costly looks.
     pub audit_interval: u64,
@@ -132,6 +134,7 @@ impl Judges {
             fault: None,
             talks: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            durable: BTreeSet::new(),
             next_audit: 0,
             audit_interval: AUDIT_INTERVAL,
         }
@@ -299,10 +302,10 @@ impl Judges {
                 }
             }
             Event::Lapsed { .. } => self.started(host),
-            Event::Readable
-            | Event::Settled { .. }
-            | Event::Durable { .. }
-            | Event::Failed { .. } => {}
+            Event::Durable { .. } => {
+                self.durable.insert(host);
+            }
+            Event::Readable | Event::Settled { .. } | Event::Failed { .. } => {}
         }
     }
 
@@ -314,7 +317,8 @@ impl Judges {
         let Payload::Real(content) = &self.payload else {
             return;
         };
-        if let Err(text) = journal::compare(disk, &self.meta, content, is_power_cut) {
+        let was_durable = self.durable.contains(&host);
+        if let Err(text) = journal::compare(disk, &self.meta, content, is_power_cut, was_durable) {
             self.blame("journal", Some(host), text);
         }
     }

@@ -9,6 +9,9 @@
 //!  none ──▶ Making ─────────────▶ Ready ──────────────────────────▶ installing ────▶ active
 //! ```
 //!
+//! The very first one gets the name at once, unsynced: there is nothing that it could replace, and
+//! until it is synced a power cut leaves nothing, or a torn file, which is as good as nothing.
+//!
 //! So whenever the process dies, the file under the name says all that was appended, and whenever
 //! the power goes, one that was whole is there. If a file cannot be written, none is until another
 //! one can be made: claims that are not written are only missing later, and claims that were taken
@@ -27,6 +30,8 @@ mod results;
 pub(in crate::storage) enum LogWork {
     /// Make another file beside the journal, with these bytes, and sync it.
     Make(Vec<u8>),
+    /// Make the first journal, with these bytes.
+    MakeFirst(Vec<u8>),
     /// Write bytes behind the others.
     Append {
         sink: SinkId,
@@ -38,6 +43,8 @@ pub(in crate::storage) enum LogWork {
     Install(Handle),
     /// Sync the journal.
     Sync(Handle),
+    /// Sync the first journal and its folder.
+    SyncFirst(Handle),
     /// Remove the journal: it says what is not true any more.
     Remove,
     /// Close a file.
@@ -59,6 +66,10 @@ pub(in crate::storage) struct Log {
     known: Knowledge,
     active: Option<Sink>,
     next: Next,
+    /// There is no file under the name that is worth anything.
+    is_first: bool,
+    /// The name of the active file is on the disk.
+    is_named: bool,
     /// Records that the active file has not been given.
     pending: Vec<Record>,
     pushed: Mark,
@@ -80,6 +91,17 @@ pub(in crate::storage) struct Log {
     has_failed: bool,
     /// It is tried again after a while.
     is_resigned: bool,
+}
+
+/// What there is under a journal's name when a torrent is taken up.
+#[derive(Debug)]
+pub(in crate::storage) enum Before {
+    /// Nothing, or nothing of any use.
+    Nothing,
+    /// A journal that says something else.
+    Other,
+    /// A journal that says exactly what is known, and goes on there, behind so many bytes.
+    Same(Handle, Chain, u64),
 }
 
 #[derive(Debug)]
@@ -116,20 +138,24 @@ enum Next {
 }
 
 impl Log {
-    /// A log of what is `known`, which goes on in `file` if that says exactly this, or else makes
-    /// a file.
-    pub fn new(binding: Binding, known: Knowledge, file: Option<(Handle, Chain, u64)>) -> Self {
+    /// A log of what is `known`, which goes on in the file `before` if that says exactly this, or
+    /// else makes a file.
+    pub fn new(binding: Binding, known: Knowledge, before: Before) -> Self {
         let start = Mark(0);
-        let active = file.map(|(file, chain, offset)| Sink {
-            id: SinkId(0),
-            file,
-            offset,
-            chain,
-            in_flight: None,
-            takes_back: false,
-            holds: start,
-            synced: start,
-        });
+        let is_first = matches!(before, Before::Nothing);
+        let active = match before {
+            Before::Nothing | Before::Other => None,
+            Before::Same(file, chain, offset) => Some(Sink {
+                id: SinkId(0),
+                file,
+                offset,
+                chain,
+                in_flight: None,
+                takes_back: false,
+                holds: start,
+                synced: start,
+            }),
+        };
         let make_at = match active {
             Some(_) => Instant::NEVER,
             None => Instant::ZERO,
@@ -139,6 +165,9 @@ impl Log {
             known,
             active,
             next: Next::None,
+            is_first,
+            // A former process may have died before it synced the first one.
+            is_named: false,
             pending: Vec::new(),
             pushed: start,
             sinks_made: 1,
@@ -200,7 +229,8 @@ impl Log {
 
     /// Whether everything up to `mark` will be found after a power cut, or the attempt failed.
     pub fn is_synced(&self, mark: Mark) -> bool {
-        let is_active = |sink: &Sink| sink.synced >= mark && matches!(self.next, Next::None);
+        let is_active =
+            |sink: &Sink| sink.synced >= mark && self.is_named && matches!(self.next, Next::None);
         self.is_given_up() || self.active.as_ref().is_some_and(is_active)
     }
 
@@ -282,7 +312,10 @@ impl Log {
             len: bytes.len() as u64,
             since: Vec::new(),
         };
-        Some(LogWork::Make(bytes))
+        Some(match self.is_first {
+            true => LogWork::MakeFirst(bytes),
+            false => LogWork::Make(bytes),
+        })
     }
 
     /// Brings the next file up to date, and then to its name.
@@ -327,12 +360,16 @@ impl Log {
         }
         self.sync_at = Instant::NEVER;
         self.syncing = Some((sink.id, sink.holds));
-        Some(LogWork::Sync(sink.file.clone()))
+        Some(match self.is_named {
+            true => LogWork::Sync(sink.file.clone()),
+            false => LogWork::SyncFirst(sink.file.clone()),
+        })
     }
 
     /// Whether a sync would do what it is for.
     fn can_sync(&self, sink: &Sink) -> bool {
-        self.syncing.is_none() && sink.holds > sink.synced && sink.holds >= self.wanted
+        let is_dirty = sink.holds > sink.synced || !self.is_named;
+        self.syncing.is_none() && is_dirty && sink.holds >= self.wanted
     }
 }
 

@@ -11,7 +11,7 @@ use crate::base::time::Instant;
 use crate::meta::metainfo::Metainfo;
 use crate::storage::error::StorageError;
 use crate::storage::jobs::{Presence, Scan};
-use crate::storage::journal::log::Log;
+use crate::storage::journal::log::{Before, Log};
 use crate::storage::journal::{self, Binding, Claim, Found, Record, Stamp, Unusable};
 use crate::storage::partial::Partials;
 use crate::storage::prove::Proofs;
@@ -67,10 +67,12 @@ impl Storage {
                 .collect(),
         };
         let proofs = Proofs::new(&known.claims, resumed.suspects, self.now);
-        let sink = resumed
-            .goes_on
-            .and_then(|(chain, len)| Some((file?, chain, len)));
-        let log = Log::new(binding, resumed.knowledge, sink);
+        let before = match (file, resumed.goes_on) {
+            (None, _) => Before::Nothing,
+            (Some(_), None) => Before::Other,
+            (Some(file), Some((chain, len))) => Before::Same(file, chain, len),
+        };
+        let log = Log::new(binding, resumed.knowledge, before);
         let log = self.insert_log(id, log, path);
         self.wake_at = self.wake_at.min(self.now);
         let memory = Memory {

@@ -207,7 +207,7 @@ fn name_of(work: &Work) -> &'static str {
     match work {
         Work::Sync { .. } => "sync",
         Work::Prove { .. } => "prove",
-        Work::MakeJournal { .. } => "make",
+        Work::MakeJournal { .. } | Work::MakeFirstJournal { .. } => "make",
         Work::AppendJournal { .. } => "append",
         Work::InstallJournal { .. } => "install",
         Work::SyncJournal { .. } => "sync journal",

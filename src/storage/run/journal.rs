@@ -37,21 +37,50 @@ pub(super) fn read(path: &Path, len_max: u64) -> Option<JournalFile> {
 }
 
 /// Makes a file beside the journal, with these bytes, and syncs it.
-///
-/// It is another file than any that was made there before, so that whoever still writes to one of
-/// those does not write to this.
 pub(super) fn make(path: &Path, bytes: &[u8]) -> Result<Handle, StorageError> {
+    let made = make_beside(path, bytes).and_then(|file| {
+        file.sync_all()?;
+        Ok(file)
+    });
+    match made {
+        Ok(file) => Ok(Handle::File(Arc::new(file))),
+        Err(error) => Err(StorageError::from_io(&beside(path), "write", &error)),
+    }
+}
+
+/// Makes the journal, with these bytes; neither they nor its name are synced.
+pub(super) fn make_first(path: &Path, bytes: &[u8]) -> Result<Handle, StorageError> {
+    let made = make_beside(path, bytes).and_then(|file| {
+        fs::rename(beside(path), path)?;
+        Ok(file)
+    });
+    match made {
+        Ok(file) => Ok(Handle::File(Arc::new(file))),
+        Err(error) => Err(StorageError::from_io(path, "write", &error)),
+    }
+}
+
+/// The file is another one than any that was made there before, so that whoever still writes to
+/// one of those does not write to this.
+fn make_beside(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let beside = beside(path);
-    let failed = |error: io::Error| StorageError::from_io(&beside, "write", &error);
     match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut options = OpenOptions::new();
-    let file = open(options.read(true).write(true).create_new(true), &beside).map_err(failed)?;
-    file.write_all_at(bytes, 0).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    Ok(Handle::File(Arc::new(file)))
+    let file = open(options.read(true).write(true).create_new(true), &beside)?;
+    file.write_all_at(bytes, 0)?;
+    Ok(file)
+}
+
+/// Syncs the journal, and its folder if its name is new.
+pub(super) fn sync(file: &File, path: &Path, has_new_name: bool) -> Result<(), StorageError> {
+    let synced = file.sync_data().and_then(|()| match has_new_name {
+        true => sync_folder_of(path),
+        false => Ok(()),
+    });
+    synced.map_err(|error| StorageError::from_io(path, "sync", &error))
 }
 
 /// Writes `bytes` at `offset`.

@@ -18,27 +18,35 @@ impl Log {
         else {
             return;
         };
-        match result {
-            Ok(file) => {
-                let id = SinkId(self.sinks_made);
-                self.sinks_made += 1;
-                let sink = Sink {
-                    id,
-                    file,
-                    offset: len,
-                    chain,
-                    in_flight: None,
-                    takes_back: false,
-                    holds: mark,
-                    synced: mark,
-                };
-                self.next = Next::Ready {
-                    sink,
-                    queue: since,
-                    installing: None,
-                };
+        let file = match result {
+            Ok(file) => file,
+            Err(error) => {
+                self.is_first = false;
+                return self.fail_next(&error, now);
             }
-            Err(error) => self.fail_next(&error, now),
+        };
+        let id = SinkId(self.sinks_made);
+        self.sinks_made += 1;
+        let sink = Sink {
+            id,
+            file,
+            offset: len,
+            chain,
+            in_flight: None,
+            takes_back: false,
+            holds: mark,
+            synced: mark,
+        };
+        if std::mem::take(&mut self.is_first) {
+            self.active = Some(sink);
+            self.pending = since;
+            self.sync_at = self.sync_at.min(now + SYNC_DELAY);
+        } else {
+            self.next = Next::Ready {
+                sink,
+                queue: since,
+                installing: None,
+            };
         }
     }
 
@@ -84,6 +92,7 @@ impl Log {
             self.sync_at = self.sync_at.min(now + SYNC_DELAY);
         }
         self.pending = queue;
+        self.is_named = true;
         self.make_at = Instant::NEVER;
         self.has_failed = false;
         self.lies = false;
@@ -101,6 +110,7 @@ impl Log {
                     && id == sink.id
                 {
                     sink.synced = mark;
+                    self.is_named = true;
                 }
             }
             Err(error) => self.fail_active(&error, now),

@@ -47,11 +47,20 @@ impl Files {
     /// Does what is to be done; the answer goes to the log later.
     fn run(&mut self, work: LogWork, fails: bool) -> Box<dyn FnOnce(&mut Log, Instant)> {
         match work {
-            LogWork::Make(_) if fails => Box::new(|log, now| log.made(Err(error()), now)),
+            LogWork::Make(_) | LogWork::MakeFirst(_) if fails => {
+                Box::new(|log, now| log.made(Err(error()), now))
+            }
             LogWork::Make(bytes) => {
                 let file = Handle::Sim(self.files.len() as u64);
                 self.files.push(bytes.clone());
                 self.synced.push(bytes);
+                Box::new(move |log, now| log.made(Ok(file), now))
+            }
+            LogWork::MakeFirst(bytes) => {
+                let file = Handle::Sim(self.files.len() as u64);
+                self.journal = Some(self.files.len() as u64);
+                self.files.push(bytes);
+                self.synced.push(Vec::new());
                 Box::new(move |log, now| log.made(Ok(file), now))
             }
             LogWork::Append {
@@ -78,10 +87,11 @@ impl Files {
                 let result = if fails { Err(error()) } else { Ok(()) };
                 Box::new(move |log, now| log.installed(result, now))
             }
-            LogWork::Sync(file) => {
+            LogWork::Sync(file) | LogWork::SyncFirst(file) => {
                 let number = number(&file) as usize;
                 if !fails {
                     self.synced[number] = self.files[number].clone();
+                    self.journal_on_disk = self.journal_on_disk.or(Some(number as u64));
                 }
                 let result = if fails { Err(error()) } else { Ok(()) };
                 Box::new(move |log, now| log.synced(result, now))
@@ -158,7 +168,11 @@ fn journal_says_at_any_time_what_was_known_a_moment_ago() {
         let failures = [0, 0, 4, 30][rng_seed as usize % 4];
         let mut now = Instant::from_micros(1);
         let boot = Some(BootId([1; 16]));
-        let mut log = Log::new(binding(), Knowledge::nothing(&binding(), boot), None);
+        let mut log = Log::new(
+            binding(),
+            Knowledge::nothing(&binding(), boot),
+            Before::Nothing,
+        );
         let mut files = Files::default();
         let mut history = vec![log.known().clone()];
         let mut answers = Vec::new();
@@ -208,7 +222,11 @@ fn settle(log: &mut Log, files: &mut Files, now: Instant) {
 fn what_is_synced_is_found_after_a_power_cut() {
     let mut rng = Rng::new(5);
     let mut now = Instant::from_micros(1);
-    let mut log = Log::new(binding(), Knowledge::nothing(&binding(), None), None);
+    let mut log = Log::new(
+        binding(),
+        Knowledge::nothing(&binding(), None),
+        Before::Nothing,
+    );
     let mut files = Files::default();
     settle(&mut log, &mut files, now);
     for round in 0..2000 {
@@ -238,7 +256,11 @@ fn what_is_synced_is_found_after_a_power_cut() {
 #[test]
 fn journal_that_would_lie_is_removed_where_none_can_be_written() {
     let now = Instant::from_micros(1);
-    let mut log = Log::new(binding(), Knowledge::nothing(&binding(), None), None);
+    let mut log = Log::new(
+        binding(),
+        Knowledge::nothing(&binding(), None),
+        Before::Nothing,
+    );
     let mut files = Files::default();
     log.push(Record::Checked(vec![1, 2]), now);
     settle(&mut log, &mut files, now);
@@ -264,9 +286,9 @@ fn many_restarts_and_pieces_do_not_make_it_long() {
     let now = Instant::from_micros(1);
     let mut files = Files::default();
     let mut known = Knowledge::nothing(&binding(), None);
-    let mut goes_on = None;
+    let mut before = Before::Nothing;
     for _ in 0..500 {
-        let mut log = Log::new(binding(), known, goes_on);
+        let mut log = Log::new(binding(), known, before);
         for _ in 0..5 {
             let record = some_record(log.known(), &mut rng);
             log.push(record, now);
@@ -278,6 +300,6 @@ fn many_restarts_and_pieces_do_not_make_it_long() {
         let read = replay(bytes, &binding()).expect("usable");
         assert!(same(log.known(), &read.knowledge));
         known = read.knowledge;
-        goes_on = Some((Handle::Sim(journal), read.chain, read.len));
+        before = Before::Same(Handle::Sim(journal), read.chain, read.len);
     }
 }
