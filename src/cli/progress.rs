@@ -17,8 +17,8 @@ use self::bars::Bars;
 use self::json::Json;
 use self::plain::Plain;
 use super::args::RunArgs;
-use super::output::{Printer, Worth};
-use crate::base::id::TorrentId;
+use super::output::{Printer, Worth, printable};
+use crate::base::id::{InfoHash, TorrentId};
 use crate::control::api;
 use crate::engine::action::{Report, Snapshot};
 
@@ -88,6 +88,14 @@ impl Progress {
                 self.say(&format!("listening on port {port}"));
             }
         }
+    }
+
+    /// Tells that a torrent was removed.
+    pub fn removed(&mut self, name: &str, info_hash: InfoHash) {
+        if let Self::Bars(bars) = self {
+            bars.remove(info_hash);
+        }
+        self.say(&format!("{}: removed, its data stays", printable(name)));
     }
 
     /// Says something about the whole process; JSON readers have no use for it.
@@ -168,7 +176,6 @@ fn counters(snapshot: &Snapshot) -> [u64; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::InfoHash;
     use crate::engine::action::State;
 
     /// Figures of a torrent of 1000 bytes, `done` of which are there.

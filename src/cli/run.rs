@@ -106,10 +106,12 @@ impl Peer {
                 break End::Stopped;
             }
             let is_failed = |o: &Outcome| matches!(o, Outcome::Failed { .. });
-            if self.torrents.values().all(is_failed) {
+            let has_torrents = !self.torrents.is_empty();
+            if has_torrents && self.torrents.values().all(is_failed) {
                 break End::Failed;
             }
-            if exit_on_complete && self.torrents.values().all(|o| *o != Outcome::Open) {
+            let is_done = has_torrents && self.torrents.values().all(|o| *o != Outcome::Open);
+            if exit_on_complete && is_done {
                 break End::Done;
             }
         };
@@ -149,6 +151,15 @@ impl Peer {
                 log::warn!("tracker warns url={url}: {}", printable(warning));
                 return;
             }
+            Report::Removed {
+                torrent,
+                name,
+                info_hash,
+            } => {
+                self.torrents.remove(torrent);
+                self.progress.removed(name, *info_hash);
+                return;
+            }
             // The engine's log lines say all that there is.
             Report::TrackerAnswered { .. }
             | Report::TrackerFailed { .. }
@@ -174,6 +185,10 @@ impl Peer {
                 name: snapshot.name,
                 reason: reason.clone().unwrap_or_default(),
             },
+            Report::State {
+                state: State::Checking,
+                ..
+            } => Outcome::Open,
             _ => return,
         };
         self.torrents.insert(torrent, outcome);

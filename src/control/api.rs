@@ -52,7 +52,8 @@ pub fn event(report: &Report, snapshot: &Snapshot) -> Option<Value> {
             object["reason"] = json!(format!("sent wrong data for piece {piece}"));
             object
         }
-        Report::TrackerFailed { .. }
+        Report::Removed { .. }
+        | Report::TrackerFailed { .. }
         | Report::TrackerAnswered { .. }
         | Report::NameFailed { .. } => return None,
     })

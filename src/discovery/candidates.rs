@@ -16,6 +16,31 @@ pub enum Source {
     Tracker,
     /// It connected to us and named its port.
     Incoming,
+    /// A former run of this peer was connected to it.
+    Session,
+}
+
+impl Source {
+    /// The word for it in every output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Tracker => "tracker",
+            Self::Incoming => "incoming",
+            Self::Session => "session",
+        }
+    }
+}
+
+/// How many addresses there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All.
+    pub known: usize,
+    /// Those that wait for another attempt after a failed one.
+    pub failed: usize,
+    /// Those that are not dialled again.
+    pub never: usize,
 }
 
 /// How a connection ended, for the decision when to dial again.
@@ -142,7 +167,7 @@ impl Candidates {
                 candidate.failures += 1;
                 let (first, last) = match candidate.source {
                     Source::User => USER_PAUSES,
-                    Source::Tracker | Source::Incoming => PAUSES,
+                    Source::Tracker | Source::Incoming | Source::Session => PAUSES,
                 };
                 let doubled = first * (1 << (candidate.failures - 1).min(16));
                 let jitter = Duration::from_millis(u64::from(self.rng.below(250)));
@@ -153,6 +178,36 @@ impl Candidates {
         if given_up {
             self.known.remove(&remote);
         }
+    }
+
+    /// How an address was learned; `None` if it is not known.
+    pub fn source(&self, remote: SocketAddr) -> Option<Source> {
+        self.known.get(&remote).map(|candidate| candidate.source)
+    }
+
+    /// Lets whoever may be dialled at all be dialled now: the torrent goes on after a pause.
+    pub fn wake(&mut self, now: Instant) {
+        for candidate in self.known.values_mut() {
+            if let State::Idle(_) = candidate.state {
+                candidate.state = State::Idle(now);
+            }
+        }
+    }
+
+    /// Counts the addresses.
+    pub fn tally(&self, now: Instant) -> Tally {
+        let mut tally = Tally {
+            known: self.known.len(),
+            ..Tally::default()
+        };
+        for candidate in self.known.values() {
+            match candidate.state {
+                State::Idle(at) => tally.failed += usize::from(at > now),
+                State::Busy => {}
+                State::Never => tally.never += 1,
+            }
+        }
+        tally
     }
 
     /// Number of known addresses.

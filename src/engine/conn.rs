@@ -82,6 +82,8 @@ pub struct Exchange {
     pub extended: bool,
     /// The id under which it wants to hear `upload_only` messages; 0 if not at all.
     pub upload_only_id: u8,
+    /// What it calls itself (BEP 10 `v`), safe to print.
+    pub client: Option<Box<str>>,
     /// Messages from its bytes.
     pub decoder: Decoder,
     /// We dialled.

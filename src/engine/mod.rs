@@ -12,6 +12,8 @@
 //! | `torrents` | checking, states, what storage answers |
 //! | `announce` | HTTP exchanges with trackers |
 //! | `datagrams` | what comes by UDP |
+//! | `commands` | what a user asks of a running torrent |
+//! | `why` | why a torrent does not get on |
 //! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
 //! | `audit` | what must hold between any two inputs |
@@ -34,6 +36,7 @@ use crate::config::Config;
 pub mod action;
 pub mod announce;
 mod audit;
+mod commands;
 pub mod conn;
 mod datagrams;
 mod offences;
@@ -42,6 +45,8 @@ mod peers;
 mod timers;
 pub mod torrent;
 mod torrents;
+pub mod view;
+mod why;
 
 pub use action::{Action, LookupId, Report, Snapshot, State, StorageAction};
 pub use torrent::{AddError, HostPort, TorrentSpec};
@@ -287,7 +292,7 @@ impl Engine {
         let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
         for id in ids {
             self.stop_announcing(id, now);
-            if self.torrents[&id].state != State::Error {
+            if self.torrents[&id].is_open {
                 self.last_syncs.insert(id);
                 self.storage(StorageAction::Sync { torrent: id });
             }
@@ -309,6 +314,7 @@ impl Engine {
     }
 
     fn report(&mut self, report: Report) {
+        self.note_what_trackers_say(&report);
         self.actions.push_back(Action::Report(report));
     }
 

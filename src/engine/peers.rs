@@ -155,6 +155,7 @@ impl Engine {
             peer_id: theirs.peer_id,
             extended: theirs.reserved.extended,
             upload_only_id: 0,
+            client: None,
             decoder: Decoder::default(),
             dialled: dialled.is_some(),
         }));
@@ -317,6 +318,9 @@ impl Engine {
         };
         if let Some(wanted) = theirs.m.upload_only {
             exchange.upload_only_id = wanted;
+        }
+        if let Some(name) = theirs.v {
+            exchange.client = Some(name.into());
         }
         let (torrent, key) = (exchange.torrent, exchange.key);
         let Some(running) = self.torrents.get_mut(&torrent) else {

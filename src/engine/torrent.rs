@@ -1,8 +1,10 @@
 //! One torrent as the engine runs it: its exchange, its addresses, its tracker, its state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::action::{Snapshot, State};
+use super::view::Heard;
 use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::base::time::Instant;
@@ -65,6 +67,47 @@ pub struct Torrent {
     pub ticked: Instant,
     /// When its earliest timer fires.
     pub armed: Instant,
+    /// While it is paused: what it did before.
+    pub paused_from: Option<State>,
+    /// Storage has its files.
+    pub is_open: bool,
+    /// What was transferred before the present exchange.
+    pub before: Transferred,
+    /// Trackers that the user named, beside those of the metainfo.
+    pub extra_trackers: Vec<String>,
+    /// Peers that the user named.
+    pub extra_peers: Vec<HostPort>,
+    /// What each of its trackers said last, by its address.
+    pub heard: BTreeMap<String, Heard>,
+}
+
+/// Payload that was transferred, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transferred {
+    /// Sent.
+    pub up: u64,
+    /// Received.
+    pub down: u64,
+    /// Received in vain.
+    pub wasted: u64,
+}
+
+impl Transferred {
+    /// What an exchange has transferred.
+    pub fn of(swarm: &Swarm) -> Self {
+        Self {
+            up: swarm.uploaded_bytes(),
+            down: swarm.downloaded_bytes(),
+            wasted: swarm.wasted_bytes(),
+        }
+    }
+
+    /// Adds what was transferred elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.up += other.up;
+        self.down += other.down;
+        self.wasted += other.wasted;
+    }
 }
 
 /// Progress of checking what was on disk.
@@ -103,6 +146,8 @@ impl Torrent {
             .peers()
             .filter(|(_, peer)| peer.is_seed())
             .count();
+        let mut all = self.before;
+        all.add(&Transferred::of(&self.swarm));
         Snapshot {
             name: meta.name.clone(),
             info_hash: meta.info_hash,
@@ -111,11 +156,11 @@ impl Torrent {
             length: meta.geometry().length(),
             done_bytes: self.swarm.done_bytes(),
             checked_bytes: self.check.as_ref().map_or(0, |check| check.bytes),
-            up_bytes: self.swarm.up().total(),
-            down_bytes: self.swarm.down().total(),
+            up_bytes: all.up,
+            down_bytes: all.down,
             up_bytes_s: self.swarm.up().bytes_per_sec(now),
             down_bytes_s: self.swarm.down().bytes_per_sec(now),
-            wasted_bytes: self.swarm.wasted_bytes(),
+            wasted_bytes: all.wasted,
             peers: self.swarm.peer_count() as u32,
             seeds: seeds as u32,
         }

@@ -141,7 +141,10 @@ impl Reactor {
 /// Whether the network can make any number of such reports.
 fn is_passing_news(report: &Report) -> bool {
     match report {
-        Report::State { .. } | Report::Complete { .. } | Report::Durable { .. } => false,
+        Report::State { .. }
+        | Report::Complete { .. }
+        | Report::Durable { .. }
+        | Report::Removed { .. } => false,
         Report::TrackerFailed { .. }
         | Report::TrackerAnswered { .. }
         | Report::NameFailed { .. }

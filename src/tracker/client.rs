@@ -296,6 +296,20 @@ impl Client {
         self.phase = Phase::Stopping { since: now };
     }
 
+    /// The torrent goes on after [`Self::stopped`]: every tracker is told of it as of a start, and
+    /// the first one at once.
+    pub fn resumed(&mut self, now: Instant) {
+        self.asking = None;
+        self.phase = Phase::Running;
+        self.due = now;
+        for tracker in self.tiers.iter_mut().flatten() {
+            tracker.membership = Membership::None;
+            if tracker.failures == 0 {
+                tracker.rests_until = now;
+            }
+        }
+    }
+
     /// A farewell is on its way: its answer is of no interest, and the next one may go beside it.
     pub fn farewell_sent(&mut self) {
         assert_ne!(self.phase, Phase::Running, "farewells are said at the end");
