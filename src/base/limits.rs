@@ -90,6 +90,13 @@ pub const TRACKER_REDIRECTS_MAX: u32 = 5;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
 
+/// Longest line of the control language, bytes, each way.
+pub const CONTROL_LINE_LEN_MAX: usize = 1024 * 1024;
+/// Bytes that may wait for a client of the control socket, after which it is dropped.
+pub const CONTROL_UNREAD_LEN_MAX: usize = 1024 * 1024;
+/// Clients of the control socket at a time; one more takes the place of the one idle longest.
+pub const CONTROL_CLIENTS_MAX: usize = 32;
+
 /// Bytes of mapped (or buffered) windows over all torrents at most.
 pub const WINDOWS_LEN_MAX: u64 = 128 * 1024 * 1024;
 /// Size of one window into a file, bytes.

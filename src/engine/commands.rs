@@ -128,6 +128,15 @@ impl Engine {
         }
     }
 
+    /// What was transferred for a torrent in all runs; `None` if there is no such torrent.
+    pub fn totals(&self, id: TorrentId) -> Option<Transferred> {
+        let torrent = self.torrents.get(&id)?;
+        let mut all = torrent.former;
+        all.add(&torrent.before);
+        all.add(&Transferred::of(&torrent.swarm));
+        Some(all)
+    }
+
     /// The connected peers of a torrent; `None` if there is no such torrent.
     pub fn peers(&mut self, id: TorrentId, now: Instant) -> Option<Vec<PeerView>> {
         let torrent = self.torrents.get_mut(&id)?;

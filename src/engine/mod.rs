@@ -49,7 +49,7 @@ pub mod view;
 mod why;
 
 pub use action::{Action, LookupId, Report, Snapshot, State, StorageAction};
-pub use torrent::{AddError, HostPort, TorrentSpec};
+pub use torrent::{AddError, HostPort, TorrentSpec, Transferred};
 
 use conn::{Conn, Head, Purpose, Stage};
 use offences::Offences;

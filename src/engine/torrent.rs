@@ -71,8 +71,10 @@ pub struct Torrent {
     pub paused_from: Option<State>,
     /// Storage has its files.
     pub is_open: bool,
-    /// What was transferred before the present exchange.
+    /// What was transferred before the present exchange, in this run.
     pub before: Transferred,
+    /// What was transferred in former runs.
+    pub former: Transferred,
     /// Trackers that the user named, beside those of the metainfo.
     pub extra_trackers: Vec<String>,
     /// Peers that the user named.

@@ -49,6 +49,7 @@ impl Engine {
             paused_from: None,
             is_open: true,
             before: Transferred::default(),
+            former: Transferred::default(),
             extra_trackers: spec.trackers,
             extra_peers: spec.peers.clone(),
             heard: BTreeMap::new(),
