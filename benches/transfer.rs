@@ -28,6 +28,7 @@ fn reactor(root: &Path, storage: StorageKind) -> Reactor {
         port: 0,
         bind: Some([127, 0, 0, 1].into()),
         storage,
+        lsd: false,
         ..Config::default()
     };
     Reactor::new(ReactorOptions {

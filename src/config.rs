@@ -13,6 +13,8 @@ pub struct Config {
     pub bind: Option<IpAddr>,
     /// Connections over all torrents.
     pub conns_max: u32,
+    /// Connections that turned out to be HTTP, beside those of `conns_max`.
+    pub http_conns_max: u32,
     /// Whether trackers are asked at all.
     pub trackers: bool,
     /// Whether our tracker serves any info hash, not only those of our torrents.
@@ -45,6 +47,7 @@ impl Default for Config {
             port: 6881,
             bind: None,
             conns_max: limits::CONNS_MAX_DEFAULT,
+            http_conns_max: limits::HTTP_CONNS_MAX,
             trackers: true,
             open_tracker: false,
             lsd: true,

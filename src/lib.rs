@@ -14,7 +14,7 @@
 //!  ┌──────────────────────────────────────────────────────────────────────┐
 //!  │ control       reports and figures as JSON                            │
 //!  │ engine        connections, timers; carries values between siblings   │
-//!  │ swarm (exchange)  │  tracker (client)  │  discovery (candidates)     │
+//!  │ swarm (exchange)  │  tracker (both sides)  │  discovery (pex, lsd)   │
 //!  │ meta          metainfo, geometry, safe paths, create                 │
 //!  │ wire          formats: bytes ↔ values                                │
 //!  │ base          ids, Instant, bitfield, timers, rng, limits            │
@@ -49,7 +49,24 @@
 //!    [`write_plan`](engine::Engine::write_plan). For a bad one
 //!    [`Blame`](swarm::blame::Blame) finds who sent it.
 //!
-//! # Walk two: an announce, from the timer to a new peer
+//! # Walk two: an announce, from a stranger's request to a new peer
+//!
+//! 1. [`reactor`] accepts a stream on the peer port. Its first bytes are those of an HTTP request,
+//!    so the [`engine`] makes it one of [`engine::http`]; a [`RequestReader`](wire::request::RequestReader)
+//!    takes what comes, within limits of size and time.
+//! 2. [`Server::http`](tracker::server::Server::http) answers; what comes by UDP takes the same way
+//!    through [`Engine::datagram`](engine::Engine::datagram) and
+//!    [`Server::datagram`](tracker::server::Server::datagram), which believes nobody who has not
+//!    shown a connection id.
+//! 3. The announcer is entered in the [`Registry`](tracker::registry::Registry), with all that were
+//!    seen in handshakes; the answer is a sample of those whom the asker can reach.
+//! 4. It becomes one of the [`Candidates`](discovery::candidates::Candidates) too: the torrent's
+//!    timer takes those that are due, the [`Gate`](discovery::gate::Gate) permitting, and dials.
+//! 5. Peers that are connected are on the [`Roster`](discovery::pex::Roster), and so known to all
+//!    others within a minute (BEP 11); on the links [`Lsd`](discovery::lsd::Lsd) calls them out
+//!    (BEP 14).
+//!
+//! # Walk three: an announce of ours
 //!
 //! 1. [`tracker::client::Client`] says that an announce is due, to which tracker, with which
 //!    event; [`engine::Action::Resolve`] asks for the address of its name.
@@ -57,7 +74,6 @@
 //!    of [`wire::url`] is what waits to be written.
 //! 3. The response is parsed as it comes, within limits; its peers become
 //!    [`Candidates`](discovery::candidates::Candidates).
-//! 4. The torrent's timer takes those that are due and dials them.
 #![cfg_attr(
     not(test),
     warn(clippy::disallowed_methods, clippy::iter_over_hash_type)

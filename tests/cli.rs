@@ -1,7 +1,7 @@
 //! The binary as a user meets it: commands, messages, exit codes.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -310,7 +310,37 @@ fn every_failure_names_the_thing_and_the_remedy() {
     let before = place.names();
 
     let cases: &[(&str, i32, &[&str])] = &[
-        ("", 2, &["-t", "Usage", "create"]),
+        (
+            "",
+            2,
+            &["-t", "share PATH", "--open-tracker", "Usage", "create"],
+        ),
+        ("--open-tracker --exit-on-complete", 2, &["nothing to run"]),
+        ("share none", 2, &["none", "No such file"]),
+        ("share empty", 2, &["empty", "no data"]),
+        (
+            "share /dev/null",
+            2,
+            &["/dev/null", "neither a file nor a folder"],
+        ),
+        ("share data --tracker h", 2, &["'h'", "http://"]),
+        ("share data --private", 2, &["private", "--save FILE"]),
+        (
+            "share data --save data/x.torrent",
+            2,
+            &["data/x.torrent", "part of the data", "--save"],
+        ),
+        (
+            "share data --save good.torrent",
+            2,
+            &["good.torrent", "exists", "--save", "--force"],
+        ),
+        (
+            "share data --save nowhere/x.torrent",
+            2,
+            &["nowhere", "does not exist", "--save"],
+        ),
+        ("share data -p 99999", 2, &["99999", "0..=65535"]),
         (
             "-t none.torrent",
             2,
@@ -357,9 +387,9 @@ fn every_failure_names_the_thing_and_the_remedy() {
             &["magnet:", "not built", "-t FILE"],
         ),
         (
-            "-t http://h/x.torrent",
+            "-t http://h:0/x.torrent",
             2,
-            &["http://h/x.torrent", "not built", "-t FILE"],
+            &["http://h:0/x.torrent", "no usable address", "INFOHASH"],
         ),
         (
             "-t HTTPS://h/x.torrent",
@@ -372,9 +402,9 @@ fn every_failure_names_the_thing_and_the_remedy() {
             &["https://h/a", "TLS"],
         ),
         (
-            "-t good.torrent --tracker udp://h:1/a",
+            "-t good.torrent --tracker udp://h/a",
             2,
-            &["udp://h:1/a", "http://"],
+            &["udp://h/a", "port"],
         ),
         ("-t good.torrent --tracker h", 2, &["'h'", "http://"]),
         (
@@ -586,8 +616,8 @@ impl Peer {
     /// Starts a peer on a free port of the loopback and waits until it listens.
     fn start(place: &Place, line: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_evpeer"))
-            .args(["-p", "0", "--bind", "127.0.0.1"])
             .args(line.split_whitespace())
+            .args(ALONE.split_whitespace())
             .current_dir(place.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -653,6 +683,8 @@ impl Drop for Peer {
 }
 
 const A_MINUTE: Duration = Duration::from_secs(60);
+/// A peer on a free port of the loopback that finds no peers of other tests.
+const ALONE: &str = "-p 0 --bind 127.0.0.1 --no-lsd";
 
 /// A folder with data and its .torrent, and one without the data.
 fn seed_and_leecher() -> (Place, Place) {
@@ -707,7 +739,7 @@ fn download_is_complete_then_durable_and_equal() {
 fn plain_output_says_complete_only_when_a_download_ends() {
     let (place, other) = seed_and_leecher();
     let present = place
-        .run("-p 0 --bind 127.0.0.1 -t x.torrent --exit-on-complete")
+        .run(&format!("{ALONE} -t x.torrent --exit-on-complete"))
         .ends(0);
     assert!(
         present.out.contains("seeding") && !present.out.contains("complete"),
@@ -771,7 +803,7 @@ fn seed_goes_on_when_nobody_reads_its_output() {
         let mut seed = Peer::start(&place, &format!("-t x.torrent {options}"));
         seed.out = None;
         let peer = format!("--peer 127.0.0.1:{}", seed.port);
-        let line = format!("-q -p 0 --bind 127.0.0.1 -t x.torrent --exit-on-complete {peer}");
+        let line = format!("-q {ALONE} -t x.torrent --exit-on-complete {peer}");
         other.run(&line).ends(0);
         other.run("verify x.torrent").ends(0);
         fs::remove_dir_all(other.path().join("data")).expect("removed");
@@ -784,7 +816,7 @@ fn port_in_use_is_named_with_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
     let run = place
-        .run(&format!("-p {port} --bind 127.0.0.1 -t x.torrent"))
+        .run(&format!("-p {port} --bind 127.0.0.1 --no-lsd -t x.torrent"))
         .ends(1);
     assert!(
         run.err.contains(&port.to_string()) && run.err.contains("-p"),
@@ -796,8 +828,259 @@ fn port_in_use_is_named_with_the_remedy() {
 fn torrent_that_cannot_be_stored_is_named_with_file_and_remedy() {
     let (_place, other) = seed_and_leecher();
     other.write("data/a.bin/in/the/way", b"");
-    let run = other.run("-p 0 --bind 127.0.0.1 -t x.torrent").ends(1);
+    let run = other.run(&format!("{ALONE} -t x.torrent")).ends(1);
     for part in ["'data'", "a.bin", "move it away"] {
         assert!(run.err.contains(part), "{part}: {run:?}");
     }
+}
+
+/// Answers connections to a free port of the loopback, one `answer` each, and hands on what was
+/// asked. The last connection is left open.
+fn serve(answers: Vec<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    (port, serve_at(listener, answers))
+}
+
+fn serve_at(listener: TcpListener, answers: Vec<Vec<u8>>) -> mpsc::Receiver<Vec<u8>> {
+    let (heard, questions) = mpsc::channel();
+    thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept()?;
+            let mut asked = Vec::new();
+            let mut byte = [0];
+            // A request ends with an empty line, a handshake has 68 bytes.
+            while !asked.ends_with(b"\r\n\r\n") && !(asked.len() == 68 && asked[0] == 0x13) {
+                stream.read_exact(&mut byte)?;
+                asked.push(byte[0]);
+            }
+            let _ = heard.send(asked);
+            stream.write_all(&answer)?;
+        }
+        Ok::<_, std::io::Error>(())
+    });
+    questions
+}
+
+fn http_ok(body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn http_redirect(location: &str) -> Vec<u8> {
+    format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").into()
+}
+
+/// Every row: what is asked for, what the server says, and what the message must name.
+#[test]
+fn torrent_that_cannot_be_fetched_is_named_with_the_remedy() {
+    let (place, _other) = seed_and_leecher();
+    let torrent = fs::read(place.path().join("x.torrent")).expect("a file");
+    let zeros = "torrents/0000000000000000000000000000000000000000.torrent";
+    let head =
+        |length: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+    let cases: [(&str, Vec<Vec<u8>>, &[&str]); 9] = [
+        (
+            "a/x.torrent",
+            vec![b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec()],
+            &["status 404", "check the address"],
+        ),
+        (
+            "x.torrent",
+            vec![http_ok(&noise(500))],
+            &["no usable .torrent"],
+        ),
+        (
+            zeros,
+            vec![http_ok(&torrent)],
+            &["another torrent", "ask whoever"],
+        ),
+        (
+            "x.torrent",
+            vec![head("67108865")],
+            &["exceeds 67108864 B", "not the data"],
+        ),
+        ("x.torrent", vec![head("70")], &["closed inside the answer"]),
+        (
+            "x.torrent",
+            vec![b"SSH-2.0-x\r\n\r\n".to_vec()],
+            &["not HTTP", "peer or a web server"],
+        ),
+        (
+            "x.torrent",
+            vec![http_redirect("https://h/")],
+            &["TLS is not built in", "-t FILE"],
+        ),
+        (
+            "x.torrent",
+            vec![http_redirect("ftp://h/")],
+            &["no usable address"],
+        ),
+        ("x.torrent", vec![http_redirect("/y"); 9], &["without end"]),
+    ];
+    let before = place.names();
+    for (path, answers, parts) in cases {
+        let (port, _questions) = serve(answers);
+        let url = format!("http://127.0.0.1:{port}/{path}");
+        let run = place.run(&format!("{ALONE} -t {url}")).ends(2);
+        for part in [&url[..]].iter().chain(parts) {
+            assert!(run.err.contains(part), "{part}: {run:#?}");
+        }
+        assert_eq!((&*run.out, place.names()), ("", before.clone()));
+    }
+}
+
+#[test]
+fn host_where_nothing_listens_is_named_after_a_while() {
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let run = place.run(&format!("-t http://{address}/x.torrent")).ends(2);
+    for part in [
+        &address.to_string()[..],
+        "nothing listens",
+        "start evpeer there",
+    ] {
+        assert!(run.err.contains(part), "{part}: {run:#?}");
+    }
+}
+
+/// The host is still starting when it is asked first; who hands the torrent out is its peer.
+#[test]
+fn torrent_of_another_peer_is_fetched_and_that_peer_is_dialled() {
+    let (place, _other) = seed_and_leecher();
+    let torrent = fs::read(place.path().join("x.torrent")).expect("a file");
+    let shown = place.run("show x.torrent --json").ends(0).json();
+    let hash = shown["info_hash"].as_str().expect("a hash");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+
+    let empty = Place::new();
+    let url = format!("http://{address}/torrents/{hash}.torrent");
+    let line = format!("-v -t {url} {ALONE} --no-tracker");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_evpeer"))
+        .args(line.split_whitespace())
+        .current_dir(empty.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("evpeer starts");
+    let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let refused = said.find(|line| line.as_ref().is_ok_and(|line| line.contains("refused")));
+    assert!(refused.is_some(), "it is tried again");
+    let listener = TcpListener::bind(address).expect("the port is free still");
+    let redirect = http_redirect(&format!("/elsewhere/{hash}"));
+    let questions = serve_at(listener, vec![redirect, http_ok(&torrent), Vec::new()]);
+    let asked = |_| questions.recv_timeout(A_MINUTE).expect("it asks");
+    let asked: Vec<Vec<u8>> = (0..3).map(asked).collect();
+    assert!(asked[0].starts_with(format!("GET /torrents/{hash}.torrent ").as_bytes()));
+    assert!(asked[1].starts_with(b"GET /elsewhere/"));
+    assert!(asked[2].starts_with(b"\x13BitTorrent protocol"), "the peer");
+    child.kill().expect("it runs still");
+    child.wait().expect("it ends");
+}
+
+#[test]
+fn share_seeds_what_lies_there_and_says_what_to_type() {
+    let (place, other) = (Place::new(), Place::new());
+    place.write_tree("data");
+    let line = "share data --json --save x.torrent --tracker http://127.0.0.1:1/a \
+                --piece-length 16KiB --comment text --no-tracker";
+    let mut peer = Peer::start(&place, line);
+    let told = peer.wait_for("event", "share");
+    let hash = told["info_hash"].as_str().expect("a hash").to_owned();
+    let here = format!("http://127.0.0.1:{}", peer.port);
+    let url = format!("{here}/torrents/{hash}.torrent");
+    assert_eq!(told["urls"], serde_json::json!([url]));
+    assert_eq!(told["command"], format!("evpeer -t {url}"));
+    assert_eq!(
+        (&told["file"], &told["length"]),
+        (&"x.torrent".into(), &170_005.into())
+    );
+    peer.wait_for("state", "seeding");
+
+    let made = place.run("show x.torrent --json").ends(0).json();
+    assert_eq!(made["info_hash"], hash);
+    assert_eq!(
+        made["trackers"],
+        serde_json::json!([[format!("{here}/announce")], ["http://127.0.0.1:1/a"]])
+    );
+    assert_eq!(
+        (&made["piece_length"], &made["comment"]),
+        (&16384.into(), &"text".into())
+    );
+
+    let torrent = fs::read(place.path().join("x.torrent")).expect("a file");
+    other.write("x.torrent", &torrent);
+    let line = format!("{ALONE} -t x.torrent --no-tracker --exit-on-complete --peer 127.0.0.1:");
+    other.run(&format!("{line}{}", peer.port)).ends(0);
+    other.run("verify x.torrent").ends(0);
+    peer.signal(Signal::INT);
+    assert_eq!(peer.end().1, Some(0));
+    assert_eq!(place.names(), ["data", "x.torrent"]);
+}
+
+/// A file, seen through a link from elsewhere; nothing is written without --save.
+#[test]
+fn share_prints_the_line_for_people_and_leaves_nothing_behind() {
+    let (place, elsewhere) = (Place::new(), Place::new());
+    place.write("one file.bin", &noise(50_000));
+    symlink(
+        place.path().join("one file.bin"),
+        elsewhere.path().join("link"),
+    )
+    .expect("a link");
+    let mut peer = Peer::start(&elsewhere, "share link");
+    let start = format!("evpeer -t http://127.0.0.1:{}/torrents/", peer.port);
+    assert!(
+        peer.lines()
+            .any(|line| line.starts_with(&start) && line.ends_with(".torrent"))
+    );
+    assert!(
+        peer.lines()
+            .any(|line| line.starts_with("one file.bin: seeding"))
+    );
+    peer.signal(Signal::TERM);
+    assert_eq!(peer.end().1, Some(0));
+    assert_eq!(place.names(), ["one file.bin"]);
+    assert_eq!(elsewhere.names(), ["link"]);
+}
+
+#[test]
+fn share_of_a_private_torrent_names_its_file() {
+    let place = Place::new();
+    place.write_tree("data");
+    let mut peer = Peer::start(&place, "share data --private --save x.torrent --json");
+    let told = peer.wait_for("event", "share");
+    assert_eq!(told["urls"], serde_json::json!([]));
+    assert_eq!(told["command"], "evpeer -t x.torrent");
+    let made = place.run("show x.torrent --json").ends(0).json();
+    assert_eq!(made["private"], true);
+    peer.signal(Signal::INT);
+    assert_eq!(peer.end().1, Some(0));
+}
+
+#[test]
+fn signal_ends_share_while_it_hashes() {
+    let place = Place::new();
+    let file = fs::File::create(place.path().join("large")).expect("a file");
+    file.set_len(1 << 40).expect("a size");
+    let mut peer = Peer::start(&place, "share large");
+    peer.signal(Signal::INT);
+    assert_eq!(peer.end().1, Some(0));
+    assert_eq!(place.names(), ["large"]);
+}
+
+#[test]
+fn open_tracker_runs_without_a_torrent() {
+    let place = Place::new();
+    let mut peer = Peer::start(&place, "--open-tracker --json");
+    let told = peer.wait_for("event", "tracker");
+    let url = format!("http://127.0.0.1:{}/announce", peer.port);
+    assert_eq!(told["urls"], serde_json::json!([url]));
+    peer.signal(Signal::TERM);
+    assert_eq!(peer.end().1, Some(0));
 }

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::clients::{Client, Kind, Task};
+use support::clients::{Client, Kind, Roads, Task};
 use support::data::DataSet;
 use support::sandbox::{self, Lan};
 use support::tracker::Tracker;
@@ -153,6 +153,10 @@ impl Swarm<'_> {
                 folder,
                 home: &home,
                 address,
+                roads: Roads {
+                    lsd: false,
+                    pex: true,
+                },
             },
         )
     }

@@ -80,6 +80,7 @@ fn reactor() -> Reactor {
         config: Config {
             port: 0,
             bind: Some(Ipv4Addr::LOCALHOST.into()),
+            lsd: false,
             ..Config::default()
         },
         root: std::env::temp_dir(),

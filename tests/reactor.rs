@@ -30,6 +30,7 @@ fn reactor(root: &Path, kind: StorageKind) -> Reactor {
             port: 0,
             bind: Some(Ipv4Addr::LOCALHOST.into()),
             storage: kind,
+            lsd: false, // swarms of other tests have the same info hash
             ..Config::default()
         },
         root: root.into(),
@@ -203,6 +204,7 @@ fn second_reactor_on_the_same_port_is_refused_by_name() {
     let second = Reactor::new(ReactorOptions {
         config: Config {
             port: first.local_port(),
+            lsd: false,
             bind: Some(Ipv4Addr::LOCALHOST.into()),
             ..Config::default()
         },

@@ -44,7 +44,8 @@ const CRATES: Table = &[
     ("meta",      "unicode_normalization"),
     ("control",   "serde_json"),
     ("storage",   "memmap2 rustix libc sha1"),
-    ("reactor",   "mio socket2 signal_hook signal_hook_mio getrandom rustix"),
+    ("reactor",   "mio socket2 quinn_udp getifaddrs signal_hook signal_hook_mio getrandom
+                   rustix"),
     ("cli",       "clap clap_complete clap_mangen simplelog indicatif serde_json
                    plotters getrandom"),
 ];

@@ -1,6 +1,7 @@
 //! The small digests that pure code needs.
 
 use sha1::{Digest, Sha1};
+use siphasher::sip::SipHasher24;
 
 /// SHA-1 of `bytes`.
 pub fn sha1(bytes: &[u8]) -> [u8; 20] {
@@ -29,6 +30,11 @@ pub fn block_digest(block: &[u8]) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// SipHash-2-4 of `bytes`: without `key` nobody can tell it, or make two inputs collide.
+pub fn siphash(key: &[u8; 16], bytes: &[u8]) -> u64 {
+    SipHasher24::new_with_key(key).hash(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +59,13 @@ mod tests {
             stream.update(b"bc");
             assert_eq!(stream.finish(), sha1(b"abc"));
         }
+    }
+
+    #[test]
+    fn siphash_of_the_papers_example() {
+        // Aumasson and Bernstein, "SipHash: a fast short-input PRF", appendix A.
+        let bytes: Vec<u8> = (0..16).collect();
+        let key: &[u8; 16] = bytes.as_slice().try_into().unwrap();
+        assert_eq!(siphash(key, &bytes[..15]), 0xa129_ca61_49be_45e5);
     }
 }

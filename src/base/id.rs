@@ -65,6 +65,11 @@ impl PeerId {
         }
         Self(id)
     }
+
+    /// Whether it names an evpeer. Anybody may say so: good for manners, not for trust.
+    pub fn is_evpeer(&self) -> bool {
+        self.0.starts_with(b"-EV")
+    }
 }
 
 impl fmt::Display for PeerId {

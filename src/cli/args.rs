@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use super::units;
 use crate::base::limits::{self, BLOCK_LEN, PIECE_LEN_MAX};
 use crate::config::{Config, StorageKind};
+use crate::engine::HostPort;
 use crate::sim::chance::Cut;
 
 /// Share files with many hosts at once: a BitTorrent peer in one binary, on one port
@@ -37,6 +38,8 @@ pub struct CommandLine {
 /// Everything but running a peer.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Share a file or folder with other hosts: seed it, be its tracker, say what to type there
+    Share(ShareArgs),
     /// Make a .torrent of a file or folder
     Create(CreateArgs),
     /// Print what a .torrent or a magnet link says
@@ -56,33 +59,51 @@ pub enum Command {
     Man,
 }
 
-/// Options of a running peer.
+/// What a peer without a command is told.
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// The same as --torrent
     #[arg(value_name = "SOURCE", value_hint = ValueHint::FilePath)]
     pub sources: Vec<PathBuf>,
-    /// A .torrent file, or a folder of them; repeatable
+    /// A .torrent file, a folder of them, or the http:// address of one; repeatable
     #[arg(short, long = "torrent", value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub torrents: Vec<PathBuf>,
-    /// The one port of this peer, TCP and UDP; 0 takes any free one
-    #[arg(short, long, value_name = "N", default_value_t = Config::default().port)]
-    pub port: u16,
     /// Where data is read from and written to
     #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub output: PathBuf,
-    /// A peer to connect to, for every torrent of this command; repeatable
-    #[arg(long = "peer", value_name = "HOST:PORT", value_parser = PeerAddress::parse)]
-    pub peers: Vec<PeerAddress>,
     /// One more tracker for every torrent of this command; repeatable
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
-    /// Listen and connect from this address [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "ADDR")]
-    pub bind: Option<IpAddr>,
     /// Leave with exit code 0 when all torrents are complete and durable on disk
     #[arg(long)]
     pub exit_on_complete: bool,
+    /// What every running peer is told.
+    #[command(flatten)]
+    pub peer: PeerArgs,
+}
+
+impl RunArgs {
+    /// All that is to be run, in the order given; options before positions.
+    pub fn all_sources(&self) -> impl Iterator<Item = &PathBuf> {
+        self.torrents.iter().chain(&self.sources)
+    }
+}
+
+/// Options of a running peer, whatever it runs.
+#[derive(Args, Debug)]
+pub struct PeerArgs {
+    /// The one port of this peer, TCP and UDP; 0 takes any free one
+    #[arg(short, long, value_name = "N", default_value_t = Config::default().port)]
+    pub port: u16,
+    /// A peer to connect to, for every torrent of this command; repeatable
+    #[arg(long = "peer", value_name = "HOST:PORT", value_parser = PeerAddress::parse)]
+    pub peers: Vec<PeerAddress>,
+    /// Listen and connect from this address [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "ADDR")]
+    pub bind: Option<IpAddr>,
+    /// Be the tracker of any swarm that is announced here, with or without torrents of its own
+    #[arg(long)]
+    pub open_tracker: bool,
     /// Connections over all torrents
     #[arg(long, value_name = "N", default_value_t = limits::CONNS_MAX_DEFAULT,
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -110,7 +131,7 @@ pub struct RunArgs {
     pub json: bool,
 }
 
-impl RunArgs {
+impl PeerArgs {
     /// The settings of the peer that these options ask for.
     pub fn config(&self) -> Config {
         Config {
@@ -118,6 +139,7 @@ impl RunArgs {
             bind: self.bind,
             conns_max: self.max_peers,
             trackers: !self.no_tracker,
+            open_tracker: self.open_tracker,
             lsd: !self.no_lsd,
             pex: !self.no_pex,
             storage: self.storage.into(),
@@ -125,10 +147,34 @@ impl RunArgs {
         }
     }
 
-    /// All that is to be run, in the order given; options before positions.
-    pub fn all_sources(&self) -> impl Iterator<Item = &PathBuf> {
-        self.torrents.iter().chain(&self.sources)
+    /// The peers to connect to.
+    pub fn host_ports(&self) -> Vec<HostPort> {
+        let host_port = |peer: &PeerAddress| HostPort {
+            host: peer.host.clone(),
+            port: peer.port,
+        };
+        self.peers.iter().map(host_port).collect()
     }
+}
+
+/// Options of `share`.
+#[derive(Args, Debug)]
+pub struct ShareArgs {
+    /// The file or folder to share; it stays where it is, and is only read
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+    /// What the .torrent says.
+    #[command(flatten)]
+    pub torrent: TorrentArgs,
+    /// Also write the .torrent to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub save: Option<PathBuf>,
+    /// Replace that file if it exists
+    #[arg(long, requires = "save")]
+    pub force: bool,
+    /// What every running peer is told.
+    #[command(flatten)]
+    pub peer: PeerArgs,
 }
 
 /// Options of `create`.
@@ -140,6 +186,23 @@ pub struct CreateArgs {
     /// The .torrent to write [default: the name of PATH and .torrent, in the current folder]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
+    /// What it says.
+    #[command(flatten)]
+    pub torrent: TorrentArgs,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// How much is said, and where.
+    #[command(flatten)]
+    pub talk: TalkArgs,
+    /// Print what was made as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a new .torrent says beside its data.
+#[derive(Args, Debug)]
+pub struct TorrentArgs {
     /// Where peers announce themselves; repeatable, each one a tier of its own
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
@@ -152,15 +215,6 @@ pub struct CreateArgs {
     /// A text for people
     #[arg(long, value_name = "TEXT")]
     pub comment: Option<String>,
-    /// Replace the output if it exists
-    #[arg(long)]
-    pub force: bool,
-    /// How much is said, and where.
-    #[command(flatten)]
-    pub talk: TalkArgs,
-    /// Print what was made as one JSON object
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Options of `show`.
@@ -362,6 +416,7 @@ fn parse_piece_len(text: &str) -> Result<u32, String> {
 
 const EXAMPLES: &str = "\
 Examples:
+  evpeer share ./data                             prints what to type on the other hosts
   evpeer create ./data --tracker http://10.0.0.1:6969/announce -o data.torrent
   evpeer -p 6881 -t data.torrent -o .             seed what is there, fetch what is missing
   evpeer -t data.torrent -o /srv --peer 10.0.0.1:6881 --exit-on-complete
@@ -398,6 +453,11 @@ mod tests {
             "evpeer -t x --no-tracker --no-lsd --no-pex --no-dht --exit-on-complete",
             "evpeer -t x --max-peers 1 --storage pwrite -vv --log-file l",
             "evpeer -q -t x",
+            "evpeer --open-tracker -p 6969",
+            "evpeer -t http://10.0.0.1:6881/torrents/x.torrent",
+            "evpeer share d -p 7000 --bind 10.0.0.1 --json --no-lsd --peer 1.2.3.4:5",
+            "evpeer share d --tracker http://h/a --piece-length 1MiB --comment text --open-tracker",
+            "evpeer share d --private --save x.torrent --force",
             "evpeer create d",
             "evpeer create d -o x.torrent --tracker http://a/a --tracker http://b/a --private",
             "evpeer create d --piece-length 1MiB --comment text --force --json -q",
@@ -439,6 +499,10 @@ mod tests {
             ("evpeer -q -v -t x", ArgumentConflict),
             ("evpeer --seed-ratio 2 -t x", UnknownArgument),
             ("evpeer --watch d -t x", UnknownArgument),
+            ("evpeer share", MissingRequiredArgument),
+            ("evpeer share d e", UnknownArgument),
+            ("evpeer share d -o e", UnknownArgument),
+            ("evpeer share d --force", MissingRequiredArgument),
             ("evpeer create", MissingRequiredArgument),
             ("evpeer create d --piece-length 12q", ValueValidation),
             ("evpeer create d --piece-length 8KiB", ValueValidation),
@@ -480,12 +544,16 @@ mod tests {
     #[test]
     fn options_reach_the_configuration() {
         let line = parse("evpeer -p 7 --bind ::1 --max-peers 9 --no-tracker --storage map -t x");
-        let config = line.expect("parses").run.config();
+        let config = line.expect("parses").run.peer.config();
         assert_eq!(config.port, 7);
         assert_eq!(config.bind, Some("::1".parse().expect("an address")));
         assert_eq!(config.conns_max, 9);
         assert!(!config.trackers);
         assert_eq!(config.storage, StorageKind::Map);
+        assert!(config.lsd && config.pex && !config.open_tracker);
+        let line = parse("evpeer --no-lsd --no-pex --open-tracker").expect("parses");
+        let config = line.run.peer.config();
+        assert!(!config.lsd && !config.pex && config.open_tracker);
     }
 
     #[test]

@@ -3,18 +3,17 @@
 //! The place for the result is checked before the first byte is hashed, and filled after the
 //! last: an interrupted run leaves nothing behind.
 
-mod new_file;
-mod walk;
+pub mod hashing;
+pub mod new_file;
+pub mod walk;
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use indicatif::ProgressBar;
-
+use self::hashing::Hashing;
 use self::new_file::{Existing, NewFile};
-use self::walk::{FoundFile, Tree, walk};
+use self::walk::walk;
 use super::args::CreateArgs;
 use super::error::CliError;
 use super::meter::Meter;
@@ -22,7 +21,6 @@ use super::output::{print, printable_path};
 use super::source;
 use super::units::{show_count, show_len};
 use crate::control::api;
-use crate::meta::create::{self, CreateError, CreateOptions, Creator};
 use crate::meta::metainfo::Metainfo;
 
 /// Makes the .torrent and says what it made.
@@ -31,7 +29,7 @@ use crate::meta::metainfo::Metainfo;
 /// Nothing is written then, not even in part.
 pub fn create(args: &CreateArgs) -> Result<ExitCode, CliError> {
     let meter = Meter::start(&args.talk)?;
-    for url in &args.trackers {
+    for url in &args.torrent.trackers {
         source::refuse_malformed_tracker(url)?;
     }
     let tree = walk(&args.path)?;
@@ -39,14 +37,12 @@ pub fn create(args: &CreateArgs) -> Result<ExitCode, CliError> {
         Some(path) => path.clone(),
         None => PathBuf::from(format!("{}.torrent", tree.name)),
     };
-    refuse_output_inside(&output, &args.path)?;
-    let existing = if args.force {
-        Existing::Replace
-    } else {
-        Existing::Keep
-    };
-    let place = NewFile::plan(&output, existing)?;
-    let bytes = hash(&tree, args, &meter)?;
+    refuse_output_inside(&output, &args.path, "-o")?;
+    let place = NewFile::plan(&output, Existing::of(args.force), "-o")?;
+    let trackers = args.torrent.trackers.clone();
+    let mut hashing = Hashing::start(&tree, &args.path, &args.torrent, trackers, &meter)?;
+    while hashing.step()? {}
+    let bytes = hashing.finish()?;
     place.write(&bytes)?;
 
     let meta = Metainfo::from_bytes(&bytes).expect("what we make, we can read");
@@ -58,80 +54,15 @@ pub fn create(args: &CreateArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The bytes of the .torrent.
-fn hash(tree: &Tree, args: &CreateArgs, meter: &Meter) -> Result<Vec<u8>, CliError> {
-    let cannot_create = |source: CreateError| CliError::CannotCreate {
-        path: args.path.clone(),
-        source,
-    };
-    let mut creator = Creator::new(options(tree, args)).map_err(cannot_create)?;
-    let bar = meter.task(&tree.name, tree.length());
-    for file in &tree.files {
-        hash_file(file, &mut creator, &bar)?;
-    }
-    bar.finish_and_clear();
-    creator.finish().map_err(cannot_create)
-}
-
-/// Nothing of the time or the machine goes in: the same data makes the same .torrent.
-fn options(tree: &Tree, args: &CreateArgs) -> CreateOptions {
-    let files = tree.files.iter().map(|file| create::NewFile {
-        path: file.components.clone(),
-        len: file.len,
-        executable: file.executable,
-    });
-    CreateOptions {
-        name: tree.name.clone(),
-        files: files.collect(),
-        piece_len: args.piece_length,
-        trackers: args.trackers.clone(),
-        private: args.private,
-        comment: args.comment.clone(),
-        created_by: Some(concat!("evpeer ", env!("CARGO_PKG_VERSION")).to_owned()),
-        creation_date: None,
-    }
-}
-
-/// Feeds one file to the creator; it must be what the walk saw from its first to its last byte.
-fn hash_file(file: &FoundFile, creator: &mut Creator, bar: &ProgressBar) -> Result<(), CliError> {
-    let unreadable = |source| CliError::Unreadable {
-        path: file.path.clone(),
-        source,
-        remedy: "check its permissions and its disk",
-    };
-    let changed = || CliError::Changed {
-        path: file.path.clone(),
-    };
-    let mut open = File::open(&file.path).map_err(unreadable)?;
-    let before = open.metadata().map_err(unreadable)?;
-    if !before.is_file() || before.len() != file.len {
-        return Err(changed());
-    }
-    let mut buffer = vec![0; READ_LEN];
-    let mut left = file.len;
-    loop {
-        let n = match open.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(unreadable(error)),
-        };
-        left = left.checked_sub(n as u64).ok_or_else(changed)?;
-        creator.feed(&buffer[..n]).map_err(|_| changed())?;
-        bar.inc(n as u64);
-    }
-    let after = open.metadata().map_err(unreadable)?;
-    if left > 0 || after.modified().ok() != before.modified().ok() {
-        return Err(changed());
-    }
-    Ok(())
-}
-
-/// Bytes of a file that are read at once.
-const READ_LEN: usize = 1 << 20;
-
 /// Refuses an output that is the data, or would be part of it for the next run.
-fn refuse_output_inside(output: &Path, root: &Path) -> Result<(), CliError> {
+///
+/// # Errors
+/// [`CliError::OutputInside`], which names the `option` that led to it.
+pub fn refuse_output_inside(
+    output: &Path,
+    root: &Path,
+    option: &'static str,
+) -> Result<(), CliError> {
     let real_root = fs::canonicalize(root);
     let folder = match output.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => fs::canonicalize(parent),
@@ -146,6 +77,7 @@ fn refuse_output_inside(output: &Path, root: &Path) -> Result<(), CliError> {
     Err(CliError::OutputInside {
         output: output.to_owned(),
         root: root.to_owned(),
+        option,
     })
 }
 
@@ -173,7 +105,7 @@ fn report(meta: &Metainfo, output: &Path, root: &Path) -> String {
 }
 
 /// `word` as a shell takes it.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@=".contains(c);
     if word.chars().all(is_plain) {
         return word.to_owned();

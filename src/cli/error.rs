@@ -16,7 +16,10 @@ use crate::storage::error::StorageError;
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// `run` was given nothing to run.
-    #[error("nothing to run; name a .torrent file with -t FILE (see evpeer --help)")]
+    #[error(
+        "nothing to run; name a .torrent file with -t FILE, share something with \
+         evpeer share PATH, or be a tracker with --open-tracker (see evpeer --help)"
+    )]
     NoSource,
     /// An input file cannot be opened or read.
     #[error("cannot read '{}': {source}; {remedy}", printable_path(path))]
@@ -80,6 +83,22 @@ pub enum CliError {
         /// What works.
         instead: &'static str,
     },
+    /// A .torrent cannot be had from the web.
+    #[error("cannot fetch '{}': {why}; {remedy}", printable(url))]
+    NotFetched {
+        /// The address.
+        url: String,
+        /// What went wrong.
+        why: String,
+        /// What the user can do.
+        remedy: &'static str,
+    },
+    /// Nobody could get a private torrent that is shared.
+    #[error(
+        "a private torrent is not handed out over the network; \
+         add --save FILE, and copy that file to the other hosts"
+    )]
+    PrivateUnsaved,
     /// The output folder cannot be used.
     #[error("output folder '{}' {why}; {remedy}", printable_path(path))]
     OutputFolder {
@@ -88,7 +107,7 @@ pub enum CliError {
         /// What is wrong with it.
         why: String,
         /// What the user can do.
-        remedy: &'static str,
+        remedy: String,
     },
     /// The log file cannot be written.
     #[error(
@@ -101,19 +120,21 @@ pub enum CliError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The output of `create` exists.
+    /// The .torrent to be written exists.
     #[error(
-        "'{}' exists; choose another name with -o, or replace it with --force",
+        "'{}' exists; choose another name with {option}, or replace it with --force",
         printable_path(path)
     )]
     OutputExists {
         /// The file.
         path: PathBuf,
+        /// The option that names it.
+        option: &'static str,
     },
-    /// The output of `create` would be part of the data.
+    /// The .torrent to be written would be part of the data.
     #[error(
         "the output '{}' lies inside '{}' and would become part of the data; \
-             choose a place outside with -o",
+             choose a place outside with {option}",
         printable_path(output),
         printable_path(root)
     )]
@@ -122,6 +143,8 @@ pub enum CliError {
         output: PathBuf,
         /// The data.
         root: PathBuf,
+        /// The option that names it.
+        option: &'static str,
     },
     /// There are no bytes to share.
     #[error(
@@ -264,6 +287,8 @@ impl CliError {
             | Self::TooLong { .. }
             | Self::NoTorrentIn { .. }
             | Self::NotBuilt { .. }
+            | Self::NotFetched { .. }
+            | Self::PrivateUnsaved
             | Self::OutputFolder { .. }
             | Self::LogFile { .. }
             | Self::OutputExists { .. }

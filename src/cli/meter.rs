@@ -20,12 +20,22 @@ impl Meter {
     /// # Errors
     /// The log file cannot be opened.
     pub fn start(talk: &TalkArgs) -> Result<Self, CliError> {
-        let target = if talk.quiet {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr_with_hz(10)
+        Self::start_among(talk, None)
+    }
+
+    /// The same, among the live `lines` that the command has already.
+    ///
+    /// # Errors
+    /// The log file cannot be opened.
+    pub fn start_among(talk: &TalkArgs, lines: Option<MultiProgress>) -> Result<Self, CliError> {
+        let own = || {
+            MultiProgress::with_draw_target(if talk.quiet {
+                ProgressDrawTarget::hidden()
+            } else {
+                ProgressDrawTarget::stderr_with_hz(10)
+            })
         };
-        let lines = MultiProgress::with_draw_target(target);
+        let lines = lines.unwrap_or_else(own);
         logging::start(talk, Some(lines.clone()))?;
         Ok(Self { lines })
     }

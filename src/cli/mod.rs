@@ -1,7 +1,8 @@
 //! The command line: arguments in, exit code out.
 //!
 //! ```text
-//! args ─▶ run      reactor turns ─▶ progress (bars, plain lines, JSON)
+//! args ─▶ run      source, fetch ─▶ reactor turns ─▶ progress (bars, plain lines, JSON)
+//!      ├▶ share    walk ─▶ hash ─▶ as run
 //!      ├▶ create   walk ─▶ hash ─▶ new file
 //!      ├▶ show     source ─▶ text, JSON
 //!      ├▶ verify   source ─▶ storage jobs ─▶ progress
@@ -16,6 +17,7 @@
 pub mod args;
 mod create;
 mod error;
+mod fetch;
 mod logging;
 mod meter;
 mod output;
@@ -23,6 +25,7 @@ mod pages;
 mod plot;
 mod progress;
 mod run;
+mod share;
 mod show;
 mod simulate;
 mod soak;
@@ -62,6 +65,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(line: &CommandLine) -> Result<ExitCode, CliError> {
     match &line.command {
         None => run::run(&line.run),
+        Some(Command::Share(args)) => share::share(args),
         Some(Command::Create(args)) => create::create(args),
         Some(Command::Show(args)) => show::show(args),
         Some(Command::Verify(args)) => verify::verify(args),

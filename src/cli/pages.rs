@@ -89,6 +89,9 @@ A second one leaves at once. Either is safe: the next start checks what is there
 If set, nothing is coloured.
 .SH EXAMPLES
 .TP
+evpeer share ./data
+Share the folder ./data, and print what to type on the other hosts.
+.TP
 evpeer create ./data \-\-tracker http://10.0.0.1:6969/announce \-o data.torrent
 Make a .torrent of the folder ./data.
 .TP

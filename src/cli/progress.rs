@@ -12,11 +12,12 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::MultiProgress;
+use serde_json::Value;
 
 use self::bars::Bars;
 use self::json::Json;
 use self::plain::Plain;
-use super::args::RunArgs;
+use super::args::PeerArgs;
 use super::output::{Printer, Worth, printable};
 use crate::base::id::{InfoHash, TorrentId};
 use crate::control::api;
@@ -39,7 +40,7 @@ impl Progress {
     ///
     /// # Errors
     /// The system has no thread to spare for printing.
-    pub fn new(args: &RunArgs) -> io::Result<Self> {
+    pub fn new(args: &PeerArgs) -> io::Result<Self> {
         let now = Instant::now();
         if args.json {
             Ok(Self::Json(Json::new(now), Printer::new(io::stdout())?))
@@ -80,13 +81,14 @@ impl Progress {
 
     /// Tells the port that is open, also if any was asked for.
     pub fn listening(&mut self, port: u16) {
+        self.tell(&format!("listening on port {port}"), &api::listening(port));
+    }
+
+    /// Tells something that is said once: as `lines`, or as an `object` where those are printed.
+    pub fn tell(&mut self, lines: &str, object: &Value) {
         match self {
-            Self::Json(_, printer) => {
-                printer.print(api::listening(port).to_string(), Worth::Keep);
-            }
-            Self::Bars(_) | Self::Plain(..) | Self::Quiet => {
-                self.say(&format!("listening on port {port}"));
-            }
+            Self::Json(_, printer) => printer.print(object.to_string(), Worth::Keep),
+            Self::Bars(_) | Self::Plain(..) | Self::Quiet => self.say(lines),
         }
     }
 

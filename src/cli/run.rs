@@ -14,15 +14,16 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::args::{PeerAddress, RunArgs};
+use super::args::RunArgs;
 use super::error::CliError;
 use super::logging;
 use super::output::printable;
 use super::progress::Progress;
 use super::source::{self, Source};
 use crate::base::id::TorrentId;
+use crate::control::api;
+use crate::engine::TorrentSpec;
 use crate::engine::action::{Report, Snapshot, State};
-use crate::engine::{HostPort, TorrentSpec};
 use crate::reactor::{Reactor, ReactorOptions};
 use crate::storage::Access;
 
@@ -32,27 +33,31 @@ use crate::storage::Access;
 /// Nothing was started (exit code 2, or 1 for a port that cannot be opened), or no torrent can go
 /// on.
 pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
-    let progress = Progress::new(args).map_err(CliError::NoThread)?;
-    logging::start(&args.talk, progress.bars())?;
-    let sources = source::read_all(args.all_sources())?;
-    if sources.is_empty() {
+    let progress = Progress::new(&args.peer).map_err(CliError::NoThread)?;
+    logging::start(&args.peer.talk, progress.bars())?;
+    let sources = source::read_all(args.all_sources(), args.peer.bind)?;
+    // A tracker without torrents has nothing to be complete.
+    if sources.is_empty() && (!args.peer.open_tracker || args.exit_on_complete) {
         return Err(CliError::NoSource);
     }
     source::refuse_unusable_folder(&args.output)?;
     source::refuse_unusable_trackers(&args.trackers)?;
     let reactor = Reactor::new(ReactorOptions {
-        config: args.config(),
+        config: args.peer.config(),
         root: args.output.clone(),
         access: Access::ReadWrite,
         watch_signals: true,
     })?;
     let mut peer = Peer::new(reactor, progress);
-    peer.add(&sources, args);
+    if args.peer.open_tracker {
+        peer.tell_tracker();
+    }
+    peer.add_all(&sources, args);
     peer.run(args.exit_on_complete)
 }
 
 /// The process while it runs: the loop, what is known of each torrent, and what is shown.
-struct Peer {
+pub struct Peer {
     reactor: Reactor,
     progress: Progress,
     torrents: BTreeMap<TorrentId, Outcome>,
@@ -78,7 +83,8 @@ enum End {
 }
 
 impl Peer {
-    fn new(reactor: Reactor, mut progress: Progress) -> Self {
+    /// A peer without torrents; tells the port that is open.
+    pub fn new(reactor: Reactor, mut progress: Progress) -> Self {
         progress.listening(reactor.local_port());
         Self {
             reactor,
@@ -87,19 +93,42 @@ impl Peer {
         }
     }
 
-    fn add(&mut self, sources: &[Source], args: &RunArgs) {
+    fn add_all(&mut self, sources: &[Source], args: &RunArgs) {
         for source in sources {
-            let added = self.reactor.add_torrent(TorrentSpec {
+            let mut peers = args.peer.host_ports();
+            peers.extend(source.peers.iter().cloned());
+            self.add(TorrentSpec {
                 meta: source::named_as_in(&args.output, &source.meta),
-                peers: args.peers.iter().map(host_port).collect(),
+                peers,
                 trackers: args.trackers.clone(),
             });
-            let torrent = added.expect("sources are read once for each info hash");
-            self.torrents.insert(torrent, Outcome::Open);
         }
     }
 
-    fn run(&mut self, exit_on_complete: bool) -> Result<ExitCode, CliError> {
+    /// Takes up a torrent that is not there yet.
+    pub fn add(&mut self, spec: TorrentSpec) {
+        let added = self.reactor.add_torrent(spec);
+        let torrent = added.expect("every info hash is added once");
+        self.torrents.insert(torrent, Outcome::Open);
+    }
+
+    /// Tells where any swarm may announce itself.
+    pub fn tell_tracker(&mut self) {
+        let urls = announce_urls(&self.reactor);
+        let line = format!("tracker for any swarm: {}", urls.join("  "));
+        self.progress.tell(&line, &api::tracker(&urls));
+    }
+
+    /// What is shown.
+    pub fn progress(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
+
+    /// Goes on until there is a reason to end.
+    ///
+    /// # Errors
+    /// No torrent can go on, or the loop cannot.
+    pub fn run(&mut self, exit_on_complete: bool) -> Result<ExitCode, CliError> {
         let end = loop {
             self.turn(Duration::MAX)?;
             if self.reactor.signals_seen() > 0 {
@@ -236,12 +265,13 @@ impl Peer {
     }
 }
 
+/// Where this peer's own tracker is found, the best address first.
+pub fn announce_urls(reactor: &Reactor) -> Vec<String> {
+    let addresses = reactor.addresses().into_iter();
+    addresses
+        .map(|address| format!("http://{address}/announce"))
+        .collect()
+}
+
 /// How long the last sync may take before the process leaves without it.
 const LAST_SYNC_TIME: Duration = Duration::from_secs(30);
-
-fn host_port(peer: &PeerAddress) -> HostPort {
-    HostPort {
-        host: peer.host.clone(),
-        port: peer.port,
-    }
-}

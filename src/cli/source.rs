@@ -1,12 +1,16 @@
-//! From what a user names to metainfo: a .torrent file, or a folder of them.
+//! From what a user names to metainfo: a .torrent file, a folder of them, or an address of one.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::CliError;
+use super::fetch::{Fetched, fetch};
+use super::output::printable_path;
 use crate::base::limits;
+use crate::engine::HostPort;
 use crate::meta::metainfo::{FileKind, Metainfo};
 use crate::meta::paths::Naming;
 use crate::meta::trackers;
@@ -15,32 +19,58 @@ use crate::wire::url::TrackerUrl;
 /// One .torrent and where it came from.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The file.
+    /// The file or the address.
     pub path: PathBuf,
     /// What it says.
     pub meta: Arc<Metainfo>,
+    /// Peers that handed it out.
+    pub peers: Vec<HostPort>,
 }
 
-/// Reads every .torrent that `inputs` name. A swarm that is named twice is read once.
+/// Reads every .torrent that `inputs` name, those of the web from the address `bind` if one is
+/// given. A swarm that is named twice is there once, with all its peers.
 ///
 /// # Errors
 /// The first input that cannot be used; nothing but reading has happened.
-pub fn read_all<'a>(inputs: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<Source>, CliError> {
+pub fn read_all<'a>(
+    inputs: impl Iterator<Item = &'a PathBuf>,
+    bind: Option<IpAddr>,
+) -> Result<Vec<Source>, CliError> {
     let mut sources: Vec<Source> = Vec::new();
     for input in inputs {
         for path in torrent_files(input)? {
-            let meta = Arc::new(read(&path)?);
-            match sources.iter().find(|s| s.meta.info_hash == meta.info_hash) {
-                Some(first) => log::warn!(
+            let found = read_one(path, bind)?;
+            let is_same = |s: &&mut Source| s.meta.info_hash == found.meta.info_hash;
+            let Some(first) = sources.iter_mut().find(is_same) else {
+                sources.push(found);
+                continue;
+            };
+            if found.peers.is_empty() {
+                log::warn!(
                     "'{}' is the same torrent as '{}' and is left out",
-                    path.display(),
-                    first.path.display()
-                ),
-                None => sources.push(Source { path, meta }),
+                    printable_path(&found.path),
+                    printable_path(&first.path)
+                );
             }
+            first.peers.extend(found.peers);
         }
     }
     Ok(sources)
+}
+
+/// Reads one .torrent, from a file or the web.
+fn read_one(path: PathBuf, bind: Option<IpAddr>) -> Result<Source, CliError> {
+    let (meta, peers) = if is_address(&path, &["http://", "https://"]) {
+        let Fetched { meta, peer } = fetch(&path.to_string_lossy(), bind)?;
+        (meta, peer.into_iter().collect())
+    } else {
+        (read(&path)?, Vec::new())
+    };
+    Ok(Source {
+        path,
+        meta: Arc::new(meta),
+        peers,
+    })
 }
 
 /// The same torrent with its files called what they are called in `root`.
@@ -121,13 +151,19 @@ pub fn refuse_unusable_folder(path: &Path) -> Result<(), CliError> {
     Err(CliError::OutputFolder {
         path: path.to_owned(),
         why,
-        remedy,
+        remedy: remedy.into(),
     })
 }
 
-/// The files that one input stands for: itself, or the `*.torrent` of a folder by name.
+/// What one input stands for: itself, or the `*.torrent` of a folder by name.
 fn torrent_files(input: &Path) -> Result<Vec<PathBuf>, CliError> {
-    refuse_addresses(input)?;
+    if is_address(input, &["magnet:"]) {
+        return Err(CliError::NotBuilt {
+            input: input.to_string_lossy().into_owned(),
+            what: "joining by magnet link is not built yet",
+            instead: "get the .torrent file and name it with -t FILE",
+        });
+    }
     if !input.is_dir() {
         return Ok(vec![input.to_owned()]);
     }
@@ -148,35 +184,12 @@ fn torrent_files(input: &Path) -> Result<Vec<PathBuf>, CliError> {
     Ok(files)
 }
 
-/// Says what to do instead where an input is an address and no file.
-fn refuse_addresses(input: &Path) -> Result<(), CliError> {
+/// Whether an input is an address that begins like one of `beginnings`, and no file.
+fn is_address(input: &Path, beginnings: &[&str]) -> bool {
     let text = input.to_string_lossy();
-    let starts = |prefix: &str| {
-        let head = text.get(..prefix.len());
-        head.is_some_and(|head| head.eq_ignore_ascii_case(prefix))
-    };
-    let (what, instead) = if starts("magnet:") {
-        (
-            "joining by magnet link is not built yet",
-            "get the .torrent file and name it with -t FILE",
-        )
-    } else if starts("https://") {
-        (
-            "TLS is not built in",
-            "fetch the .torrent with another program and name it with -t FILE",
-        )
-    } else if starts("http://") {
-        (
-            "fetching a .torrent over HTTP is not built yet",
-            "fetch it with another program and name it with -t FILE",
-        )
-    } else {
-        return Ok(());
-    };
-    Err(CliError::NotBuilt {
-        input: text.into_owned(),
-        what,
-        instead,
+    beginnings.iter().any(|beginning| {
+        let head = text.get(..beginning.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(beginning))
     })
 }
 

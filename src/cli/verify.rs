@@ -31,7 +31,7 @@ use crate::storage::{Access, Event, Pace, Storage, StorageOptions, jobs};
 /// An input cannot be used, and nothing was verified; or the data cannot be read.
 pub fn verify(args: &VerifyArgs) -> Result<ExitCode, CliError> {
     let meter = Meter::start(&args.talk)?;
-    let sources = source::read_all(args.all_sources())?;
+    let sources = source::read_all(args.all_sources(), None)?;
     source::refuse_unusable_folder(&args.output)?;
     let mut storage = Storage::new(StorageOptions {
         root: args.output.clone(),

@@ -22,6 +22,26 @@ pub fn listening(port: u16) -> Value {
     json!({ "event": "listening", "port": port })
 }
 
+/// What others need to get the torrent that is shared here, as event `share`: the addresses of
+/// its .torrent, the best first, and what to type. A private torrent has no address; its .torrent
+/// is `file`.
+pub fn share(meta: &Metainfo, urls: &[String], file: Option<&str>, command: &str) -> Value {
+    json!({
+        "event": "share",
+        "torrent": meta.name,
+        "info_hash": meta.info_hash.to_string(),
+        "length": meta.geometry().length(),
+        "urls": urls,
+        "file": file,
+        "command": command,
+    })
+}
+
+/// The addresses at which any swarm is tracked, the best first, as event `tracker`.
+pub fn tracker(urls: &[String]) -> Value {
+    json!({ "event": "tracker", "urls": urls })
+}
+
 /// What a report tells; `None` for those that only the log carries.
 ///
 /// `snapshot` is that of the torrent the report is about.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use crate::base::address::Family;
 use crate::base::id::{ConnId, InfoHash, PeerId, PieceIndex, TorrentId};
 use crate::base::slot::Slot;
 use crate::meta::metainfo::Metainfo;
@@ -60,15 +61,6 @@ pub enum Action {
     Storage(StorageAction),
     /// Something that the user may want to know.
     Report(Report),
-}
-
-/// The two families of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
 }
 
 /// What storage shall do.

@@ -1,30 +1,38 @@
 //! Questions to trackers over HTTP (BEP 3): look-up, stream, response, redirects.
 //!
 //! When to ask, and whom, is the business of [`tracker::client`](crate::tracker::client); here
-//! an announce becomes a stream like any other.
+//! an announce becomes a stream like any other, or an exchange of datagrams.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
+use super::action::Family;
+use super::announce_udp::UdpQuestion;
 use super::conn::{Purpose, Stage};
 use super::{Ending, Engine, Lookup, Report, State, Taken};
+use crate::base::address::{Scope, scope};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
-use crate::tracker::client::{AnnounceFailure, AnnounceWanted, Outcome};
+use crate::tracker::client::{AnnounceFailure, AnnounceId, AnnounceWanted, Nearness, Outcome};
+use crate::tracker::guard::{self, Origin};
 use crate::wire::announce::{self, AnnounceReply};
 use crate::wire::http::{HttpError, Response, ResponseReader};
 use crate::wire::message::Outgoing;
-use crate::wire::url::TrackerUrl;
+use crate::wire::udp_tracker::UdpAnnounce;
+use crate::wire::url::{Scheme, TrackerUrl};
 
-/// An announce that is under way.
+/// An announce over HTTP that is under way.
 #[derive(Debug)]
 pub struct Announce {
     torrent: TorrentId,
+    id: AnnounceId,
     /// With the query; another one after a redirect.
     url: TrackerUrl,
+    /// Who gave `url`.
+    origin: Origin,
     response: ResponseReader,
     redirects: u32,
     /// Addresses of the tracker's host that were not tried yet.
@@ -33,96 +41,151 @@ pub struct Announce {
     farewell: bool,
 }
 
+impl Announce {
+    /// Whether this is the announce `id` of `torrent`.
+    pub fn is(&self, torrent: TorrentId, id: AnnounceId) -> bool {
+        self.torrent == torrent && self.id == id
+    }
+}
+
 impl Engine {
-    /// Starts an announce of this torrent if one is due.
+    /// Our own address as trackers see it (BEP 24), one of each family: their word, not checked.
+    pub fn external_ip(&self, family: Family) -> Option<IpAddr> {
+        self.external_ips.get(&family).copied()
+    }
+
+    /// Evpeers that are asked for peers of this torrent while its own trackers are silent, in
+    /// place of those given before. A private torrent asks nobody (BEP 27).
+    pub fn set_last_resort(&mut self, id: TorrentId, known: Vec<SocketAddr>, now: Instant) {
+        if let Some(torrent) = self.torrents.get_mut(&id)
+            && !torrent.swarm.meta().private
+        {
+            torrent.tracker.set_last_resort(known);
+            self.rearm_torrent(id, now);
+        }
+    }
+
+    /// Starts the announces of this torrent that are due, as many as may be under way.
     pub(super) fn announce_due(&mut self, id: TorrentId, now: Instant) {
         self.report_rejected_trackers(id);
         if !self.config.trackers {
             return;
         }
-        let port = self.port;
-        let Some(torrent) = self.torrents.get_mut(&id) else {
-            return;
+        self.drop_overdue(id, now);
+        while let Some(torrent) = self.torrents.get_mut(&id)
+            && matches!(torrent.state, State::Downloading | State::Seeding)
+            && torrent.tracker.next_deadline().is_some_and(|at| at <= now)
+            && self.may_announce()
+            && let Some(wanted) = self.poll_tracker(id, now)
+        {
+            self.begin_announce(id, wanted);
+        }
+    }
+
+    /// Whether there is room for one more announce.
+    pub(super) fn may_announce(&self) -> bool {
+        let is_announce = |(_, (_, conn)): &(usize, &(u32, super::Conn))| {
+            matches!(
+                conn.stage,
+                Stage::Announce(_) | Stage::Dialling(Purpose::Announce(_))
+            )
         };
-        if !matches!(torrent.state, State::Downloading | State::Seeding) {
-            return;
-        }
-        if let Some(wanted) = torrent.tracker.poll(now) {
-            let farewell = wanted.event == Some(announce::Event::Stopped);
-            let url = self.announce_url(id, wanted, port);
-            let Some(url) = url else { return };
-            self.ask(Announce {
-                torrent: id,
-                url,
-                response: ResponseReader::default(),
-                redirects: 0,
-                addresses: Vec::new(),
-                farewell,
+        let streams = self.conns.iter().filter(is_announce).count();
+        let lookups = self.lookups.values();
+        let lookups = lookups.filter(|lookup| !matches!(lookup, Lookup::Peer(..)));
+        streams + lookups.count() + self.udp_trackers.len() < limits::ANNOUNCES_MAX
+    }
+
+    fn poll_tracker(&mut self, id: TorrentId, now: Instant) -> Option<AnnounceWanted> {
+        self.torrents.get_mut(&id)?.tracker.poll(now)
+    }
+
+    /// Lets go of announces that take too long.
+    fn drop_overdue(&mut self, id: TorrentId, now: Instant) {
+        while let Some(torrent) = self.torrents.get_mut(&id)
+            && let Some((overdue, outcome)) = torrent.tracker.poll_overdue(now)
+        {
+            self.report_failure(id, outcome);
+            self.udp_trackers.forget(id, overdue);
+            self.lookups.retain(|_, lookup| match lookup {
+                Lookup::Peer(..) => true,
+                Lookup::Tracker(announce) => !announce.is(id, overdue),
+                Lookup::UdpTracker(question) => (question.torrent, question.id) != (id, overdue),
             });
+            for conn in self.announcing_conns(|announce| announce.is(id, overdue)) {
+                self.close(conn, Ending::Local("no answer in time"), now);
+            }
         }
+    }
+
+    /// Streams of announces, or to be, that are of this kind.
+    fn announcing_conns(&self, is_meant: impl Fn(&Announce) -> bool) -> Vec<ConnId> {
+        let is_one = |conn: &ConnId| match self.conn(*conn).map(|c| &c.stage) {
+            Some(Stage::Announce(announce) | Stage::Dialling(Purpose::Announce(announce))) => {
+                is_meant(announce)
+            }
+            _ => false,
+        };
+        self.conn_ids().into_iter().filter(is_one).collect()
     }
 
     /// Tells the trackers that know us that this torrent stops.
     pub(super) fn stop_announcing(&mut self, id: TorrentId, now: Instant) {
-        let under_way =
-            |(conn, state): (ConnId, Option<&super::Conn>)| match state.map(|s| &s.stage) {
-                Some(Stage::Announce(a) | Stage::Dialling(Purpose::Announce(a)))
-                    if a.torrent == id && !a.farewell =>
-                {
-                    Some(conn)
-                }
-                _ => None,
-            };
-        let conns = self
-            .conn_ids()
-            .into_iter()
-            .map(|conn| (conn, self.conn(conn)));
-        let stale: Vec<ConnId> = conns.filter_map(under_way).collect();
+        let stale = self.announcing_conns(|a| a.torrent == id && !a.farewell);
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
         torrent.tracker.stopped(now);
+        self.udp_trackers.forget_torrent(id);
         for conn in stale {
             self.close(conn, Ending::Local("the torrent stops"), now);
         }
         if !self.config.trackers {
             return;
         }
-        let port = self.port;
-        while let Some(torrent) = self.torrents.get_mut(&id)
-            && let Some(wanted) = torrent.tracker.poll(now)
-        {
-            // One farewell after the other is taken and sent beside the others: time is short.
-            torrent.tracker.farewell_sent();
-            if let Some(url) = self.announce_url(id, wanted, port) {
-                self.ask(Announce {
-                    torrent: id,
-                    url,
-                    response: ResponseReader::default(),
-                    redirects: 0,
-                    addresses: Vec::new(),
-                    farewell: true,
-                });
-            }
+        while let Some(wanted) = self.poll_tracker(id, now) {
+            self.begin_announce(id, wanted);
         }
     }
 
-    fn announce_url(&self, id: TorrentId, wanted: AnnounceWanted, port: u16) -> Option<TrackerUrl> {
-        let torrent = self.torrents.get(&id)?;
-        let swarm = &torrent.swarm;
+    fn begin_announce(&mut self, torrent: TorrentId, wanted: AnnounceWanted) {
+        let Some(running) = self.torrents.get(&torrent) else {
+            return;
+        };
+        let swarm = &running.swarm;
+        let AnnounceWanted { id, url, event, .. } = wanted;
+        let farewell = event == Some(announce::Event::Stopped);
         let announce = announce::Announce {
             info_hash: swarm.meta().info_hash,
             peer_id: self.secrets.peer_id,
-            port,
+            port: self.port,
             key: self.secrets.key,
             uploaded: swarm.uploaded_bytes(),
             downloaded: swarm.downloaded_bytes(),
             left: swarm.meta().geometry().length() - swarm.done_bytes(),
-            event: wanted.event,
+            event,
             numwant: wanted.numwant,
             tracker_id: wanted.tracker_id,
         };
-        Some(wanted.url.with_query(&announce.query()))
+        match url.scheme() {
+            Scheme::Http => self.ask(Announce {
+                torrent,
+                id,
+                url: url.with_query(&announce.query()),
+                origin: Origin::Given,
+                response: ResponseReader::default(),
+                redirects: 0,
+                addresses: Vec::new(),
+                farewell,
+            }),
+            Scheme::Udp => self.ask_by_udp(UdpQuestion {
+                torrent,
+                id,
+                farewell,
+                url,
+                announce: UdpAnnounce::of(&announce),
+            }),
+        }
     }
 
     /// Trackers of the metainfo or the user that cannot be asked: said once.
@@ -142,45 +205,45 @@ impl Engine {
 
     fn ask(&mut self, announce: Announce) {
         let (host, port) = (announce.url.host().to_owned(), announce.url.port());
-        self.look_up(
-            Lookup::Tracker(announce.torrent, Box::new(announce)),
-            host,
-            port,
-        );
+        self.look_up(Lookup::Tracker(Box::new(announce)), host, port);
+    }
+
+    /// Whether the tracker's client waits for what comes of this announce.
+    pub(super) fn is_announcing(&self, torrent: TorrentId, id: AnnounceId) -> bool {
+        let torrent = self.torrents.get(&torrent);
+        torrent.is_some_and(|torrent| torrent.tracker.is_asking(id))
     }
 
     pub(super) fn tracker_resolved(
         &mut self,
-        id: TorrentId,
         mut announce: Box<Announce>,
         answer: Result<Vec<SocketAddr>, String>,
         now: Instant,
     ) {
-        match answer {
+        match usable_addresses(&announce.url, answer, announce.origin) {
             Ok(addresses) => {
                 announce.addresses = addresses;
-                announce.addresses.truncate(limits::TRACKER_ADDRESSES_MAX);
                 announce.addresses.reverse();
                 self.dial_tracker(announce, "its name has no address", now);
             }
             Err(message) => {
-                let host = announce.url.host();
-                let message = format!("cannot look up {host}: {message}");
-                self.announce_failed_for(id, announce.farewell, unreachable(message), now);
+                let (torrent, id) = (announce.torrent, announce.id);
+                self.announce_failed_for(torrent, id, unreachable(message), now);
             }
         }
     }
 
     /// Tries the next address of the tracker; `why` tells what became of the last one.
     fn dial_tracker(&mut self, mut announce: Box<Announce>, why: &str, now: Instant) {
+        let (torrent, id) = (announce.torrent, announce.id);
+        if !announce.farewell && !self.is_announcing(torrent, id) {
+            return;
+        }
         match announce.addresses.pop() {
             Some(remote) => {
                 self.open(remote, Purpose::Announce(announce), now);
             }
-            None => {
-                let (id, farewell) = (announce.torrent, announce.farewell);
-                self.announce_failed_for(id, farewell, unreachable(why.to_owned()), now);
-            }
+            None => self.announce_failed_for(torrent, id, unreachable(why.to_owned()), now),
         }
     }
 
@@ -229,39 +292,43 @@ impl Engine {
         let Some(announce) = self.take_announce(conn) else {
             return;
         };
-        let (id, farewell) = (announce.torrent, announce.farewell);
+        let (torrent, id) = (announce.torrent, announce.id);
         let Some(remote) = self.conn(conn).map(|c| c.remote) else {
             return;
         };
         self.close(conn, Ending::Local("answered"), now);
-        let response = match outcome {
-            Ok(response) => response,
-            Err(error) => {
-                return self.announce_failed_for(id, farewell, unreachable(error.to_string()), now);
+        let failure = match outcome {
+            Ok(response)
+                if response.is_redirect() && announce.redirects < limits::TRACKER_REDIRECTS_MAX =>
+            {
+                return self.redirected(announce, &response, remote.ip(), now);
             }
+            Ok(response) if response.status == 200 => match AnnounceReply::decode(&response.body) {
+                Ok(reply) => return self.announce_answered(torrent, id, reply, remote, now),
+                Err(error) => error.into(),
+            },
+            Ok(response) => AnnounceFailure::Status(response.status),
+            Err(error) => unreachable(error.to_string()),
         };
-        if response.is_redirect() && announce.redirects < limits::TRACKER_REDIRECTS_MAX {
-            let location = response.location.as_deref().unwrap_or_default();
-            return match announce.url.redirected(location) {
-                Ok(url) => self.ask(Announce {
-                    url,
-                    response: ResponseReader::default(),
-                    redirects: announce.redirects + 1,
-                    ..announce
-                }),
-                Err(error) => {
-                    let message = format!("it redirects to an unusable address: {error}");
-                    self.announce_failed_for(id, farewell, unreachable(message), now);
-                }
-            };
-        }
-        if response.status != 200 {
-            let failure = AnnounceFailure::Status(response.status);
-            return self.announce_failed_for(id, farewell, failure, now);
-        }
-        match AnnounceReply::decode(&response.body) {
-            Ok(reply) => self.announce_answered(id, farewell, reply, remote, now),
-            Err(error) => self.announce_failed_for(id, farewell, error.into(), now),
+        self.announce_failed_for(torrent, id, failure, now);
+    }
+
+    /// The tracker at `by` sends us elsewhere.
+    fn redirected(&mut self, announce: Announce, response: &Response, by: IpAddr, now: Instant) {
+        let location = response.location.as_deref().unwrap_or_default();
+        match announce.url.redirected(location) {
+            Ok(url) => self.ask(Announce {
+                url,
+                origin: guard::origin_of_redirect(by, announce.origin),
+                response: ResponseReader::default(),
+                redirects: announce.redirects + 1,
+                ..announce
+            }),
+            Err(error) => {
+                let message = format!("it redirects to an unusable address: {error}");
+                let (torrent, id) = (announce.torrent, announce.id);
+                self.announce_failed_for(torrent, id, unreachable(message), now);
+            }
         }
     }
 
@@ -278,28 +345,32 @@ impl Engine {
         }
     }
 
-    fn announce_answered(
+    pub(super) fn announce_answered(
         &mut self,
         id: TorrentId,
-        farewell: bool,
+        announce: AnnounceId,
         reply: AnnounceReply,
         from: SocketAddr,
         now: Instant,
     ) {
+        let is_near = self.interfaces.is_on_link(from.ip()) || scope(from.ip()) < Scope::Global;
+        let nearness = if is_near {
+            Nearness::Near
+        } else {
+            Nearness::Far
+        };
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
-        if farewell {
-            return;
-        }
-        let Outcome::Answered { url, reply } = torrent.tracker.answered(reply, from.ip(), now)
-        else {
+        let answered = torrent.tracker.answered(announce, reply, nearness, now);
+        let Some(Outcome::Answered { url, reply }) = answered else {
             return;
         };
-        for &remote in &reply.peers {
-            torrent.candidates.add(remote, Source::Tracker, now);
-        }
+        self.seen_from_outside(reply.external_ip);
         let peers = reply.peers.len() as u32;
+        for &remote in &reply.peers {
+            self.heard_of(id, remote, Source::Tracker, now);
+        }
         log::debug!("tracker answered url={url} peers={peers}");
         self.report(Report::TrackerAnswered {
             torrent: id,
@@ -310,43 +381,75 @@ impl Engine {
         self.rearm_torrent(id, now);
     }
 
-    /// The stream of an announce was lost, or never came up: another address, or failure.
-    pub(super) fn announce_failed(&mut self, announce: Box<Announce>, why: &str, now: Instant) {
-        let asked = self
-            .torrents
-            .get(&announce.torrent)
-            .is_some_and(|t| t.tracker.is_asking());
-        if asked || announce.farewell {
-            self.dial_tracker(announce, why, now);
+    /// A tracker says which address of ours it sees.
+    fn seen_from_outside(&mut self, ip: Option<IpAddr>) {
+        let Some(ip) = ip.map(|ip| ip.to_canonical()) else {
+            return;
+        };
+        if scope(ip) > Scope::LinkLocal {
+            let family = if ip.is_ipv4() { Family::V4 } else { Family::V6 };
+            self.external_ips.insert(family, ip);
         }
     }
 
-    fn announce_failed_for(
+    /// The stream of an announce was lost, or never came up: another address, or failure.
+    pub(super) fn announce_failed(&mut self, announce: Box<Announce>, why: &str, now: Instant) {
+        self.dial_tracker(announce, why, now);
+    }
+
+    pub(super) fn announce_failed_for(
         &mut self,
         id: TorrentId,
-        farewell: bool,
+        announce: AnnounceId,
         failure: AnnounceFailure,
         now: Instant,
     ) {
-        let Some(torrent) = self.torrents.get_mut(&id) else {
-            return;
-        };
-        if farewell || !torrent.tracker.is_asking() {
+        if !self.is_announcing(id, announce) {
             return;
         }
-        let Outcome::Failed { url, message, .. } = torrent.tracker.failed(&failure, now) else {
-            return;
-        };
-        log::warn!("tracker failed url={url}: {message}");
-        self.report(Report::TrackerFailed {
-            torrent: id,
-            url,
-            message,
-        });
+        if let Some(torrent) = self.torrents.get_mut(&id) {
+            let outcome = torrent.tracker.failed(announce, &failure, now);
+            self.report_failure(id, outcome);
+        }
         self.rearm_torrent(id, now);
+    }
+
+    fn report_failure(&mut self, id: TorrentId, outcome: Option<Outcome>) {
+        if let Some(Outcome::Failed { url, message }) = outcome {
+            log::warn!("tracker failed url={url}: {message}");
+            self.report(Report::TrackerFailed {
+                torrent: id,
+                url,
+                message,
+            });
+        }
     }
 }
 
-fn unreachable(message: String) -> AnnounceFailure {
+pub(super) fn unreachable(message: String) -> AnnounceFailure {
     AnnounceFailure::Unreachable(message)
+}
+
+/// Those addresses of an answer of the resolver at which the tracker may be asked, or why there
+/// is none.
+pub(super) fn usable_addresses(
+    url: &TrackerUrl,
+    answer: Result<Vec<SocketAddr>, String>,
+    origin: Origin,
+) -> Result<Vec<SocketAddr>, String> {
+    let mut addresses = answer.map_err(|why| format!("cannot look up {}: {why}", url.host()))?;
+    let mut forbidden = None;
+    addresses.retain(|addr| match guard::check(url, addr.ip(), origin) {
+        Ok(()) => true,
+        Err(error) => {
+            forbidden = Some(error);
+            false
+        }
+    });
+    addresses.truncate(limits::TRACKER_ADDRESSES_MAX);
+    match forbidden {
+        _ if !addresses.is_empty() => Ok(addresses),
+        Some(error) => Err(error.to_string()),
+        None => Err("its name has no address".to_owned()),
+    }
 }

@@ -25,24 +25,23 @@ impl Engine {
     pub fn audit(&self, now: Instant) -> Result<(), String> {
         let stages = || self.conns.iter().map(|(_, (_, conn))| &conn.stage);
         let dialling = stages().filter(|s| matches!(s, Stage::Dialling(_))).count();
-        if dialling != self.dialling as usize || self.dialling > limits::HALF_OPEN_MAX {
+        if dialling != self.dialling as usize || (dialling > OPENING_MAX && self.ending.is_none()) {
             return Err(format!(
                 "{dialling} half-open connections, counted {}, limit {}",
-                self.dialling,
-                limits::HALF_OPEN_MAX
+                self.dialling, OPENING_MAX
             ));
         }
         let undecided = stages()
             .filter(|s| matches!(s, Stage::Undecided(_)))
             .count();
-        if undecided != self.undecided as usize || self.undecided > limits::UNDECIDED_MAX {
+        if undecided != self.undecided.len() || undecided > limits::UNDECIDED_MAX as usize {
             return Err(format!(
                 "{undecided} undecided streams, counted {}",
-                self.undecided
+                self.undecided.len()
             ));
         }
-        if self.conns.len() > self.config.conns_max as usize + limits::HALF_OPEN_MAX as usize {
-            return Err(format!("{} connections", self.conns.len()));
+        if self.peer_conns() > self.config.conns_max as usize + OPENING_MAX {
+            return Err(format!("{} connections", self.peer_conns()));
         }
         self.audit_conns(now)?;
         for torrent in self.torrents.values() {
@@ -93,6 +92,8 @@ impl Engine {
     }
 }
 
+/// Streams that are being opened at most: to peers, and to trackers beside them.
+const OPENING_MAX: usize = limits::HALF_OPEN_MAX as usize + limits::ANNOUNCES_MAX;
 /// Bytes that may wait for one peer: a full queue of refusals or requests and a plan of payload.
 const OUTBOX_LEN_MAX: usize = 17 * 2 * limits::REQUESTS_IN_CLOSE as usize
     + super::PLAN_LEN

@@ -38,6 +38,10 @@ impl Engine {
         };
         let meta = torrent.swarm.meta();
         self.by_hash.remove(&meta.info_hash);
+        self.server.registry.untrack(meta.info_hash);
+        if let Some(lsd) = &mut self.lsd {
+            lsd.remove(meta.info_hash);
+        }
         self.last_syncs.remove(&id);
         if torrent.is_open {
             self.storage(StorageAction::Close { torrent: id });
@@ -68,6 +72,7 @@ impl Engine {
         self.set_state(id, State::Paused, None);
         self.part_with_peers(id, "the torrent is paused", now);
         self.stop_announcing(id, now);
+        self.unlist(id, now);
         if is_open {
             self.storage(StorageAction::Sync { torrent: id });
         }
@@ -84,6 +89,10 @@ impl Engine {
         }
         torrent.tracker.resumed(now);
         torrent.candidates.wake(now);
+        self.track(id, now);
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return false;
+        };
         let before = torrent.paused_from.take();
         let is_complete = torrent.swarm.is_complete();
         match before {

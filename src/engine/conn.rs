@@ -12,10 +12,12 @@
 //!
 //! A connection owns its decoder and what waits to be written; it holds no payload.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::announce::Announce;
+use super::http::Http;
 use super::outbox::Outbox;
+use super::pex::PexLink;
 use crate::base::id::{PeerId, TorrentId};
 use crate::base::time::Instant;
 use crate::swarm::PeerKey;
@@ -27,6 +29,8 @@ use crate::wire::handshake::HANDSHAKE_LEN;
 pub struct Conn {
     /// The other end.
     pub remote: SocketAddr,
+    /// Our end's address, once the stream is established.
+    pub local: Option<IpAddr>,
     /// What the stream is at present.
     pub stage: Stage,
     /// What waits to be written.
@@ -54,6 +58,8 @@ pub enum Stage {
     Greeting(TorrentId, Box<Head>),
     /// A peer of a torrent.
     Exchange(Box<Exchange>),
+    /// Questions to our tracker.
+    Http(Box<Http>),
     /// A question to a tracker.
     Announce(Box<Announce>),
     /// What it was for is done; it is being closed.
@@ -84,6 +90,8 @@ pub struct Exchange {
     pub upload_only_id: u8,
     /// What it calls itself (BEP 10 `v`), safe to print.
     pub client: Option<Box<str>>,
+    /// Peer exchange, if both sides want it.
+    pub pex: Option<Box<PexLink>>,
     /// Messages from its bytes.
     pub decoder: Decoder,
     /// We dialled.
@@ -131,6 +139,7 @@ impl Conn {
     pub fn new(remote: SocketAddr, stage: Stage, now: Instant) -> Self {
         Self {
             remote,
+            local: None,
             stage,
             outbox: Outbox::default(),
             opened: now,
@@ -144,6 +153,14 @@ impl Conn {
     /// The torrent and the peer, of a stream whose handshakes are done.
     pub fn exchange(&self) -> Option<&Exchange> {
         match &self.stage {
+            Stage::Exchange(exchange) => Some(exchange),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn exchange_mut(&mut self) -> Option<&mut Exchange> {
+        match &mut self.stage {
             Stage::Exchange(exchange) => Some(exchange),
             _ => None,
         }

@@ -1,13 +1,23 @@
-//! Datagrams: what comes in on the port's UDP side and on the multicast groups.
+//! Datagrams: what comes in on the port's UDP side and on the groups of local discovery.
 //!
 //! The shell tells the engine of every datagram as it came; what is to leave are actions. None of
-//! it is a stream: nothing here may cost more than the datagram that asked for it.
+//! it is a stream, and a sender may be invented: nothing here costs more than the datagram that
+//! asked for it, nor is longer until the sender has proven that it is there.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::Engine;
-use crate::base::address::Interfaces;
+use bytes::Bytes;
+
+use super::action::Action;
+use super::timers::TimerId;
+use super::{Engine, State};
+use crate::base::id::TorrentId;
 use crate::base::time::Instant;
+use crate::discovery::Privacy;
+use crate::discovery::candidates::Source;
+use crate::discovery::lsd::Lsd;
+use crate::tracker::asker::Asker;
+use crate::wire::utp;
 
 impl Engine {
     /// A datagram came in on our port: from whom, and to which of our addresses if the system
@@ -19,20 +29,108 @@ impl Engine {
         bytes: &[u8],
         now: Instant,
     ) {
-        let _ = (local, bytes, now);
-        log::trace!("datagram dropped remote={from} len={}", bytes.len());
+        if self.udp_tracker_reply(from, bytes, now) {
+            return;
+        }
+        if self.ending.is_some() {
+            return;
+        }
+        if let Some(reset) = utp::reset_for(bytes, now.as_micros() as u32) {
+            return self.send_datagram(from, local, Bytes::copy_from_slice(&reset));
+        }
+        let asker = Asker {
+            remote: from,
+            local,
+            interfaces: &self.interfaces,
+        };
+        if let Some(answer) = self.server.datagram(bytes, &asker, now) {
+            self.send_datagram(from, local, answer);
+        }
+        self.take_tracker_events(now);
+    }
+
+    pub(super) fn send_datagram(&mut self, to: SocketAddr, from: Option<IpAddr>, bytes: Bytes) {
+        self.actions.push_back(Action::Datagram { to, from, bytes });
     }
 
     /// A datagram came in on a multicast group of local discovery (BEP 14), by the interface with
     /// this index.
     pub fn multicast(&mut self, from: SocketAddr, interface: u32, bytes: &[u8], now: Instant) {
-        let _ = (interface, bytes, now);
-        log::trace!("multicast dropped remote={from} len={}", bytes.len());
+        let Some(lsd) = &mut self.lsd else { return };
+        for (info_hash, addr) in lsd.received(from, interface, bytes, now) {
+            if let Some(&id) = self.by_hash.get(&info_hash) {
+                log::debug!(
+                    "heard on the link remote={addr} info_hash={}",
+                    info_hash.short()
+                );
+                self.heard_of(id, addr, Source::Lsd, now);
+            }
+        }
+        self.rearm_lsd();
     }
 
-    /// The interfaces of this machine, at the start and after each change.
-    pub fn interfaces_found(&mut self, interfaces: Interfaces, now: Instant) {
-        let _ = now;
-        self.interfaces = interfaces;
+    /// The shell cannot join a group on an interface, or send to it.
+    pub fn multicast_failed(
+        &mut self,
+        interface: u32,
+        family: super::action::Family,
+        why: &str,
+        now: Instant,
+    ) {
+        if let Some(lsd) = &mut self.lsd {
+            lsd.failed(interface, family, why, now);
+        }
+    }
+
+    /// Begins local discovery, now that the port is known.
+    pub(super) fn start_lsd(&mut self) {
+        if !self.config.lsd || self.port == 0 {
+            return;
+        }
+        let rng = crate::base::rng::Rng::new(self.rng.next_u64());
+        let mut lsd = Lsd::new(self.port, rng);
+        lsd.interfaces_found(&self.interfaces);
+        self.lsd = Some(lsd);
+        let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
+        for id in ids {
+            self.tell_lsd(id);
+        }
+    }
+
+    /// Says on the links whether this torrent is here, as its state has it.
+    pub(super) fn tell_lsd(&mut self, id: TorrentId) {
+        let (Some(lsd), Some(torrent)) = (&mut self.lsd, self.torrents.get(&id)) else {
+            return;
+        };
+        let meta = torrent.swarm.meta();
+        match torrent.state {
+            State::Downloading | State::Seeding => {
+                lsd.add(meta.info_hash, Privacy::of(meta));
+            }
+            State::Checking | State::Paused | State::Error => lsd.remove(meta.info_hash),
+        }
+        self.rearm_lsd();
+    }
+
+    /// Sends what is due on the links.
+    pub(super) fn lsd_due(&mut self, now: Instant) {
+        while let Some(packet) = self.lsd.as_mut().and_then(|lsd| lsd.poll(now)) {
+            self.actions.push_back(Action::Multicast {
+                interface: packet.interface,
+                family: packet.family,
+                bytes: packet.bytes.into(),
+            });
+        }
+        self.rearm_lsd();
+    }
+
+    /// Makes sure that the timer of local discovery fires in time.
+    pub(super) fn rearm_lsd(&mut self) {
+        if let Some(at) = self.lsd.as_ref().and_then(Lsd::next_deadline)
+            && at < self.lsd_armed
+        {
+            self.lsd_armed = at;
+            self.timers.arm(TimerId::Lsd, at);
+        }
     }
 }

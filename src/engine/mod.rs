@@ -10,16 +10,19 @@
 //! | `mod` | the inputs, and who gets them |
 //! | `peers` | handshakes, messages of peers, the end of a connection |
 //! | `torrents` | checking, states, what storage answers |
-//! | `announce` | HTTP exchanges with trackers |
+//! | `http` | requests to our tracker |
+//! | `announce` | announces, and HTTP exchanges with trackers |
+//! | `announce_udp` | exchanges of datagrams with trackers |
 //! | `datagrams` | what comes by UDP |
 //! | `commands` | what a user asks of a running torrent |
 //! | `why` | why a torrent does not get on |
+//! | `discover`, `pex` | how peers become known |
 //! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
 //! | `audit` | what must hold between any two inputs |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use slab::Slab;
 
@@ -32,25 +35,35 @@ use crate::base::slot::Slot;
 use crate::base::time::Instant;
 use crate::base::timers::TimerQueue;
 use crate::config::Config;
+use crate::discovery::gate::Gate;
+use crate::discovery::lsd::Lsd;
+use crate::tracker::registry::Openness;
+use crate::tracker::secret::Secret;
+use crate::tracker::server::Server;
 
 pub mod action;
 pub mod announce;
+mod announce_udp;
 mod audit;
 mod commands;
 pub mod conn;
 mod datagrams;
+mod discover;
+pub mod http;
 mod offences;
 pub mod outbox;
 mod peers;
+pub mod pex;
 mod timers;
 pub mod torrent;
 mod torrents;
 pub mod view;
 mod why;
 
-pub use action::{Action, LookupId, Report, Snapshot, State, StorageAction};
+pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction};
 pub use torrent::{AddError, HostPort, TorrentSpec, Transferred};
 
+use announce_udp::{UdpQuestion, UdpTrackers};
 use conn::{Conn, Head, Purpose, Stage};
 use offences::Offences;
 use timers::TimerId;
@@ -65,6 +78,8 @@ pub struct Secrets {
     pub peer_id: PeerId,
     /// Tells trackers that it is still us after a change of address (BEP 7 `key`).
     pub key: u32,
+    /// The key of our tracker's connection ids (BEP 15).
+    pub tracker: [u8; 16],
 }
 
 /// What one call of [`Engine::received`] did with the bytes.
@@ -87,16 +102,30 @@ pub struct Engine {
     conns: Slab<(u32, Conn)>,
     generation: u32,
     dialling: u32,
-    undecided: u32,
+    /// Incoming streams that have not said what they are, oldest first.
+    undecided: BTreeSet<(Instant, ConnId)>,
+    /// Streams on which HTTP requests come.
+    http: BTreeSet<ConnId>,
     torrents: BTreeMap<TorrentId, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
     torrents_added: u32,
     timers: TimerQueue<TimerId>,
     lookups: BTreeMap<LookupId, Lookup>,
     lookups_made: u64,
+    udp_trackers: UdpTrackers,
+    /// Our own address as trackers see it.
+    external_ips: BTreeMap<Family, IpAddr>,
     offences: Offences,
+    /// Our tracker, and the peers of all swarms.
+    server: Server,
+    registry_armed: Instant,
+    /// Local discovery, once the port is known.
+    lsd: Option<Lsd>,
+    lsd_armed: Instant,
     /// Where this machine can be reached.
     interfaces: Interfaces,
+    /// What addresses off our links may take up.
+    gate: Gate,
     actions: VecDeque<Action>,
     /// Set once the process is to end: when it gives up waiting for trackers.
     ending: Option<Instant>,
@@ -108,28 +137,42 @@ pub struct Engine {
 #[derive(Debug)]
 enum Lookup {
     Peer(TorrentId, HostPort),
-    Tracker(TorrentId, Box<announce::Announce>),
+    Tracker(Box<announce::Announce>),
+    UdpTracker(Box<UdpQuestion>),
 }
 
 impl Engine {
     /// A core without torrents.
     pub fn new(config: Config, secrets: Secrets, _now: Instant) -> Self {
+        let openness = match config.open_tracker {
+            true => Openness::Open,
+            false => Openness::Closed,
+        };
+        let server = Server::new(Secret::new(secrets.tracker), openness);
         Self {
             port: config.port,
+            gate: Gate::new(config.conns_max),
             rng: Rng::new(secrets.rng_seed),
             config,
             secrets,
             conns: Slab::new(),
             generation: 0,
             dialling: 0,
-            undecided: 0,
+            undecided: BTreeSet::new(),
+            http: BTreeSet::new(),
             torrents: BTreeMap::new(),
             by_hash: BTreeMap::new(),
             torrents_added: 0,
             timers: TimerQueue::default(),
             lookups: BTreeMap::new(),
             lookups_made: 0,
+            udp_trackers: UdpTrackers::default(),
+            external_ips: BTreeMap::new(),
             offences: Offences::default(),
+            server,
+            registry_armed: Instant::NEVER,
+            lsd: None,
+            lsd_armed: Instant::NEVER,
             interfaces: Interfaces::default(),
             actions: VecDeque::new(),
             ending: None,
@@ -138,8 +181,13 @@ impl Engine {
     }
 
     /// The shell listens on `port`.
-    pub fn listening(&mut self, port: u16) {
+    pub fn listening(&mut self, port: u16, now: Instant) {
         self.port = port;
+        self.start_lsd();
+        let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
+        for id in ids {
+            self.track(id, now);
+        }
     }
 
     /// What has to be done next.
@@ -151,26 +199,36 @@ impl Engine {
     pub fn accepted(
         &mut self,
         remote: SocketAddr,
-        _local: SocketAddr,
+        local: SocketAddr,
         now: Instant,
     ) -> Option<ConnId> {
-        let full = self.conns.len() >= self.config.conns_max as usize;
-        if full || self.undecided >= limits::UNDECIDED_MAX || self.ending.is_some() {
+        if self.ending.is_some() || self.offences.is_refused(remote.ip(), now) {
             return None;
         }
-        if self.offences.is_refused(remote.ip(), now) {
-            return None;
+        // Whoever connects and says nothing makes room for those who come later and may speak.
+        if self.undecided.len() >= limits::UNDECIDED_MAX as usize
+            && let Some(&(_, oldest)) = self.undecided.first()
+        {
+            self.close(oldest, Ending::Failed("others wait"), now);
         }
-        self.undecided += 1;
-        let conn = Conn::new(remote, Stage::Undecided(Box::<Head>::default()), now);
-        Some(self.insert_conn(conn, limits::HANDSHAKE_TIMEOUT))
+        let mut conn = Conn::new(remote, Stage::Undecided(Box::<Head>::default()), now);
+        conn.local = Some(local.ip());
+        let id = self.insert_conn(conn, limits::HANDSHAKE_TIMEOUT);
+        self.undecided.insert((now, id));
+        Some(id)
+    }
+
+    /// Streams to and from peers and trackers, as far as is known what they are.
+    fn peer_conns(&self) -> usize {
+        self.conns.len() - self.undecided.len() - self.http.len()
     }
 
     /// A stream that was dialled is established.
-    pub fn connected(&mut self, conn: ConnId, _local: SocketAddr, now: Instant) {
+    pub fn connected(&mut self, conn: ConnId, local: SocketAddr, now: Instant) {
         let Some(state) = self.conn_mut(conn) else {
             return;
         };
+        state.local = Some(local.ip());
         state.last_in = now;
         let head = Stage::Undecided(Box::<Head>::default());
         let Stage::Dialling(purpose) = std::mem::replace(&mut state.stage, head) else {
@@ -199,6 +257,7 @@ impl Engine {
             Stage::Undecided(_) => self.decide(conn, bytes, now),
             Stage::Greeting(..) => self.greeted(conn, bytes, now),
             Stage::Announce(_) => self.tracker_said(conn, bytes, now),
+            Stage::Http(_) => self.http_received(conn, bytes, now),
             Stage::Dialling(_) | Stage::Closing => Taken {
                 used: bytes.len(),
                 store: None,
@@ -250,6 +309,9 @@ impl Engine {
         }
         state.last_out = now;
         let payload = state.outbox.sent(n);
+        if matches!(state.stage, Stage::Http(_)) {
+            return self.http_sent(conn, now);
+        }
         if payload > 0
             && let Stage::Exchange(exchange) = &state.stage
             && let Some(torrent) = self.torrents.get_mut(&exchange.torrent)
@@ -267,8 +329,9 @@ impl Engine {
     ) {
         match self.lookups.remove(&lookup) {
             Some(Lookup::Peer(torrent, host)) => self.peer_resolved(torrent, host, answer, now),
-            Some(Lookup::Tracker(torrent, announce)) => {
-                self.tracker_resolved(torrent, announce, answer, now);
+            Some(Lookup::Tracker(announce)) => self.tracker_resolved(announce, answer, now),
+            Some(Lookup::UdpTracker(question)) => {
+                self.udp_tracker_resolved(*question, answer, now);
             }
             None => {}
         }
@@ -304,7 +367,8 @@ impl Engine {
     pub fn is_finished(&self, now: Instant) -> bool {
         self.last_syncs.is_empty()
             && self.ending.is_some_and(|deadline| {
-                now >= deadline || (self.conns.is_empty() && self.lookups.is_empty())
+                let is_idle = self.conns.is_empty() && self.lookups.is_empty();
+                now >= deadline || (is_idle && self.udp_trackers.len() == 0)
             })
     }
 

@@ -11,12 +11,14 @@ use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::{End, Source};
+use crate::discovery::pex::Departure;
 use crate::engine::action::StorageAction;
 use crate::swarm::{Caps, Effect, Origin};
 use crate::wire::decoder::{Decoder, Step};
 use crate::wire::extended::{self, ExtHandshake};
 use crate::wire::handshake::{self, Handshake, Reserved, Sniff};
 use crate::wire::message::{Message, Outgoing};
+use crate::wire::pex::Pex;
 
 impl Engine {
     /// The first bytes of an incoming stream: a peer's handshake, or nothing we know.
@@ -34,11 +36,9 @@ impl Engine {
         match handshake::sniff(head.so_far()) {
             Sniff::Peer | Sniff::NeedMore => {}
             Sniff::Http => {
-                self.close(id, Ending::Fault("HTTP is not served yet"), now);
-                return Taken {
-                    used: bytes.len(),
-                    store: None,
-                };
+                let begun = head.so_far().to_vec();
+                self.serve_http(id, &begun, now);
+                return Taken { used, store: None };
             }
             Sniff::Unknown => {
                 self.close(id, Ending::Fault("not a protocol that is spoken here"), now);
@@ -144,9 +144,6 @@ impl Engine {
             peer_id: theirs.peer_id,
         };
         let key = running.swarm.joined(id, origin, caps, now);
-        if ours.is_some() {
-            self.undecided -= 1;
-        }
         ours.into_iter()
             .for_each(|bytes| conn.outbox.push(Outgoing::Raw(bytes)));
         conn.stage = Stage::Exchange(Box::new(Exchange {
@@ -156,10 +153,14 @@ impl Engine {
             extended: theirs.reserved.extended,
             upload_only_id: 0,
             client: None,
+            pex: None,
             decoder: Decoder::default(),
             dialled: dialled.is_some(),
         }));
-        let remote = conn.remote;
+        let (remote, opened) = (conn.remote, conn.opened);
+        self.undecided.remove(&(opened, id));
+        self.gate.joined(remote.ip());
+        self.met(id, now);
         self.run_effects(torrent, now);
         if theirs.reserved.extended {
             self.send_extended(id, torrent);
@@ -197,6 +198,10 @@ impl Engine {
             return Err(Ending::Local("the torrent is stopped"));
         }
         let remote = self.conn(id).map_or(([0, 0, 0, 0], 0).into(), |c| c.remote);
+        let is_full = self.peer_conns() >= self.config.conns_max as usize;
+        if dialled.is_none() && (is_full || !self.gate.has_room(remote.ip())) {
+            return Err(Ending::Local("no room for another peer"));
+        }
         if self.offences.is_banned(remote.ip(), theirs.peer_id) {
             return Err(Ending::Fault("sent wrong data before"));
         }
@@ -229,8 +234,16 @@ impl Engine {
         let Some(remote) = self.conn(id).map(|c| c.remote) else {
             return;
         };
+        let private = self
+            .torrents
+            .get(&torrent)
+            .is_some_and(|t| t.swarm.meta().private);
+        let mut m = extended::OURS;
+        if private || !self.config.pex {
+            m.ut_pex = None;
+        }
         let ours = ExtHandshake {
-            m: extended::OURS,
+            m,
             v: Some(concat!("evpeer ", env!("CARGO_PKG_VERSION")).to_owned()),
             p: (self.port != 0).then_some(self.port),
             reqq: Some(limits::REQUESTS_IN_MAX),
@@ -278,7 +291,7 @@ impl Engine {
             }
             Step::BlockBegins(block) => running.swarm.block_begins(key, block, now),
             Step::Message(Message::Extended { id: 0, body }) if extended => {
-                told = Some(ExtHandshake::decode(body));
+                told = Some(ExtHandshake::decode(body).map(Told::Handshake));
                 Ok(())
             }
             Step::Message(Message::Extended {
@@ -290,10 +303,18 @@ impl Engine {
                 }
                 Ok(())
             }
+            Step::Message(Message::Extended {
+                id: extended::PEX_ID,
+                body,
+            }) if extended => {
+                told = Some(Pex::decode(body).map(Told::Pex));
+                Ok(())
+            }
             Step::Message(message) => running.swarm.message(key, message, now),
         };
         match told {
-            Some(Ok(theirs)) => self.extended_told(id, theirs, now),
+            Some(Ok(Told::Handshake(theirs))) => self.extended_told(id, theirs, now),
+            Some(Ok(Told::Pex(pex))) => self.pex_received(id, &pex, now),
             Some(Err(error)) => self.close(id, Ending::Fault(&error.to_string()), now),
             None => {}
         }
@@ -326,19 +347,28 @@ impl Engine {
         let Some(running) = self.torrents.get_mut(&torrent) else {
             return;
         };
+        let mut is_new = false;
         if let Some(port) = theirs.p
             && conn.listens.is_none()
         {
-            let listens = SocketAddr::new(conn.remote.ip(), port);
+            let mut listens = conn.remote;
+            listens.set_port(port);
             conn.listens = Some(listens);
             running.candidates.add(listens, Source::Incoming, now);
             running.candidates.connected(listens);
+            is_new = true;
         }
         if let Some(reqq) = theirs.reqq {
             running.swarm.queue_limit_told(key, reqq);
         }
         if let Some(upload_only) = theirs.upload_only {
             running.swarm.upload_only_told(key, upload_only);
+        }
+        if is_new {
+            self.met(id, now);
+        }
+        if let Some(wanted) = theirs.m.ut_pex {
+            self.pex_agreed(id, wanted, now);
         }
     }
 
@@ -367,6 +397,7 @@ impl Engine {
                 Effect::Prepare(piece) => self.storage(StorageAction::Prepare { torrent, piece }),
                 Effect::Store(slot, bytes) => self.storage(StorageAction::Store { slot, bytes }),
                 Effect::Check(piece) => self.storage(StorageAction::Check { torrent, piece }),
+                Effect::PeerComplete(conn) => self.met(conn, now),
                 Effect::Completed => self.storage(StorageAction::Settle { torrent }),
             }
         }
@@ -396,17 +427,22 @@ impl Engine {
         );
         match conn.stage {
             Stage::Closing => {}
-            Stage::Undecided(_) => self.undecided -= 1,
+            Stage::Undecided(_) => {
+                self.undecided.remove(&(conn.opened, id));
+            }
+            Stage::Http(_) => {
+                self.http.remove(&id);
+            }
             Stage::Dialling(Purpose::Peer(torrent)) => {
                 self.dialling -= 1;
-                self.peer_ended(torrent, conn.listens, End::Unreachable, Duration::ZERO, now);
+                self.peer_ended(torrent, conn.listens, End::Unreachable, None, now);
             }
             Stage::Dialling(Purpose::Announce(announce)) => {
                 self.dialling -= 1;
                 self.announce_failed(announce, ending.text(), now);
             }
             Stage::Greeting(torrent, _) => {
-                self.peer_ended(torrent, conn.listens, end, Duration::ZERO, now);
+                self.peer_ended(torrent, conn.listens, end, None, now);
             }
             Stage::Announce(announce) => self.announce_failed(announce, ending.text(), now),
             Stage::Exchange(exchange) => {
@@ -420,33 +456,54 @@ impl Engine {
                     remote: conn.remote,
                     reason,
                 });
-                self.peer_ended(torrent, conn.listens, end, age, now);
+                self.gate.left(conn.remote.ip());
+                self.peer_ended(torrent, conn.listens, end, Some(age), now);
                 self.run_effects(torrent, now);
             }
         }
         true
     }
 
+    /// A stream to a peer, or an attempt at one, has ended; `age` is that of an exchange.
     fn peer_ended(
         &mut self,
         torrent: TorrentId,
         listens: Option<SocketAddr>,
         end: End,
-        age: Duration,
+        age: Option<Duration>,
         now: Instant,
     ) {
         let (Some(running), Some(listens)) = (self.torrents.get_mut(&torrent), listens) else {
             return;
         };
-        running.candidates.ended(listens, end, age, now);
+        running
+            .candidates
+            .ended(listens, end, age.unwrap_or_default(), now);
         let is_twin = |c: &super::Conn| {
             c.listens == Some(listens) && c.exchange().is_some_and(|e| e.torrent == torrent)
         };
         if self.conns.iter().any(|(_, (_, conn))| is_twin(conn)) {
             running.candidates.connected(listens);
+        } else if age.is_some() {
+            let departure = match end {
+                End::Never => Departure::Banned,
+                End::Unreachable | End::Lost | End::Redundant => Departure::Usual,
+            };
+            self.parted(torrent, listens, departure, now);
         }
+        let Some(running) = self.torrents.get_mut(&torrent) else {
+            return;
+        };
         if let Some(at) = running.candidates.next_deadline() {
             self.arm_torrent(torrent, at);
         }
     }
+}
+
+/// An extended message, read.
+enum Told {
+    /// BEP 10.
+    Handshake(ExtHandshake),
+    /// BEP 11.
+    Pex(Pex),
 }

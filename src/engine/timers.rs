@@ -17,12 +17,20 @@ pub(super) enum TimerId {
     Conn(ConnId),
     /// The exchange, dialling and announces of a torrent.
     Torrent(TorrentId),
+    /// Local discovery.
+    Lsd,
+    /// Peers that fall silent.
+    Registry,
+    /// Datagrams to trackers.
+    UdpTrackers,
     /// Waiting for trackers at the end.
     Shutdown,
 }
 
 /// How often an exchange with peers is told the time.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+/// How often it is seen whether a peer is to be told of new ones.
+const PEX_LOOK: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// When [`Engine::timers_fired`] has something to do.
@@ -36,6 +44,16 @@ impl Engine {
             match id {
                 TimerId::Conn(conn) => self.conn_due(conn, now),
                 TimerId::Torrent(torrent) => self.torrent_due(torrent, now),
+                TimerId::Lsd => {
+                    self.lsd_armed = Instant::NEVER;
+                    self.lsd_due(now);
+                }
+                TimerId::Registry => {
+                    self.registry_armed = Instant::NEVER;
+                    self.server.registry.expire(now);
+                    self.rearm_registry();
+                }
+                TimerId::UdpTrackers => self.udp_trackers_timer(now),
                 TimerId::Shutdown => {}
             }
         }
@@ -53,7 +71,7 @@ impl Engine {
                 Some((limits::HANDSHAKE_TIMEOUT, "no handshake"))
             }
             Stage::Announce(_) => Some((limits::TRACKER_TIMEOUT, "no answer in time")),
-            Stage::Exchange(_) | Stage::Closing => None,
+            Stage::Exchange(_) | Stage::Http(_) | Stage::Closing => None,
         };
         if let Some((patience, why)) = opening {
             // A dialled stream has its time for the handshake from when it was established.
@@ -69,6 +87,18 @@ impl Engine {
             }
             return;
         }
+        if let Stage::Http(http) = &conn.stage {
+            let mut end = http.deadline(conn.last_in);
+            if !conn.outbox.is_empty() {
+                end = end.min(conn.last_out.max(conn.last_in) + limits::HTTP_REQUEST_TIMEOUT);
+            }
+            if end <= now {
+                return self.close(id, Ending::Failed("no request in time"), now);
+            }
+            // Deadlines move both ways; the next look is at the nearest that there can be.
+            let next = end.min(now + limits::HTTP_REQUEST_TIMEOUT);
+            return self.timers.arm(TimerId::Conn(id), next.max(now + TICK));
+        }
         let idle_at = conn.last_in + limits::IDLE_TIMEOUT;
         // What waits has not moved since the last write: the peer does not read.
         let stuck_at = conn.last_out + limits::UNREAD_TIMEOUT;
@@ -81,9 +111,13 @@ impl Engine {
             self.flush(id);
         }
         let Some(conn) = self.conn(id) else { return };
-        let next = idle_at
-            .min(conn.last_out + limits::KEEPALIVE_INTERVAL)
-            .max(now + TICK);
+        let mut next = idle_at.min(conn.last_out + limits::KEEPALIVE_INTERVAL);
+        if conn.exchange().is_some_and(|e| e.pex.is_some()) {
+            self.pex_due(id, now);
+            let told = self.pex_deadline(id).unwrap_or(Instant::NEVER);
+            next = next.min(told).min(now + PEX_LOOK);
+        }
+        next = next.max(now + TICK);
         self.timers.arm(TimerId::Conn(id), next);
     }
 
@@ -133,7 +167,8 @@ impl Engine {
             if self.config.trackers
                 && let Some(at) = torrent.tracker.next_deadline()
             {
-                next = next.min(at);
+                let may_announce = at > now || self.may_announce();
+                next = next.min(if may_announce { at } else { now + TICK });
             }
         }
         if next < Instant::NEVER {
@@ -143,7 +178,7 @@ impl Engine {
 
     fn may_dial(&self) -> bool {
         self.dialling < limits::HALF_OPEN_MAX
-            && self.conns.len() < self.config.conns_max as usize
+            && self.peer_conns() < self.config.conns_max as usize
             && self.ending.is_none()
     }
 
@@ -152,7 +187,7 @@ impl Engine {
         while self.may_dial()
             && let Some(torrent) = self.torrents.get_mut(&id)
             && matches!(torrent.state, State::Downloading | State::Seeding)
-            && let Some(remote) = torrent.candidates.take_due(now)
+            && let Some(remote) = torrent.candidates.take_due(&mut self.gate, now)
         {
             if let Some(conn) = self.open(remote, Purpose::Peer(id), now)
                 && let Some(conn) = self.conn_mut(conn)

@@ -1,6 +1,7 @@
 //! One torrent as the engine runs it: its exchange, its addresses, its tracker, its state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::action::{Snapshot, State};
@@ -9,6 +10,7 @@ use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Candidates;
+use crate::discovery::pex::Roster;
 use crate::meta::metainfo::Metainfo;
 use crate::swarm::Swarm;
 use crate::tracker::client::Client;
@@ -59,6 +61,10 @@ pub struct Torrent {
     pub check: Option<Check>,
     /// Addresses to dial.
     pub candidates: Candidates,
+    /// The peers that we are connected to, for the others.
+    pub roster: Roster,
+    /// Evpeers of the swarm that were met: each of them is a tracker too.
+    pub evpeers: BTreeSet<SocketAddr>,
     /// When to announce, and where.
     pub tracker: Client,
     /// Its user was told that everything is durable.

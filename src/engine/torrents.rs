@@ -1,6 +1,6 @@
 //! Torrents as a whole: adding, checking, states, what storage answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::action::StorageAction;
@@ -13,7 +13,9 @@ use crate::base::id::{ConnId, PieceIndex, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
+use crate::discovery::Privacy;
 use crate::discovery::candidates::{Candidates, Source};
+use crate::discovery::pex::Roster;
 use crate::swarm::Swarm;
 use crate::tracker::client::Client;
 use crate::wire::message::Outgoing;
@@ -41,7 +43,9 @@ impl Engine {
             state: State::Checking,
             reason: None,
             check: None,
-            candidates: Candidates::new(Rng::new(self.rng.next_u64())),
+            candidates: Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64())),
+            roster: Roster::new(Privacy::of(&meta)),
+            evpeers: BTreeSet::new(),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
             ticked: now,
@@ -55,6 +59,7 @@ impl Engine {
             heard: BTreeMap::new(),
         };
         self.torrents.insert(id, torrent);
+        self.track(id, now);
         self.set_state(id, State::Checking, None);
         self.storage(StorageAction::Open { torrent: id, meta });
         for peer in spec.peers {
@@ -203,6 +208,7 @@ impl Engine {
     /// Everything is there: tells the peers that this one only uploads from now on (BEP 21).
     pub(super) fn become_seed(&mut self, id: TorrentId, now: Instant) {
         self.set_state(id, State::Seeding, None);
+        self.track(id, now);
         self.storage(StorageAction::Sync { torrent: id });
         for conn in self.conns_of(id) {
             let Some(state) = self.conn_mut(conn) else {
@@ -243,6 +249,7 @@ impl Engine {
             state,
             reason,
         });
+        self.tell_lsd(id);
     }
 
     /// Streams to peers of a torrent, those that are being opened too.
@@ -309,15 +316,14 @@ impl Engine {
         answer: Result<Vec<SocketAddr>, String>,
         now: Instant,
     ) {
-        let Some(torrent) = self.torrents.get_mut(&id) else {
+        if !self.torrents.contains_key(&id) {
             return;
-        };
+        }
         match answer {
             Ok(addresses) => {
                 for remote in addresses {
-                    torrent.candidates.add(remote, Source::User, now);
+                    self.heard_of(id, remote, Source::User, now);
                 }
-                self.rearm_torrent(id, now);
             }
             Err(message) => {
                 log::warn!(

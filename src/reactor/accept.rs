@@ -15,13 +15,14 @@ use socket2::{Domain, Socket, Type};
 use crate::base::time::Instant;
 
 use super::slots::{Phase, Source};
-use super::stream::reason;
 use super::{Reactor, os};
 
 /// The listening sockets.
 #[derive(Debug)]
 pub struct Acceptor {
     listeners: Vec<TcpListener>,
+    /// By listener: the local address of all that it accepts, if it listens on one only.
+    locals: Vec<Option<SocketAddr>>,
     /// By listener: no `accept` has found it empty since the last event.
     acceptable: Vec<bool>,
     /// Until then nothing is accepted: the system lacks what that takes.
@@ -34,11 +35,15 @@ pub struct Acceptor {
 impl Acceptor {
     /// Takes `listeners` into service.
     pub fn new(mut listeners: Vec<TcpListener>, registry: &Registry) -> io::Result<Self> {
+        let mut locals = Vec::new();
         for (place, listener) in listeners.iter_mut().enumerate() {
             let token = Source::Listener(place).token();
             registry.register(listener, token, Interest::READABLE)?;
+            let local = listener.local_addr()?;
+            locals.push((!local.ip().is_unspecified()).then_some(local));
         }
         Ok(Self {
+            locals,
             acceptable: vec![false; listeners.len()],
             listeners,
             paused_until: None,
@@ -107,29 +112,34 @@ impl Reactor {
             self.acceptor.paused_until = None;
         }
         for place in 0..self.acceptor.listeners.len() {
+            let local = self.acceptor.locals[place];
             for _ in 0..ACCEPTS_MAX {
-                if let Some((socket, remote)) = self.acceptor.accept(place, now) {
-                    self.accepted(socket, remote, now);
+                let Some((socket, remote)) = self.acceptor.accept(place, now) else {
+                    if self.acceptor.acceptable[place] && self.acceptor.paused_until.is_none() {
+                        continue; // that one failed, the next may be fine
+                    }
+                    break;
+                };
+                let local = local.map_or_else(|| socket.local_addr(), Ok);
+                // Without a local address it is gone already.
+                if let Ok(local) = local {
+                    self.accepted(socket, remote, local, now);
                 }
             }
         }
     }
 
-    /// Shows a new connection to the engine and, if that wants it, registers it.
-    fn accepted(&mut self, mut socket: TcpStream, remote: SocketAddr, now: Instant) {
-        let Ok(local) = socket.local_addr() else {
-            return; // it is gone already
-        };
+    /// Shows a new connection to the engine and, if that wants it, gives it a turn: what it has
+    /// to say is often there already.
+    fn accepted(&mut self, socket: TcpStream, remote: SocketAddr, local: SocketAddr, now: Instant) {
         let conn = self.engine.accepted(remote, local, now);
         if let Some(conn) = conn {
-            // Without it a block's last segment can wait 40 ms for an acknowledgement. Fails
-            // only on sockets that are gone, which the next read will tell.
-            let _ = socket.set_nodelay(true);
-            let token = Source::Conn(conn).token();
-            match self.poll.registry().register(&mut socket, token, BOTH) {
-                Ok(()) => self.slots.insert(conn, socket, Phase::Open),
-                Err(e) => self.engine.closed(conn, &reason(&e), now),
+            if !os::ACCEPTED_INHERIT_NODELAY {
+                // Fails only on sockets that are gone, which the next read will tell.
+                let _ = socket.set_nodelay(true);
             }
+            self.slots.insert(conn, socket, Phase::Open);
+            self.ready.push(conn);
         }
         self.run_actions(now);
     }
@@ -142,8 +152,9 @@ fn reserve() -> io::Result<Socket> {
 
 /// Every stream is registered once, for reading and writing.
 pub const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
-/// Connections that one listener accepts in a pass of the loop at most.
-const ACCEPTS_MAX: u32 = 32;
+/// Connections that one listener accepts in a pass of the loop at most. All of them have a turn in
+/// that pass, so this bounds how many there are that nobody has looked at yet.
+const ACCEPTS_MAX: u32 = 64;
 /// How long to leave the listeners alone when the system lacks memory or descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often an operator is told that connections are turned away.

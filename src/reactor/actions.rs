@@ -45,7 +45,12 @@ impl Reactor {
                 Action::Close { conn } => self.drop_stream(conn),
                 Action::Flush { conn } => self.flush(conn),
                 Action::Resolve { lookup, host, port } => self.resolve(lookup, host, port, now),
-                Action::Datagram { .. } | Action::Multicast { .. } => {}
+                Action::Datagram { to, from, bytes } => self.send_datagram(to, from, &bytes),
+                Action::Multicast {
+                    interface,
+                    family,
+                    bytes,
+                } => self.groups.send(interface, family, &bytes),
                 Action::Storage(action) => self.storage_action(action),
                 Action::Report(report) => self.report(report),
             }

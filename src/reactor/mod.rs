@@ -17,7 +17,11 @@
 //! | `slots`   | the sockets, by connection; what a token stands for |
 //! | `ready`   | who is next, and budgets |
 //! | `stream`  | turns of a connection: connect, read, write |
+//! | `dial`    | streams that are waited for |
 //! | `accept`  | listening sockets in service |
+//! | `udp`     | datagrams, in batches |
+//! | `groups`  | multicast groups of local discovery |
+//! | `interfaces` | this machine's addresses |
 //! | `listen`  | opening the one port |
 //! | `lanes`   | helper threads |
 //! | `actions` | carrying out what engine and storage ask for |
@@ -25,6 +29,9 @@
 mod accept;
 mod actions;
 mod clock;
+mod dial;
+mod groups;
+mod interfaces;
 mod lanes;
 pub mod listen;
 mod os;
@@ -54,14 +61,18 @@ use crate::engine::action::{Report, Snapshot};
 use crate::engine::{AddError, Engine, Secrets, TorrentSpec};
 use crate::storage::{Access, Pace, Storage, StorageOptions};
 
+pub use dial::dial;
+
 use accept::Acceptor;
 use actions::Lanes;
 use clock::Clock;
+use groups::Groups;
+use interfaces::Known;
 use lanes::LaneDied;
 use listen::{ListenError, Port};
 use ready::{Ready, TURN_LEN_MAX};
 use slots::{Slots, Source};
-use udp::Udp;
+use udp::{Batch, Udp};
 
 /// Runs one engine over real sockets and files, on the thread that calls [`Reactor::turn`].
 pub struct Reactor {
@@ -77,6 +88,8 @@ pub struct Reactor {
     bind: Option<IpAddr>,
     acceptor: Acceptor,
     udp: Vec<Udp>,
+    groups: Groups,
+    interfaces: Known,
     slots: Slots,
     /// Connections with something to do now.
     ready: Ready,
@@ -87,6 +100,7 @@ pub struct Reactor {
     /// Whether the last pass left something to hash.
     has_hash_work: bool,
     receive_buffer: Box<[u8]>,
+    batch: Batch,
     plan: WritePlan,
     reports: VecDeque<Report>,
 }
@@ -142,7 +156,7 @@ impl Reactor {
     /// See [`StartError`]; its text names address and remedy.
     pub fn new(options: ReactorOptions) -> Result<Self, StartError> {
         let mut config = options.config;
-        config.conns_max = conns_max(config.conns_max);
+        limit_conns(&mut config);
         let bind = config.bind;
         let secrets = secrets().map_err(StartError::Entropy)?;
         let port = listen::open(config.port, bind)?;
@@ -158,7 +172,16 @@ impl Reactor {
         };
         let Port { number, tcp, udp } = port;
         let acceptor = Acceptor::new(tcp, poll.registry()).map_err(refused("an event queue"))?;
-        let udp = register_udp(udp, &poll).map_err(refused("an event queue"))?;
+        let udp = (0..).zip(udp);
+        let udp = udp.map(|(place, udp)| Udp::new(udp, Source::Udp(place), poll.registry()));
+        let udp = udp.collect::<io::Result<Vec<Udp>>>();
+        let udp = udp.map_err(refused("an event queue"))?;
+
+        let groups = if config.lsd {
+            Groups::open(bind, poll.registry())
+        } else {
+            Groups::default()
+        };
 
         let storage = Storage::new(StorageOptions {
             root: options.root,
@@ -168,7 +191,7 @@ impl Reactor {
         });
         let clock = Clock::start();
         let mut engine = Engine::new(config, secrets, clock.now());
-        engine.listening(number);
+        engine.listening(number, clock.now());
         let mut reactor = Self {
             engine,
             storage,
@@ -182,15 +205,19 @@ impl Reactor {
             bind,
             acceptor,
             udp,
+            groups,
+            interfaces: Known::default(),
             slots: Slots::default(),
             ready: Ready::default(),
             paused: Ready::default(),
             parked: Ready::default(),
             has_hash_work: false,
             receive_buffer: vec![0; TURN_LEN_MAX].into(),
+            batch: Batch::new(),
             plan: WritePlan::default(),
             reports: VecDeque::new(),
         };
+        reactor.look_at_interfaces(clock.now());
         reactor.run_actions(clock.now());
         log::info!("listening port={number}");
         Ok(reactor)
@@ -255,9 +282,8 @@ impl Reactor {
         let now = self.clock.now();
         self.take_lane_results(now)?;
         self.accept_turns(now);
-        for udp in &mut self.udp {
-            udp.turn(&mut self.receive_buffer);
-        }
+        self.udp_turns(now);
+        self.group_turns(now);
         let received = self.conn_turns();
         self.hash(received);
         let now = self.clock.now();
@@ -266,6 +292,7 @@ impl Reactor {
             self.engine.timers_fired(now);
             self.run_actions(now);
         }
+        self.look_at_interfaces(now);
         // Last, as a job may take the windows that a connection was promised for its turn.
         self.submit_jobs();
         Ok(())
@@ -304,6 +331,7 @@ impl Reactor {
                 }
                 Source::Listener(place) => self.acceptor.set_acceptable(place),
                 Source::Udp(place) => self.udp[place].set_readable(),
+                Source::Group(place) => self.groups.set_readable(place),
             }
         }
         Ok(())
@@ -314,14 +342,17 @@ impl Reactor {
         let has_work = !self.ready.is_empty()
             || self.has_hash_work
             || self.acceptor.has_work()
-            || self.udp.iter().any(Udp::is_readable);
+            || self.udp.iter().any(Udp::is_readable)
+            || self.groups.is_readable();
         if has_work {
             return Duration::ZERO;
         }
         let now = self.clock.now();
-        [self.engine.next_deadline(), self.acceptor.resumes_at()]
+        let deadlines = [self.engine.next_deadline(), self.acceptor.resumes_at()];
+        deadlines
             .into_iter()
             .flatten()
+            .chain([self.interfaces.due()])
             .map(|at| at.since(now))
             .fold(max_wait, Duration::min)
     }
@@ -371,38 +402,40 @@ fn watch_signals(poll: &Poll) -> io::Result<Signals> {
     Ok(signals)
 }
 
-/// Takes the UDP sockets into service.
-fn register_udp(sockets: Vec<mio::net::UdpSocket>, poll: &Poll) -> io::Result<Vec<Udp>> {
-    let mut udp = Vec::new();
-    for (place, mut socket) in sockets.into_iter().enumerate() {
-        let token = Source::Udp(place).token();
-        poll.registry()
-            .register(&mut socket, token, Interest::READABLE)?;
-        udp.push(Udp::new(socket));
-    }
-    Ok(udp)
-}
-
-/// Connections that the limit of descriptors allows, `wanted` at most; raises the soft limit.
-fn conns_max(wanted: u32) -> u32 {
-    let needed = u64::from(wanted) + DESCRIPTORS_OTHER;
+/// Raises the soft limit of descriptors, and lowers the connections to what it allows: those to
+/// peers come first.
+fn limit_conns(config: &mut Config) {
+    let (wanted, http) = (
+        u64::from(config.conns_max),
+        u64::from(config.http_conns_max),
+    );
+    let needed = wanted + http + DESCRIPTORS_OTHER;
     let limit = os::raise_descriptor_limit(needed);
     if limit >= needed {
-        return wanted;
+        return;
     }
     let allowed = limit.saturating_sub(DESCRIPTORS_OTHER).max(limit / 3);
-    log::warn!("fewer connections than wanted wanted={wanted} conns_max={allowed} nofile={limit}");
-    u32::try_from(allowed).map_or(wanted, |allowed| allowed.min(wanted))
+    let conns = allowed.min(wanted);
+    let left = limit.saturating_sub(DESCRIPTORS_OTHER + conns);
+    let http = left.max(limit / 16).min(http);
+    if conns < wanted {
+        log::warn!("fewer connections than wanted wanted={wanted} allowed={conns} nofile={limit}");
+    }
+    // Neither is more than what it was.
+    (config.conns_max, config.http_conns_max) = (conns as u32, http as u32);
 }
 
 /// What only this process knows, from the system's generator.
 fn secrets() -> Result<Secrets, getrandom::Error> {
     let mut id = [0; 12];
     getrandom::fill(&mut id)?;
+    let mut tracker = [0; 16];
+    getrandom::fill(&mut tracker)?;
     Ok(Secrets {
         rng_seed: getrandom::u64()?,
         peer_id: PeerId::ours(id),
         key: getrandom::u32()?,
+        tracker,
     })
 }
 
@@ -415,6 +448,6 @@ fn refused(what: &'static str) -> impl Fn(io::Error) -> StartError {
 const EVENTS_MAX: usize = 1024;
 /// Bytes that a pass may hash at least, about a millisecond's worth.
 const HASH_LEN_MIN: u64 = 1024 * 1024;
-/// Descriptors for everything but the connections that count against `conns_max`: streams that
+/// Descriptors for everything but connections to peers and HTTP connections: streams that
 /// have not said what they are, files, the port, standard streams.
 const DESCRIPTORS_OTHER: u64 = limits::UNDECIDED_MAX as u64 + 256;

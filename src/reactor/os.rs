@@ -1,14 +1,51 @@
 //! What differs between operating systems, with fallbacks that are right everywhere.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::Socket;
+
+use crate::engine::action::Family;
 
 /// Whether a read that does not fill its buffer, or a write that is not taken whole, says that
 /// the socket is dry or full, so that the next event will tell when to go on (epoll(7), question
 /// 9). Elsewhere another call finds out.
 pub const SHORT_MEANS_WAIT: bool = cfg!(target_os = "linux");
+
+/// Whether accepted streams have TCP_NODELAY from their listener.
+pub const ACCEPTED_INHERIT_NODELAY: bool = cfg!(target_os = "linux");
+
+/// Whether a socket that is closed leaves the poll by itself: epoll and kqueue let go of a
+/// descriptor that nobody else has.
+pub const CLOSING_DEREGISTERS: bool = cfg!(unix);
+
+/// Where a socket binds to hear `group`. Where the system can, nothing else gets in there.
+pub fn group_bind_address(group: SocketAddr) -> SocketAddr {
+    if cfg!(target_os = "linux") {
+        return group;
+    }
+    match group {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, group.port()).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, group.port()).into(),
+    }
+}
+
+/// Lets `socket` hear a group on those interfaces only on which it is a member itself, not on
+/// those of other programs. Elsewhere than on Linux that goes without saying.
+pub fn hear_own_memberships_only(socket: &Socket, family: Family) {
+    #[cfg(target_os = "linux")]
+    {
+        // Kernels that do not know the option are older than any that we run on.
+        let _ = match family {
+            Family::V4 => socket.set_multicast_all_v4(false),
+            Family::V6 => socket.set_multicast_all_v6(false),
+        };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (socket, family);
+}
 
 /// Raises the soft limit of descriptors to `wanted` or as near as the system allows; returns the
 /// limit that holds now.

@@ -66,6 +66,13 @@ impl Budget {
         Self { left: TURN_LEN_MAX }
     }
 
+    /// The datagrams of a multicast group in one pass of the loop.
+    pub fn group() -> Self {
+        Self {
+            left: GROUP_LEN_MAX,
+        }
+    }
+
     /// All turns of one pass of the loop.
     pub fn pass() -> Self {
         Self { left: PASS_LEN_MAX }
@@ -96,6 +103,8 @@ impl Budget {
 pub const TURN_LEN_MAX: usize = 256 * 1024;
 /// Bytes that all connections move before the loop polls again, hashes and looks at the clock.
 const PASS_LEN_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of datagrams that a multicast group has looked at in a pass.
+const GROUP_LEN_MAX: usize = 64 * 1024;
 /// What a turn costs at least, bytes: bounds the turns of a pass.
 const TURN_COST_MIN: usize = 1024;
 

@@ -30,6 +30,8 @@ pub enum Source {
     Listener(usize),
     /// A UDP socket, by its place.
     Udp(usize),
+    /// A socket of a multicast group, by its place.
+    Group(usize),
 }
 
 impl Source {
@@ -49,8 +51,9 @@ impl Source {
             }
             Self::Waker => special(0),
             Self::Signals => special(1),
-            Self::Listener(place) => special(2 + 2 * place),
-            Self::Udp(place) => special(3 + 2 * place),
+            Self::Listener(place) => special(2 + 3 * place),
+            Self::Udp(place) => special(3 + 3 * place),
+            Self::Group(place) => special(4 + 3 * place),
         }
     }
 
@@ -66,8 +69,14 @@ impl Source {
         match index - SPECIAL_FIRST {
             0 => Self::Waker,
             1 => Self::Signals,
-            number if number % 2 == 0 => Self::Listener((number / 2 - 1) as usize),
-            number => Self::Udp((number / 2 - 1) as usize),
+            number => {
+                let place = ((number - 2) / 3) as usize;
+                match number % 3 {
+                    2 => Self::Listener(place),
+                    0 => Self::Udp(place),
+                    _ => Self::Group(place),
+                }
+            }
         }
     }
 }
@@ -98,6 +107,9 @@ pub struct Stream {
     pub has_ended: bool,
     /// The engine has something to send.
     pub wants_write: bool,
+    /// Events tell of it. One that came in has its first turn before that: what asks a short
+    /// question often has it answered and is gone by then.
+    pub is_registered: bool,
     generation: u32,
 }
 
@@ -120,7 +132,8 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Takes the socket of `conn`; its place must be free.
+    /// Takes the socket of `conn`; its place must be free. One that connects is registered with
+    /// the poll, one that is open is not yet.
     ///
     /// # Panics
     /// If another connection is in that place: its close was forgotten.
@@ -134,11 +147,12 @@ impl Slots {
         *place = Some(Stream {
             socket,
             phase,
-            is_readable: false,
+            is_readable: phase == Phase::Open,
             is_writable: phase == Phase::Open,
             is_read_closed: false,
             has_ended: false,
             wants_write: false,
+            is_registered: phase == Phase::Connecting,
             generation: conn.generation,
         });
     }
@@ -198,6 +212,8 @@ mod tests {
             Source::Listener(1),
             Source::Udp(0),
             Source::Udp(1),
+            Source::Group(0),
+            Source::Group(1),
         ];
         for (place, source) in sources.into_iter().enumerate() {
             assert_eq!(Source::from_token(source.token()), source);

@@ -17,6 +17,7 @@ use crate::engine;
 use crate::storage::Lent;
 
 use super::accept::BOTH;
+use super::dial::bind_to;
 use super::ready::Budget;
 use super::slots::{Phase, Source};
 use super::{Reactor, os};
@@ -51,7 +52,24 @@ impl Reactor {
         if self.slots.get_mut(conn).is_some_and(|s| s.may_write()) {
             moved.1 = self.write_turn(conn, now);
         }
+        self.watch(conn, now);
         moved
+    }
+
+    /// Registers a stream that has had its first turn. Events tell of what came meanwhile, too.
+    fn watch(&mut self, conn: ConnId, now: Instant) {
+        let Some(stream) = self.slots.get_mut(conn) else {
+            return;
+        };
+        if mem::replace(&mut stream.is_registered, true) {
+            return;
+        }
+        let token = Source::Conn(conn).token();
+        let registry = self.poll.registry();
+        if let Err(e) = registry.register(&mut stream.socket, token, BOTH) {
+            stream.is_registered = false;
+            self.lost(conn, &e, now);
+        }
     }
 
     /// Opens a stream to `remote` in the background.
@@ -69,17 +87,11 @@ impl Reactor {
 
     /// A socket that is on its way to `remote`, from the address that the user wants.
     fn open_stream(&self, remote: SocketAddr) -> io::Result<TcpStream> {
-        if self.bind.is_some_and(|ip| ip.is_ipv4() != remote.is_ipv4()) {
-            let text = "the address to connect from is of the other family";
-            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, text));
-        }
         let domain = Domain::for_address(remote);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        if let Some(ip) = self.bind {
-            socket.bind(&SocketAddr::new(ip, 0).into())?;
-        }
+        bind_to(&socket, self.bind, remote)?;
         match socket.connect(&remote.into()) {
             Ok(()) => {}
             Err(e) if os::is_connecting(&e) => {}
@@ -264,6 +276,8 @@ impl Reactor {
     /// Drops the socket of `conn`, as the engine wishes.
     pub(super) fn drop_stream(&mut self, conn: ConnId) {
         if let Some(mut stream) = self.slots.remove(conn)
+            && stream.is_registered
+            && !os::CLOSING_DEREGISTERS
             && let Err(e) = self.poll.registry().deregister(&mut stream.socket)
         {
             log::debug!("deregister failed conn={conn} error={e}");

@@ -1,24 +1,50 @@
-//! The UDP side of the port. Nothing of ours speaks UDP yet: datagrams are read and dropped, so
-//! that they do not fill the kernel's buffers, and the number stays ours.
+//! The UDP side of the port: datagrams in batches, each with the address that it came to, and
+//! answers that leave from there.
+//!
+//! Nothing is kept: what cannot leave at once is dropped and counted, and what comes faster than
+//! it is looked at is dropped by the kernel. Whoever asks by UDP asks again.
 
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem;
+use std::net::{IpAddr, SocketAddr};
 
 use mio::net::UdpSocket;
+use mio::{Interest, Registry};
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+
+use crate::base::time::Instant;
+
+use super::ready::Budget;
+use super::slots::Source;
+use super::{Reactor, os};
 
 /// One family's socket.
 #[derive(Debug)]
 pub struct Udp {
     socket: UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
     is_readable: bool,
+    /// Datagrams that the system did not take.
+    unsent: u64,
 }
 
 impl Udp {
-    /// Takes a socket that is bound and registered.
-    pub fn new(socket: UdpSocket) -> Self {
-        Self {
+    /// Takes a socket that is bound into service, as `source`.
+    pub fn new(mut socket: UdpSocket, source: Source, registry: &Registry) -> io::Result<Self> {
+        registry.register(&mut socket, source.token(), Interest::READABLE)?;
+        Ok(Self {
+            state: UdpSocketState::new(UdpSockRef::from(&socket))?,
+            local: socket.local_addr()?,
             socket,
             is_readable: false,
-        }
+            unsent: 0,
+        })
+    }
+
+    /// The socket itself, for its options.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
     }
 
     /// An event says that there are datagrams.
@@ -26,62 +52,256 @@ impl Udp {
         self.is_readable = true;
     }
 
-    /// Whether a turn would find something.
+    /// Whether there may be datagrams.
     pub fn is_readable(&self) -> bool {
         self.is_readable
     }
 
-    /// Drops what has arrived, [`DATAGRAMS_MAX`] at most.
-    pub fn turn(&mut self, buffer: &mut [u8]) {
-        for _ in 0..DATAGRAMS_MAX {
-            if !self.is_readable {
-                return;
+    /// Whether `to` is of this socket's family.
+    pub fn reaches(&self, to: SocketAddr) -> bool {
+        self.local.is_ipv4() == to.is_ipv4()
+    }
+
+    /// Takes what has arrived into `batch`, as much as that holds.
+    pub fn receive(&mut self, batch: &mut Batch) {
+        let received = self.socket.try_io(|| {
+            let mut rooms = batch.bytes.chunks_exact_mut(ROOM_LEN);
+            let mut rooms: [IoSliceMut<'_>; BATCH_SIZE] =
+                std::array::from_fn(|_| IoSliceMut::new(rooms.next().unwrap_or_default()));
+            let socket = UdpSockRef::from(&self.socket);
+            self.state.recv(socket, &mut rooms, &mut batch.meta)
+        });
+        batch.filled = match received {
+            Ok(filled) => {
+                // A call that does not fill all rooms has found the socket dry.
+                self.is_readable = !os::SHORT_MEANS_WAIT || filled == BATCH_SIZE;
+                filled
             }
-            match self.socket.recv_from(buffer) {
-                Ok((len, remote)) => log::trace!("datagram dropped remote={remote} len={len}"),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.is_readable = false,
-                // Interrupted, or the answer of some host to what was sent earlier.
-                Err(_) => {}
+            Err(e) => {
+                // Anything else belongs to one datagram, and the next may be fine.
+                self.is_readable = e.kind() != io::ErrorKind::WouldBlock;
+                0
             }
+        };
+    }
+
+    /// Sends `bytes` to `to`, from the address `from` if this socket has several.
+    ///
+    /// # Errors
+    /// The system did not take it; that is counted already.
+    pub fn send(&mut self, to: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
+        let transmit = Transmit {
+            destination: to,
+            ecn: None,
+            contents: bytes,
+            segment_size: None,
+            src_ip: from.filter(|_| self.local.ip().is_unspecified()),
+        };
+        let socket = UdpSockRef::from(&self.socket);
+        let result = self
+            .socket
+            .try_io(|| self.state.try_send(socket, &transmit));
+        if let Err(e) = &result {
+            self.unsent += 1;
+            log::trace!("datagram lost to={to} error={e} unsent={}", self.unsent);
+        }
+        result
+    }
+}
+
+/// A datagram that has arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Who sent it, as far as that can be believed.
+    pub from: SocketAddr,
+    /// The address that it was sent to: one of ours or a group's.
+    pub to: Option<IpAddr>,
+    /// The index of the interface that it came by.
+    pub interface: Option<u32>,
+    /// What it says; not empty.
+    pub bytes: &'a [u8],
+}
+
+/// Room for the datagrams of one call. All sockets share it.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Box<[u8]>,
+    meta: Vec<RecvMeta>,
+    /// Rooms that the last call filled.
+    filled: usize,
+}
+
+impl Batch {
+    /// Room for [`BATCH_SIZE`] datagrams of any length.
+    pub fn new() -> Self {
+        Self {
+            bytes: vec![0; BATCH_SIZE * ROOM_LEN].into(),
+            meta: vec![RecvMeta::default(); BATCH_SIZE],
+            filled: 0,
+        }
+    }
+
+    /// What the last call brought. The system may hand over several datagrams of one sender as
+    /// one, all of one length but the last.
+    pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+        let rooms = self.bytes.chunks_exact(ROOM_LEN).zip(&self.meta);
+        rooms.take(self.filled).flat_map(|(bytes, meta)| {
+            let parts = bytes[..meta.len.min(ROOM_LEN)].chunks(meta.stride.max(1));
+            parts.map(|bytes| Datagram {
+                from: meta.addr,
+                to: meta.dst_ip,
+                interface: meta.interface_index,
+                bytes,
+            })
+        })
+    }
+}
+
+impl Reactor {
+    /// Shows the engine what has come to the port, as far as a pass allows: a flood leaves the
+    /// rest of the loop its time, and is dropped by the kernel.
+    pub(super) fn udp_turns(&mut self, now: Instant) {
+        let mut batch = mem::take(&mut self.batch);
+        for place in 0..self.udp.len() {
+            let mut budget = Budget::turn();
+            while self.udp[place].is_readable() && !budget.is_spent() {
+                self.udp[place].receive(&mut batch);
+                budget.spend_turn(0);
+                for datagram in batch.datagrams() {
+                    if budget.is_spent() {
+                        break; // one sender's datagrams, many in one room
+                    }
+                    budget.spend_turn(datagram.bytes.len());
+                    if datagram.to.is_some_and(|to| to.is_multicast()) {
+                        continue; // not meant for us
+                    }
+                    let Datagram {
+                        from, to, bytes, ..
+                    } = datagram;
+                    self.engine.datagram(from, to, bytes, now);
+                    self.run_actions(now);
+                }
+            }
+        }
+        self.batch = batch;
+    }
+
+    /// Sends a datagram from the port.
+    pub(super) fn send_datagram(&mut self, to: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) {
+        if let Some(udp) = self.udp.iter_mut().find(|udp| udp.reaches(to)) {
+            // Whoever waits for it asks again.
+            let _ = udp.send(to, from, bytes);
         }
     }
 }
 
-/// Datagrams of one socket that are read in a pass of the loop at most.
-const DATAGRAMS_MAX: u32 = 64;
+/// Room for a datagram: the longest that there is, and the longest row of them that Linux joins.
+/// Not a power of two, so that not every room begins at the same place of the processor's caches.
+const ROOM_LEN: usize = 64 * 1024 + 512;
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
-    use mio::{Events, Interest, Poll, Token};
+    use mio::{Events, Poll};
 
     use super::*;
 
-    #[test]
-    fn flood_is_drained_in_turns_of_bounded_length() {
-        let mut poll = Poll::new().unwrap();
-        let mut socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let address = socket.local_addr().unwrap();
-        poll.registry()
-            .register(&mut socket, Token(0), Interest::READABLE)
-            .unwrap();
-        let sender = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        for _ in 0..=DATAGRAMS_MAX {
-            sender.send_to(b"x", address).unwrap();
-        }
+    /// A socket in service at `ip`, and its poll.
+    fn udp(ip: &str) -> (Udp, Poll) {
+        let poll = Poll::new().unwrap();
+        let address = SocketAddr::new(ip.parse().unwrap(), 0);
+        let socket = UdpSocket::bind(address).unwrap();
+        let udp = Udp::new(socket, Source::Udp(0), poll.registry()).unwrap();
+        (udp, poll)
+    }
+
+    fn wait(udp: &mut Udp, poll: &mut Poll) {
         let mut events = Events::with_capacity(4);
         poll.poll(&mut events, Some(Duration::from_secs(20)))
             .unwrap();
         assert!(!events.is_empty());
-
-        let mut udp = Udp::new(socket);
         udp.set_readable();
-        let mut buffer = [0; 2048];
-        udp.turn(&mut buffer);
+    }
+
+    #[test]
+    fn answer_leaves_from_the_address_that_was_asked() {
+        for (bound, asked) in [
+            ("0.0.0.0", "127.0.0.9"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("127.0.0.7", "127.0.0.7"),
+            ("::", "::1"),
+        ] {
+            let asked: IpAddr = asked.parse().unwrap();
+            let (mut udp, mut poll) = udp(bound);
+            let asker = std::net::UdpSocket::bind((asked, 0)).unwrap();
+            let limit = Some(Duration::from_secs(20));
+            asker.set_read_timeout(limit).unwrap();
+            let port = udp.local.port();
+            asker.send_to(b"question", (asked, port)).unwrap();
+            wait(&mut udp, &mut poll);
+
+            let mut batch = Batch::new();
+            udp.receive(&mut batch);
+            let all: Vec<Datagram<'_>> = batch.datagrams().collect();
+            assert_eq!(all.len(), 1);
+            assert_eq!(all[0].bytes, b"question");
+            assert_eq!(all[0].from, asker.local_addr().unwrap());
+            assert_eq!(all[0].to, Some(asked), "{bound}");
+            assert!(!udp.is_readable(), "one was all");
+
+            udp.send(all[0].from, all[0].to, b"answer").unwrap();
+            let mut buffer = [0; 64];
+            let (len, from) = asker.recv_from(&mut buffer).unwrap();
+            assert_eq!(
+                (&buffer[..len], from),
+                (&b"answer"[..], (asked, port).into())
+            );
+        }
+    }
+
+    #[test]
+    fn flood_is_read_in_batches_until_the_socket_is_dry() {
+        let (mut udp, mut poll) = udp("127.0.0.1");
+        let sender = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for number in 0..=BATCH_SIZE {
+            let bytes = vec![number as u8; number * 61];
+            sender.send_to(&bytes, udp.local).unwrap();
+            if number == 0 {
+                wait(&mut udp, &mut poll);
+            }
+        }
+        let mut batch = Batch::new();
+        let mut lens = Vec::new();
+        udp.receive(&mut batch);
         assert!(udp.is_readable(), "one is left");
-        udp.turn(&mut buffer);
+        lens.extend(batch.datagrams().map(|d| d.bytes.len()));
+        udp.receive(&mut batch);
         assert!(!udp.is_readable());
+        lens.extend(batch.datagrams().map(|d| d.bytes.len()));
+        let expected: Vec<usize> = (1..=BATCH_SIZE).map(|number| number * 61).collect();
+        assert_eq!(lens, expected, "the empty one says nothing");
+    }
+
+    #[test]
+    fn datagrams_that_the_system_has_joined_are_taken_apart() {
+        let mut batch = Batch::new();
+        batch.bytes[..10].copy_from_slice(b"aaaabbbbcc");
+        (batch.meta[0].len, batch.meta[0].stride) = (10, 4);
+        batch.filled = 1;
+        let parts: Vec<&[u8]> = batch.datagrams().map(|d| d.bytes).collect();
+        assert_eq!(parts, [&b"aaaa"[..], b"bbbb", b"cc"]);
+    }
+
+    #[test]
+    fn datagram_that_cannot_leave_is_counted_and_forgotten() {
+        let (mut udp, _poll) = udp("127.0.0.1");
+        let to = |port| (Ipv4Addr::LOCALHOST, port).into();
+        assert!(udp.send(to(0), None, b"x").is_err());
+        assert!(udp.send(to(9), None, &[0; 70_000]).is_err());
+        assert_eq!(udp.unsent, 2);
+        udp.send(udp.local, None, b"x").unwrap();
+        assert_eq!(udp.unsent, 2, "the next one leaves");
     }
 }

@@ -8,10 +8,13 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 
-use super::net::StreamId;
+use bytes::Bytes;
+
+use super::net::{Datagram, StreamId};
 use crate::base::id::ConnId;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
+use crate::engine::action::Family;
 
 /// Something that happens to an actor.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +45,10 @@ pub enum Input<'a> {
         /// The stream.
         conn: ConnId,
     },
+    /// A datagram came in.
+    Datagram(&'a Datagram),
+    /// A datagram came in on the group of local discovery.
+    Multicast(&'a Datagram),
     /// The time that was asked for has come.
     Timer,
 }
@@ -70,12 +77,14 @@ pub(super) struct Line {
 }
 
 /// What an actor did, for the world to carry out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Deed {
     Connect(ConnId, SocketAddr),
     Write(ConnId),
     Close(ConnId),
     Reset(ConnId),
+    Datagram(Datagram),
+    Multicast(Family, Bytes),
 }
 
 impl Hands<'_> {
@@ -116,6 +125,26 @@ impl Hands<'_> {
             line.is_closing = true;
             self.deeds.push_back(Deed::Write(conn));
         }
+    }
+
+    /// Sends a datagram from the port that it is reached at.
+    pub fn send_datagram(&mut self, to: SocketAddr, bytes: &[u8]) {
+        self.send_datagram_as(self.addr, to, bytes);
+    }
+
+    /// Sends a datagram that says it comes from `from`: another port of its own, or a lie.
+    pub fn send_datagram_as(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        self.deeds.push_back(Deed::Datagram(Datagram {
+            from,
+            to,
+            bytes: Bytes::copy_from_slice(bytes),
+        }));
+    }
+
+    /// Sends a datagram to the group of local discovery on its LAN.
+    pub fn multicast(&mut self, family: Family, bytes: &[u8]) {
+        let bytes = Bytes::copy_from_slice(bytes);
+        self.deeds.push_back(Deed::Multicast(family, bytes));
     }
 
     /// Asks for [`Input::Timer`] at `at`, or sooner if it was asked for sooner.

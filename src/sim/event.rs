@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::HostId;
-use super::net::{Side, StreamId};
+use super::net::{ParcelId, Side, StreamId};
 use crate::base::id::ConnId;
 use crate::base::time::Instant;
 use crate::storage::jobs::Done;
@@ -89,6 +89,8 @@ pub(super) enum Event {
     Disk(HostId, u32, Box<Done>),
     /// The resolver answers this life of the host.
     Resolved(HostId, u32, Box<Answer>),
+    /// A datagram arrives.
+    Datagram(ParcelId),
 }
 
 impl Event {
@@ -108,6 +110,7 @@ impl Event {
                 [9, u64::from(host.0) << 32 | u64::from(life), done.id.0]
             }
             Self::Resolved(host, life, _) => [10, u64::from(host.0), u64::from(life)],
+            Self::Datagram(parcel) => [11, u64::from(parcel.0), 0],
         }
     }
 }
@@ -125,7 +128,8 @@ pub(super) fn in_words([kind, a, b]: [u64; 3]) -> String {
         7 => format!("host {a}: line free"),
         8 => format!("host {a}: timer"),
         9 => format!("host {}: disk has done job {b}", a >> 32),
-        _ => format!("host {a}: name resolved"),
+        10 => format!("host {a}: name resolved"),
+        _ => format!("datagram {a} arrives"),
     }
 }
 

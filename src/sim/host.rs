@@ -1,6 +1,6 @@
 //! One host of the world, and how its engine and its storage hear of each other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use super::actor::{Held, Stage};
 use super::net::StreamId;
 use super::spec::PeerSpec;
 use super::store::Store;
+use crate::base::address::{Interface, Interfaces};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::time::Instant;
 use crate::engine::{Engine, Report};
@@ -54,6 +55,8 @@ pub(super) struct PeerNode {
     pub torrent: TorrentId,
     /// Streams that wait for data from storage.
     pub waiting: Vec<ConnId>,
+    /// Where it has sent datagrams: from there they come back through its router.
+    pub posted_to: BTreeSet<SocketAddr>,
 }
 
 impl Host {
@@ -169,6 +172,20 @@ pub(super) fn address(host: HostId) -> SocketAddr {
     ([10, b, c, d], PORT).into()
 }
 
+/// What a host's system says of its interfaces.
+pub(super) fn interfaces(host: HostId) -> Interfaces {
+    Interfaces::new(vec![Interface {
+        index: INTERFACE,
+        ip: address(host).ip(),
+        prefix_len: 8,
+    }])
+}
+
+/// The host with this address, whatever the port.
+pub(super) fn host_of_ip(ip: std::net::IpAddr) -> Option<HostId> {
+    host_at(SocketAddr::new(ip, PORT))
+}
+
 /// The host that listens there, if there are that many.
 pub(super) fn host_at(addr: SocketAddr) -> Option<HostId> {
     let std::net::IpAddr::V4(ip) = addr.ip() else {
@@ -182,3 +199,5 @@ pub(super) fn host_at(addr: SocketAddr) -> Option<HostId> {
 
 /// The port of every host.
 const PORT: u16 = 6881;
+/// The system's number of every host's only interface.
+pub(super) const INTERFACE: u32 = 2;

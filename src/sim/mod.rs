@@ -18,8 +18,9 @@
 //! | `mod`, `spec`, `faults` | the face: hosts, time, what goes wrong |
 //! | `run` | one event after the other, and what engines want done |
 //! | `host`, `store`, `actor` | what runs on a host |
-//! | `foreign`, `tracker` | actors: clients that are not ours, attackers, trackers |
-//! | `net` | streams, lines, racks, islands |
+//! | `foreign`, `postman` | actors: clients that are not ours, attackers |
+//! | `tracker`, `udp_tracker` | actors: trackers that tell the truth, lie, or are silent |
+//! | `net` | streams, datagrams, lines, racks, islands |
 //! | `disk` | files in memory |
 //! | `judge`, `tap` | what must always hold |
 
@@ -46,12 +47,14 @@ pub mod foreign;
 mod host;
 pub mod judge;
 pub mod net;
+pub mod postman;
 mod run;
 pub mod spec;
 mod store;
 pub mod tap;
 mod trace;
 pub mod tracker;
+pub mod udp_tracker;
 
 pub use judge::Failure;
 pub use net::{Link, RackId, Uplink};
@@ -60,7 +63,7 @@ pub use spec::{Have, Judged, Payload, PeerSpec, tagged_torrent};
 use actor::{Actor, Stage};
 use disk::Disk;
 use event::Events;
-use host::{Host, Node, PeerNode, address};
+use host::{Host, Node, PeerNode, address, interfaces};
 use judge::Judges;
 use net::Network;
 use store::{Store, Tagged};
@@ -145,6 +148,9 @@ impl World {
         let id = HostId(self.hosts.len() as u32);
         let link = spec.link.unwrap_or(self.link);
         self.network.lines.add_host(link, spec.rack);
+        if let Some(lan) = spec.lan {
+            self.network.lines.set_lan(id, lan);
+        }
         let store = match &self.payload {
             Payload::Real(content) => {
                 let mut disk = Disk::new(Rng::new(self.rng.next_u64()));
@@ -157,7 +163,7 @@ impl World {
                 let count = self.meta.geometry().piece_count();
                 let have = match spec.have {
                     Have::All => Bitfield::full(count),
-                    Have::Nothing => Bitfield::new(count),
+                    Have::Nothing | Have::NoTorrent => Bitfield::new(count),
                 };
                 Store::Tagged(Box::new(Tagged::new(have)))
             }
@@ -168,6 +174,7 @@ impl World {
             store,
             torrent: crate::base::id::TorrentId(0),
             waiting: Vec::new(),
+            posted_to: Default::default(),
         };
         self.hosts
             .push(Host::new(address(id), Node::Peer(Box::new(node))));
@@ -193,6 +200,7 @@ impl World {
             rng_seed: self.rng.next_u64(),
             peer_id: PeerId::ours(random),
             key: self.rng.next_u64() as u32,
+            tracker: std::array::from_fn(|_| self.rng.next_u64() as u8),
         };
         let host = &mut self.hosts[id.0 as usize];
         host.life += 1;
@@ -205,19 +213,22 @@ impl World {
         let mut config = peer.spec.config.clone();
         config.port = port;
         let mut engine = Engine::new(config, secrets, now);
-        engine.listening(port);
+        engine.listening(port, now);
+        engine.interfaces_found(interfaces(id), now);
         let host_port = |addr: &SocketAddr| HostPort {
             host: addr.ip().to_string(),
             port: addr.port(),
         };
-        let spec = TorrentSpec {
-            meta: Arc::clone(&self.meta),
-            peers: peer.spec.peers.iter().map(host_port).collect(),
-            trackers: peer.spec.trackers.clone(),
-        };
-        peer.torrent = engine
-            .add_torrent(spec, now)
-            .expect("a new engine has no torrent");
+        if peer.spec.have != Have::NoTorrent {
+            let spec = TorrentSpec {
+                meta: Arc::clone(&self.meta),
+                peers: peer.spec.peers.iter().map(host_port).collect(),
+                trackers: peer.spec.trackers.clone(),
+            };
+            peer.torrent = engine
+                .add_torrent(spec, now)
+                .expect("a new engine has no torrent");
+        }
         peer.engine = Some(engine);
         self.judges.started(id);
         self.attend(id);
@@ -293,12 +304,13 @@ impl World {
         })
     }
 
-    /// Whether a host has everything and seeds it; of an actor, whether it has what it wants.
+    /// Whether a host has everything and seeds it; of another, whether it has what it wants.
     pub fn is_complete(&self, host: HostId) -> bool {
         match &self.hosts[host.0 as usize].node {
             Node::Peer(peer) => {
                 let engine = peer.engine.as_ref();
                 engine.and_then(|e| e.state(peer.torrent)) == Some(State::Seeding)
+                    || peer.spec.have == Have::NoTorrent
             }
             Node::Actor(stage) => stage.actor.is_complete(),
         }

@@ -18,6 +18,8 @@ pub enum Have {
     All,
     /// No file.
     Nothing,
+    /// It does not take part: it runs an engine without a torrent, as a pure tracker does.
+    NoTorrent,
 }
 
 /// How payload is simulated.
@@ -54,12 +56,17 @@ pub struct PeerSpec {
     pub link: Option<Link>,
     /// The rack in which it stands.
     pub rack: Option<RackId>,
-    /// Whether streams from elsewhere reach it: those behind a router without a way in only dial.
+    /// The LAN that its multicast reaches; its rack's own if not given, and one for all hosts that
+    /// stand in no rack.
+    pub lan: Option<u32>,
+    /// Whether streams and datagrams from elsewhere reach it: those behind a router without a way
+    /// in only dial, and hear from those alone to whom they have sent.
     pub is_reachable: bool,
 }
 
 impl PeerSpec {
-    /// A host on the world's line that is told of `peers`.
+    /// A host on the world's line that is told of `peers`, and does not look around on its LAN:
+    /// most scenarios are about who knows whom.
     pub fn new(have: Have, peers: &[HostId]) -> Self {
         Self {
             have,
@@ -67,12 +74,21 @@ impl PeerSpec {
             trackers: Vec::new(),
             config: Config {
                 storage: StorageKind::Pwrite,
+                lsd: false,
                 ..Config::default()
             },
             link: None,
             rack: None,
+            lan: None,
             is_reachable: true,
         }
+    }
+
+    /// A host that serves any swarm as a tracker, and is in none.
+    pub fn tracker() -> Self {
+        let mut spec = Self::new(Have::NoTorrent, &[]);
+        spec.config.open_tracker = true;
+        spec
     }
 }
 

@@ -304,7 +304,11 @@ impl Actor for Tracker {
                 self.streams.remove(&conn);
                 self.dripping.remove(&conn);
             }
-            Input::Joined | Input::Connected { .. } | Input::Timer => {}
+            Input::Joined
+            | Input::Connected { .. }
+            | Input::Datagram(_)
+            | Input::Multicast(_)
+            | Input::Timer => {}
         }
         self.drip(hands);
     }

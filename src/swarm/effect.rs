@@ -29,6 +29,8 @@ pub enum Effect {
     Check(PieceIndex),
     /// The last missing piece is verified.
     Completed,
+    /// The peer of this connection has every piece; said once.
+    PeerComplete(ConnId),
 }
 
 /// Why a peer has to go, other than by its own fault.

@@ -300,7 +300,7 @@ impl Swarm {
     /// The peer said whether it will download nothing (BEP 21).
     pub fn upload_only_told(&mut self, key: PeerKey, upload_only: bool) {
         self.peer_mut(key).upload_only = upload_only;
-        self.close_if_redundant(key);
+        self.roles_changed(key);
     }
 
     /// Time passes; to be called about once a second while there are peers.
@@ -339,7 +339,13 @@ impl Swarm {
     }
 
     /// Both sides have everything: the connection serves nobody.
-    fn close_if_redundant(&mut self, key: PeerKey) {
+    /// A peer, or we, may have everything now: says so once, and ends what is of no use.
+    fn roles_changed(&mut self, key: PeerKey) {
+        let peer = self.peer_mut(key);
+        if peer.is_seed() && !std::mem::replace(&mut peer.seed_told, true) {
+            let conn = peer.conn;
+            self.effects.push_back(Effect::PeerComplete(conn));
+        }
         let peer = self.peer(key);
         if self.exchange == Exchange::Full
             && self.is_complete()

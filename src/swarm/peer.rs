@@ -86,6 +86,8 @@ pub struct Peer {
     pub(super) uploads: VecDeque<BlockRef>,
     /// How much of the swarm's log of new pieces it was told.
     pub(super) haves_told: usize,
+    /// It was said that this peer has everything.
+    pub(super) seed_told: bool,
     pub(super) nuisance: Nuisance,
 }
 
@@ -206,6 +208,7 @@ impl Peer {
             granted_fast: Vec::new(),
             uploads: VecDeque::new(),
             haves_told: 0,
+            seed_told: false,
             nuisance: Nuisance::default(),
         }
     }

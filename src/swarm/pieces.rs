@@ -55,7 +55,7 @@ impl Swarm {
         self.exchange = Exchange::Full;
         for key in self.keys() {
             self.review_interest(key);
-            self.close_if_redundant(key);
+            self.roles_changed(key);
             self.fill(key, now);
         }
     }
@@ -88,7 +88,7 @@ impl Swarm {
         }
         if self.exchange == Exchange::Full && self.is_complete() {
             for key in self.keys() {
-                self.close_if_redundant(key);
+                self.roles_changed(key);
             }
         } else {
             self.refill_all |= self.alone.contains_key(&piece);
@@ -166,7 +166,7 @@ impl Swarm {
             self.review_interest(key);
             self.fill(key, now);
         }
-        self.close_if_redundant(key);
+        self.roles_changed(key);
         Ok(())
     }
 
@@ -212,7 +212,7 @@ impl Swarm {
         peer.offers = bits.ones().filter(|&piece| !ours.has(piece)).count() as u32;
         peer.have = bits;
         self.review_interest(key);
-        self.close_if_redundant(key);
+        self.roles_changed(key);
         self.fill(key, now);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a client tells an HTTP tracker, and what the tracker answers (BEP 3, 7, 23, 31).
+//! What a client tells a tracker, and what the tracker answers (BEP 3, 7, 15, 23, 24, 31).
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -65,6 +65,8 @@ pub struct AnnounceReply {
     pub tracker_id: Option<Vec<u8>>,
     /// For the user; safe to print.
     pub warning: Option<String>,
+    /// Our own address as the tracker sees it (BEP 24). Any address: the tracker's word.
+    pub external_ip: Option<IpAddr>,
 }
 
 /// Why there is no [`AnnounceReply`].
@@ -144,6 +146,7 @@ impl AnnounceReply {
         for (key, value) in entries {
             match key {
                 b"complete" => reply.complete = count(value),
+                b"external ip" => reply.external_ip = external_ip(value),
                 b"failure reason" => refusal = Some(text(value).unwrap_or_default()),
                 b"incomplete" => reply.incomplete = count(value),
                 b"interval" => reply.interval = duration(value, 1),
@@ -159,13 +162,36 @@ impl AnnounceReply {
         if let Some(reason) = refusal {
             return Err(AnnounceError::Refused { reason, retry });
         }
-        reply.peers = (peers.into_iter().flat_map(all_peers))
-            .chain(peers6.into_iter().flat_map(compact::peers6))
-            .filter(|addr| addr.port() != 0)
-            .take(TRACKER_PEERS_MAX)
-            .collect();
+        let listed = peers.into_iter().flat_map(all_peers);
+        let listed6 = peers6.into_iter().flat_map(compact::peers6);
+        reply.peers = usable(listed.chain(listed6));
         Ok(reply)
     }
+
+    /// What the reply of a UDP tracker at `from` says (BEP 15): its peers are of the same family.
+    pub fn from_udp(
+        from: IpAddr,
+        interval: u32,
+        leechers: u32,
+        seeders: u32,
+        peers: &[u8],
+    ) -> Self {
+        Self {
+            interval: Some(Duration::from_secs(interval.into())),
+            complete: Some(seeders),
+            incomplete: Some(leechers),
+            peers: match from.to_canonical() {
+                IpAddr::V4(_) => usable(compact::peers(peers)),
+                IpAddr::V6(_) => usable(compact::peers6(peers)),
+            },
+            ..Self::default()
+        }
+    }
+}
+
+fn usable(peers: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let usable = peers.filter(|addr| addr.port() != 0);
+    usable.take(TRACKER_PEERS_MAX).collect()
 }
 
 /// The peers of a compact string (BEP 23) or of a list of dictionaries (BEP 3).
@@ -209,6 +235,14 @@ fn retry_in(value: Value<'_>) -> Option<Retry> {
         }
         None => duration(value, 60).map(Retry::After),
     }
+}
+
+/// BEP 24: the address in network byte order.
+fn external_ip(value: Value<'_>) -> Option<IpAddr> {
+    let bytes = value.as_bytes()?;
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+    v4.or(v6).ok()
 }
 
 fn text(value: Value<'_>) -> Option<String> {
@@ -286,6 +320,7 @@ mod tests {
             incomplete: Some(2),
             tracker_id: Some(b"id".to_vec()),
             warning: Some("slow".to_owned()),
+            external_ip: None,
         };
         assert_eq!(decode(compact), Ok(expected));
 
@@ -293,6 +328,46 @@ mod tests {
             d2:ip8:10.0.0.57:peer id20:-XX0000-0123456789ab4:porti6881ee\
             d2:ip7:fd00::54:porti80eeee";
         assert_eq!(peers(listed), ["10.0.0.5:6881", "[fd00::5]:80"]);
+    }
+
+    /// BEP 24; other lengths are no address.
+    #[test]
+    fn tracker_says_where_it_sees_us() {
+        let cases: [(&[u8], Option<&str>); 5] = [
+            (b"d11:external ip4:\x0a\0\0\x05e", Some("10.0.0.5")),
+            (
+                b"d11:external ip16:\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x05e",
+                Some("fd00::5"),
+            ),
+            (b"d11:external ip8:10.0.0.5e", None),
+            (b"d11:external ip0:e", None),
+            (b"d11:external ipi1ee", None),
+        ];
+        for (body, expected) in cases {
+            let ip = decode(body).expect("a reply").external_ip;
+            assert_eq!(ip.map(|ip| ip.to_string()).as_deref(), expected);
+        }
+    }
+
+    /// BEP 15: 6 bytes a peer where the tracker was asked by IPv4, 18 where by IPv6.
+    #[test]
+    fn peers_of_a_udp_tracker_are_of_its_family() {
+        let mut list = [10, 0, 0, 5, 0x1a, 0xe1].repeat(3);
+        list[16..].fill(0);
+        list.push(9);
+        let of = |from: &str| AnnounceReply::from_udp(from.parse().expect(from), 60, 2, 1, &list);
+        let reply = of("10.0.0.1");
+        let expected = "10.0.0.5:6881".parse().expect("an address");
+        assert_eq!(reply.peers, [expected; 2], "no port 0, no tail");
+        assert_eq!(reply.interval, Some(Duration::from_secs(60)));
+        assert_eq!((reply.complete, reply.incomplete), (Some(1), Some(2)));
+        assert_eq!(of("::ffff:10.0.0.1"), reply);
+        list[17] = 80;
+        let of = |from: &str| AnnounceReply::from_udp(from.parse().expect(from), 60, 2, 1, &list);
+        assert_eq!(of("fd00::1").peers.len(), 1);
+        let many = [1; 6 * (TRACKER_PEERS_MAX + 1)];
+        let reply = AnnounceReply::from_udp(IpAddr::from([1; 4]), 60, 2, 1, &many);
+        assert_eq!(reply.peers.len(), TRACKER_PEERS_MAX);
     }
 
     /// Row 81 of the hostile inputs.

@@ -17,6 +17,7 @@ use std::fmt;
 use crate::base::limits;
 
 pub use encoder::Encoder;
+pub(super) use encoder::put_decimal;
 
 /// One checked bencoded value: an integer, a byte string, a list or a dictionary.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -166,12 +166,14 @@ fn metadata_len(len: i64) -> Option<u32> {
     len.filter(|len| (1..=METADATA_LEN_MAX).contains(len))
 }
 
-/// The id under which we want `upload_only`. (1 and 2 are kept for ut_pex and ut_metadata.)
+/// The id under which we want `ut_pex` (BEP 11).
+pub const PEX_ID: u8 = 1;
+/// The id under which we want `upload_only`. (2 is kept for ut_metadata.)
 pub const UPLOAD_ONLY_ID: u8 = 3;
 
 /// The extended messages that we read.
 pub const OURS: Ids = Ids {
-    ut_pex: None,
+    ut_pex: Some(PEX_ID),
     ut_metadata: None,
     upload_only: Some(UPLOAD_ONLY_ID),
     lt_donthave: None,
@@ -228,7 +230,8 @@ mod tests {
             upload_only: Some(true),
             metadata_size: Some(100),
         };
-        let expected = b"d1:md11:upload_onlyi3ee13:metadata_sizei100e1:pi6881e4:reqqi2000e\
+        let expected =
+            b"d1:md11:upload_onlyi3e6:ut_pexi1ee13:metadata_sizei100e1:pi6881e4:reqqi2000e\
             11:upload_onlyi1e1:v12:evpeer 0.1.06:yourip4:\x0a\0\0\x05e";
         assert_eq!(
             ours.encode().escape_ascii().to_string(),

@@ -22,7 +22,7 @@ pub struct Response {
     pub status: u16,
     /// Where a redirect leads; text of the tracker, not checked.
     pub location: Option<String>,
-    /// The body, at most [`TRACKER_BODY_LEN_MAX`] bytes.
+    /// The body, within the reader's limit.
     pub body: Vec<u8>,
 }
 
@@ -57,9 +57,12 @@ pub enum HttpError {
     /// The body is encoded in a way that we did not ask for.
     #[error("the answer is compressed or encoded, though we asked for plain bytes")]
     Encoded,
-    /// The body is longer than any tracker's answer should be.
-    #[error("the answer exceeds {TRACKER_BODY_LEN_MAX} B")]
-    BodyTooLong,
+    /// The body is longer than any such answer should be.
+    #[error("the answer exceeds {limit} B")]
+    BodyTooLong {
+        /// Bytes that it may have.
+        limit: usize,
+    },
     /// A chunked body is broken.
     #[error("the chunks of the answer are malformed")]
     BadChunk,
@@ -72,8 +75,9 @@ pub enum HttpError {
 }
 
 /// Takes the bytes of one response, in parts of any size.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ResponseReader {
+    body_max: usize,
     state: State,
     /// The head while it is incomplete, later a line between chunks.
     line: Vec<u8>,
@@ -108,7 +112,27 @@ enum State {
     Done,
 }
 
+/// For the answer of a tracker.
+impl Default for ResponseReader {
+    fn default() -> Self {
+        Self::with_body_max(TRACKER_BODY_LEN_MAX)
+    }
+}
+
 impl ResponseReader {
+    /// A reader for an answer whose body has `body_max` bytes at most.
+    pub fn with_body_max(body_max: usize) -> Self {
+        Self {
+            body_max,
+            state: State::Head,
+            line: Vec::new(),
+            interim: 0,
+            status: 0,
+            location: None,
+            body: Vec::new(),
+        }
+    }
+
     /// Takes the next bytes of the stream; gives the response once it is whole.
     ///
     /// What follows the response is ignored: we ask for one, and for the stream to be closed.
@@ -195,15 +219,15 @@ impl ResponseReader {
         }
         self.status = status;
         self.location = location(head.headers);
-        self.state = body_framing(status, head.headers)?;
+        self.state = body_framing(status, head.headers, self.body_max)?;
         Ok(())
     }
 
     /// Appends to the body what belongs to it: `left` bytes at most.
     fn take_body(&mut self, left: usize, bytes: &[u8]) -> Result<usize, HttpError> {
         let part = left.min(bytes.len());
-        if part > TRACKER_BODY_LEN_MAX - self.body.len() {
-            return Err(HttpError::BodyTooLong);
+        if part > self.body_max - self.body.len() {
+            return Err(too_long(self.body_max));
         }
         self.body.extend_from_slice(&bytes[..part]);
         self.state = match self.state {
@@ -230,9 +254,8 @@ impl ResponseReader {
         let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         self.state = match self.state {
-            State::ChunkSize => match chunk_len(line)? {
+            State::ChunkSize => match chunk_len(line, self.body_max)? {
                 0 => State::Trailer { lines: 0 },
-                len if len > TRACKER_BODY_LEN_MAX => return Err(HttpError::BodyTooLong),
                 left => State::ChunkData { left },
             },
             State::ChunkEnd if line.is_empty() => State::ChunkSize,
@@ -266,7 +289,11 @@ fn location(fields: &[httparse::Header<'_>]) -> Option<String> {
 }
 
 /// How the body is delimited (RFC 9112, section 6.3); doubts are errors.
-fn body_framing(status: u16, fields: &[httparse::Header<'_>]) -> Result<State, HttpError> {
+fn body_framing(
+    status: u16,
+    fields: &[httparse::Header<'_>],
+    body_max: usize,
+) -> Result<State, HttpError> {
     let mut framing = None;
     for field in fields {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
@@ -275,7 +302,7 @@ fn body_framing(status: u16, fields: &[httparse::Header<'_>]) -> Result<State, H
             return Err(HttpError::Encoded);
         }
         let state = match () {
-            () if is("content-length") => match content_len(value)? {
+            () if is("content-length") => match content_len(value, body_max)? {
                 0 => State::Done,
                 left => State::Length { left },
             },
@@ -295,17 +322,15 @@ fn body_framing(status: u16, fields: &[httparse::Header<'_>]) -> Result<State, H
     })
 }
 
-fn content_len(value: &[u8]) -> Result<usize, HttpError> {
+fn content_len(value: &[u8], max: usize) -> Result<usize, HttpError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(HttpError::BadLength);
     }
-    let len = number(value, 10);
-    len.filter(|&len| len <= TRACKER_BODY_LEN_MAX)
-        .ok_or(HttpError::BodyTooLong)
+    number(value, 10, max)
 }
 
 /// Reads the line before a chunk; extensions after `;` are ignored.
-fn chunk_len(line: &[u8]) -> Result<usize, HttpError> {
+fn chunk_len(line: &[u8], max: usize) -> Result<usize, HttpError> {
     let digits = line
         .split(|&byte| byte == b';')
         .next()
@@ -314,14 +339,21 @@ fn chunk_len(line: &[u8]) -> Result<usize, HttpError> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(HttpError::BadChunk);
     }
-    number(digits, 16).ok_or(HttpError::BodyTooLong)
+    number(digits, 16, max)
 }
 
-/// The number that `digits` are, if a `usize` holds it.
-fn number(digits: &[u8], radix: u32) -> Option<usize> {
-    str::from_utf8(digits)
+/// The length that `digits` are, `max` at most.
+fn number(digits: &[u8], radix: u32, max: usize) -> Result<usize, HttpError> {
+    let number = str::from_utf8(digits)
         .ok()
-        .and_then(|text| usize::from_str_radix(text, radix).ok())
+        .and_then(|text| usize::from_str_radix(text, radix).ok());
+    number
+        .filter(|&len| len <= max)
+        .ok_or_else(|| too_long(max))
+}
+
+fn too_long(limit: usize) -> HttpError {
+    HttpError::BodyTooLong { limit }
 }
 
 /// Bytes of a line between chunks at most.
@@ -331,6 +363,10 @@ const CHUNK_LINE_LEN_MAX: usize = 1024;
 mod tests {
     use super::*;
     use crate::base::rng::Rng;
+
+    const TOO_LONG: HttpError = HttpError::BodyTooLong {
+        limit: TRACKER_BODY_LEN_MAX,
+    };
 
     /// Reads `parts` in turn, then the end of the stream.
     fn read(parts: &[&[u8]]) -> Result<Response, HttpError> {
@@ -467,12 +503,9 @@ mod tests {
                 "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
                 E::BadLength,
             ),
-            ("Content-Length: 2097153\r\n\r\n", E::BodyTooLong),
-            ("Content-Length: 1073741824\r\n\r\n", E::BodyTooLong),
-            (
-                "Content-Length: 99999999999999999999999\r\n\r\n",
-                E::BodyTooLong,
-            ),
+            ("Content-Length: 2097153\r\n\r\n", TOO_LONG),
+            ("Content-Length: 1073741824\r\n\r\n", TOO_LONG),
+            ("Content-Length: 99999999999999999999999\r\n\r\n", TOO_LONG),
             ("Content-Encoding: gzip\r\n\r\n", E::Encoded),
             ("Transfer-Encoding: gzip, chunked\r\n\r\n", E::Encoded),
             ("Transfer-Encoding: chunked\r\n\r\nx\r\n", E::BadChunk),
@@ -480,17 +513,14 @@ mod tests {
             ("Transfer-Encoding: chunked\r\n\r\n-1\r\n", E::BadChunk),
             ("Transfer-Encoding: chunked\r\n\r\n0x1\r\n", E::BadChunk),
             ("Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", E::BadChunk),
-            (
-                "Transfer-Encoding: chunked\r\n\r\n200001\r\n",
-                E::BodyTooLong,
-            ),
+            ("Transfer-Encoding: chunked\r\n\r\n200001\r\n", TOO_LONG),
             (
                 "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
-                E::BodyTooLong,
+                TOO_LONG,
             ),
             (
                 "Transfer-Encoding: chunked\r\n\r\n10000000000000001\r\n",
-                E::BodyTooLong,
+                TOO_LONG,
             ),
             ("No colon\r\n\r\n", E::NotHttp),
             ("A: b\r\n c: folded\r\n\r\n", E::NotHttp),
@@ -526,12 +556,7 @@ mod tests {
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let trailer = [&chunked[..], b"0\r\n"].concat();
         let cases: [(&[u8], &[u8], HttpError, usize); 7] = [
-            (
-                b"HTTP/1.1 200 OK\r\n\r\n",
-                &[b'x'; 4096],
-                HttpError::BodyTooLong,
-                2 << 20,
-            ),
+            (b"HTTP/1.1 200 OK\r\n\r\n", &[b'x'; 4096], TOO_LONG, 2 << 20),
             (
                 b"HTTP/1.1 200 OK\r\nX: ",
                 &[b'x'; 100],
@@ -550,7 +575,7 @@ mod tests {
                 HttpError::Interim { status: 100 },
                 256,
             ),
-            (chunked, b"1\r\nx\r\n", HttpError::BodyTooLong, 13 << 20),
+            (chunked, b"1\r\nx\r\n", TOO_LONG, 13 << 20),
             (chunked, b"1;extension", HttpError::BadChunk, 2048),
             (&trailer, b"Trailer: x\r\n", HttpError::BadChunk, 1024),
         ];
@@ -572,6 +597,20 @@ mod tests {
         head.extend((0..=HTTP_FIELDS_MAX).flat_map(|_| *b"X: y\r\n"));
         head.extend(b"\r\n");
         assert_eq!(read(&[&head]), Err(HttpError::TooManyFields));
+    }
+
+    #[test]
+    fn limit_of_the_body_is_the_readers_own() {
+        let of = |len: usize| {
+            let mut bytes =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n").into_bytes();
+            bytes.resize(bytes.len() + len, b'x');
+            ResponseReader::with_body_max(5_000_000).received(&bytes)
+        };
+        let whole = of(5_000_000).expect("within the limit").expect("whole");
+        assert_eq!(whole.body.len(), 5_000_000);
+        let limit = 5_000_000;
+        assert_eq!(of(5_000_001), Err(HttpError::BodyTooLong { limit }));
     }
 
     #[test]

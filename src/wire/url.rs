@@ -1,16 +1,17 @@
-//! Addresses of trackers, and the GET request that asks one.
+//! Addresses of trackers, and the GET request that asks one over HTTP.
 
 use std::fmt;
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::base::limits::TRACKER_URL_LEN_MAX;
 
-/// The address of a tracker that is asked over plain HTTP.
+/// The address of a tracker that is asked over plain HTTP or over UDP.
 ///
 /// Every part is safe to be put into a request: visible ASCII without spaces.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrackerUrl {
+    scheme: Scheme,
     /// Name or address; IPv6 without brackets.
     host: String,
     port: u16,
@@ -18,6 +19,15 @@ pub struct TrackerUrl {
     target: String,
     /// `user:password`, percent-decoded.
     credentials: Option<Vec<u8>>,
+}
+
+/// How a tracker is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scheme {
+    /// By a GET request (BEP 3).
+    Http,
+    /// By datagrams (BEP 15).
+    Udp,
 }
 
 /// Why a tracker cannot be asked.
@@ -32,12 +42,15 @@ pub enum TrackerUrlError {
     /// `https://`.
     #[error("TLS is not built in; use the tracker's http:// address")]
     Tls,
-    /// `udp://`.
-    #[error("UDP trackers are not supported yet; use the tracker's http:// address")]
-    Udp,
     /// No scheme, or none that leads to a tracker.
-    #[error("a tracker address begins with http://")]
+    #[error("a tracker address begins with http:// or udp://")]
     UnknownScheme,
+    /// An answer over HTTP that leads elsewhere than to HTTP.
+    #[error("a redirect leads to an http:// address only")]
+    RedirectScheme,
+    /// `udp://` without a port: there is none that it could mean.
+    #[error("the address of a UDP tracker names a port")]
+    NoPort,
     /// No host, or one with characters that no name or address has.
     #[error("the tracker's host is missing or malformed (other scripts: use the xn-- form)")]
     BadHost,
@@ -53,7 +66,7 @@ impl TrackerUrl {
     /// Reads an address as it stands in a .torrent file, a magnet link or a `Location` field.
     ///
     /// # Errors
-    /// If it is no `http://` address; the message says what to do instead.
+    /// If it is no `http://` or `udp://` address; the message says what to do instead.
     pub fn parse(text: &str) -> Result<Self, TrackerUrlError> {
         let text = text.trim();
         if text.len() > TRACKER_URL_LEN_MAX {
@@ -62,12 +75,12 @@ impl TrackerUrl {
         let (scheme, rest) = text
             .split_once("://")
             .ok_or(TrackerUrlError::UnknownScheme)?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "udp" => Scheme::Udp,
             "https" => return Err(TrackerUrlError::Tls),
-            "udp" => return Err(TrackerUrlError::Udp),
             _ => return Err(TrackerUrlError::UnknownScheme),
-        }
+        };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
         let (userinfo, host_port) = match authority.rsplit_once('@') {
@@ -75,12 +88,36 @@ impl TrackerUrl {
             None => (None, authority),
         };
         let (host, port) = parse_host_port(host_port)?;
+        let port = match (port, scheme) {
+            (Some(port), _) => port,
+            (None, Scheme::Http) => HTTP_PORT,
+            (None, Scheme::Udp) => return Err(TrackerUrlError::NoPort),
+        };
         Ok(Self {
+            scheme,
             host,
             port,
             target: parse_target(target)?,
             credentials: userinfo.map(percent_decode),
         })
+    }
+
+    /// The tracker that an evpeer at `addr` is. A link-local IPv6 address has none: its scope
+    /// cannot be written in an address.
+    pub fn of_evpeer(addr: SocketAddr) -> Option<Self> {
+        let is_scoped = matches!(addr, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
+        (addr.port() != 0 && !is_scoped).then(|| Self {
+            scheme: Scheme::Http,
+            host: addr.ip().to_string(),
+            port: addr.port(),
+            target: ANNOUNCE_PATH.to_owned(),
+            credentials: None,
+        })
+    }
+
+    /// How it is asked.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// Name or address of the tracker's host; an IPv6 address without brackets.
@@ -91,6 +128,20 @@ impl TrackerUrl {
     /// The port, 80 if none is written.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether the path is `/announce`: the only one that programs on our own machine are asked
+    /// for at a stranger's word.
+    pub fn has_announce_path(&self) -> bool {
+        self.path() == ANNOUNCE_PATH
+    }
+
+    /// What a UDP tracker is to be told of path and query (BEP 41): nothing if they say nothing.
+    pub fn url_data(&self) -> &str {
+        match &*self.target {
+            "/" | ANNOUNCE_PATH => "",
+            target => target,
+        }
     }
 
     /// This address with `query` after what it asks already.
@@ -123,14 +174,17 @@ impl TrackerUrl {
         if let Some(rest) = location.strip_prefix("//") {
             return Self::parse(&format!("http://{rest}"));
         }
-        let path_end = self.target.find('?').unwrap_or(self.target.len());
-        let path = &self.target[..path_end];
+        let path = self.path();
         let target = match location.bytes().next() {
             Some(b'/') => location.to_owned(),
             Some(b'?') => format!("{path}{location}"),
             None | Some(b'#') => self.target.clone(),
             // A colon before any slash ends a scheme; every scheme but http is refused.
-            Some(_) if has_scheme(location) => return Self::parse(location),
+            Some(_) if has_scheme(location) => {
+                let to = Self::parse(location)?;
+                let is_http = to.scheme == Scheme::Http;
+                return is_http.then_some(to).ok_or(TrackerUrlError::RedirectScheme);
+            }
             Some(_) => {
                 let folder_end = path.rfind('/').map_or(0, |slash| slash + 1);
                 format!("{}{location}", &path[..folder_end])
@@ -146,7 +200,11 @@ impl TrackerUrl {
     }
 
     /// The bytes of a GET request that asks for plain bytes, and for the stream to be closed.
+    ///
+    /// # Panics
+    /// If the tracker is not asked over HTTP.
     pub fn to_request(&self) -> Vec<u8> {
+        assert_eq!(self.scheme, Scheme::Http, "{self} takes no request");
         let mut head = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\n",
             self.target,
@@ -164,6 +222,10 @@ impl TrackerUrl {
         head.into_bytes()
     }
 
+    fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or(&self.target)
+    }
+
     /// Host and port as in `Host:` (RFC 9110, section 7.2).
     fn host_field(&self) -> String {
         let bracketed = self.host.contains(':');
@@ -172,9 +234,9 @@ impl TrackerUrl {
         } else {
             self.host.clone()
         };
-        match self.port {
-            80 => host,
-            port => format!("{host}:{port}"),
+        match (self.scheme, self.port) {
+            (Scheme::Http, HTTP_PORT) => host,
+            (_, port) => format!("{host}:{port}"),
         }
     }
 }
@@ -184,7 +246,11 @@ impl TrackerUrl {
 impl fmt::Display for TrackerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let credentials = self.credentials.as_ref().map_or("", |_| "***@");
-        write!(f, "http://{credentials}{}", self.host_field())?;
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Udp => "udp",
+        };
+        write!(f, "{scheme}://{credentials}{}", self.host_field())?;
         let (path, query) = match self.target.split_once('?') {
             Some((path, _)) => (path, "?***"),
             None => (&*self.target, ""),
@@ -217,7 +283,7 @@ pub fn percent_encode(bytes: &[u8]) -> String {
     text
 }
 
-fn parse_host_port(text: &str) -> Result<(String, u16), TrackerUrlError> {
+fn parse_host_port(text: &str) -> Result<(String, Option<u16>), TrackerUrlError> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (ip, port) = rest.split_once(']').ok_or(TrackerUrlError::BadHost)?;
@@ -231,11 +297,11 @@ fn parse_host_port(text: &str) -> Result<(String, u16), TrackerUrlError> {
         }
     };
     let port = match port.strip_prefix(':') {
-        None if port.is_empty() => 80,
-        Some("") => 80,
+        None if port.is_empty() => None,
+        Some("") => None,
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             let port = digits.parse().ok().filter(|&port| port != 0);
-            port.ok_or(TrackerUrlError::BadPort)?
+            Some(port.ok_or(TrackerUrlError::BadPort)?)
         }
         _ => return Err(TrackerUrlError::BadPort),
     };
@@ -312,6 +378,10 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// The port of an `http://` address that names none.
+const HTTP_PORT: u16 = 80;
+/// Where a tracker is asked (wire-facts: the one path that is asked on this machine).
+const ANNOUNCE_PATH: &str = "/announce";
 /// Longest name in the name system, bytes (RFC 1035, section 2.3.4, without the root's dot).
 const NAME_LEN_MAX: usize = 253;
 /// Bytes from which a part of a path may be a user's key; shorter ones can be guessed anyway.
@@ -366,7 +436,10 @@ mod tests {
         let name = format!("http://{}/", "x".repeat(254));
         let cases = [
             ("https://t/announce", E::Tls),
-            ("udp://t:6969/announce", E::Udp),
+            ("udp://t/announce", E::NoPort),
+            ("udp://t:/announce", E::NoPort),
+            ("udp://t:0", E::BadPort),
+            ("udp://", E::BadHost),
             ("file:///etc/passwd", E::UnknownScheme),
             ("gopher://t/", E::UnknownScheme),
             ("t/announce", E::UnknownScheme),
@@ -474,10 +547,63 @@ mod tests {
             ("file:///etc/passwd", TrackerUrlError::UnknownScheme),
             ("file:x", TrackerUrlError::UnknownScheme),
             ("https://t/a", TrackerUrlError::Tls),
+            ("udp://t:1/a", TrackerUrlError::RedirectScheme),
             ("/a\r\nX: y", TrackerUrlError::BadCharacter),
         ];
         for (location, error) in cases {
             assert_eq!(url.redirected(location), Err(error), "{location}");
+        }
+    }
+
+    #[test]
+    fn udp_tracker_has_a_port_and_perhaps_something_to_be_told() {
+        let cases = [
+            // text, port, shown, told
+            ("udp://t:6969", 6969, "udp://t:6969/", ""),
+            ("UDP://T:80/", 80, "udp://t:80/", ""),
+            ("udp://t:1/announce", 1, "udp://t:1/announce", ""),
+            ("udp://[::1]:1/x?k=1", 1, "udp://[::1]:1/x?***", "/x?k=1"),
+            ("udp://u:p@t:1?k", 1, "udp://***@t:1/?***", "/?k"),
+        ];
+        for (text, port, shown, told) in cases {
+            let url = TrackerUrl::parse(text).expect(text);
+            assert_eq!((url.scheme(), url.port()), (Scheme::Udp, port), "{text}");
+            assert_eq!((&*url.to_string(), url.url_data()), (shown, told), "{text}");
+        }
+    }
+
+    #[test]
+    fn evpeer_is_asked_at_its_peer_port() {
+        let cases = [
+            ("10.0.0.1:6881", Some("http://10.0.0.1:6881/announce")),
+            ("[fd00::1]:80", Some("http://[fd00::1]/announce")),
+            ("[fe80::1%2]:6881", None),
+            ("10.0.0.1:0", None),
+        ];
+        for (addr, expected) in cases {
+            let url = TrackerUrl::of_evpeer(addr.parse().expect(addr));
+            assert_eq!(url.as_ref().map(TrackerUrl::to_string).as_deref(), expected);
+            if let (Some(url), Some(text)) = (url, expected) {
+                assert_eq!(TrackerUrl::parse(text), Ok(url.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn path_is_compared_as_it_stands() {
+        let cases = [
+            ("http://t/announce", true),
+            ("http://t/announce?k=1", true),
+            ("http://t/Announce", false),
+            ("http://t/announce/x", false),
+            ("http://t/x/announce", false),
+            ("http://t/announce.php", false),
+            ("http://t/%61nnounce", false),
+            ("http://t?/announce", false),
+        ];
+        for (text, expected) in cases {
+            let url = TrackerUrl::parse(text).expect(text);
+            assert_eq!(url.has_announce_path(), expected, "{text}");
         }
     }
 

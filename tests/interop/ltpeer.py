@@ -1,6 +1,6 @@
 """A libtorrent peer of one torrent, for the interoperability tests.
 
-usage: ltpeer.py TORRENT FOLDER IP:PORT
+usage: ltpeer.py TORRENT FOLDER IP:PORT [lsd] [pex]
 
 Standard output gets one word a line: "ready" when the data that was there is checked, "seeding"
 when it was all there, "complete" when a download is written out, "error ..." when something fails.
@@ -24,14 +24,14 @@ def leave_with_parent():
 
 
 def main():
-    torrent, folder, address = sys.argv[1:]
+    torrent, folder, address, *roads = sys.argv[1:]
     ip = address.rsplit(":", 1)[0]
     category = lt.alert.category_t
     session = lt.session({
         "listen_interfaces": address,
         "outgoing_interfaces": ip,
         "enable_dht": False,
-        "enable_lsd": False,
+        "enable_lsd": "lsd" in roads,
         "enable_upnp": False,
         "enable_natpmp": False,
         "enable_incoming_utp": False,
@@ -45,6 +45,8 @@ def main():
     params.ti = lt.torrent_info(torrent)
     params.save_path = folder
     params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+    if "pex" not in roads:
+        params.flags |= lt.torrent_flags.disable_pex
     handle = session.add_torrent(params)
     threading.Thread(target=leave_with_parent, daemon=True).start()
     while True:

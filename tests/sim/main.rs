@@ -3,6 +3,7 @@
 mod chance;
 mod crash;
 mod crowd;
+mod datagrams;
 mod foreign;
 mod hostile;
 mod peer_connection;

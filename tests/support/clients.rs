@@ -41,6 +41,17 @@ pub struct Task<'a> {
     pub home: &'a Path,
     /// The address to be reached at.
     pub address: SocketAddrV4,
+    /// Ways to find peers beside the torrent's trackers.
+    pub roads: Roads,
+}
+
+/// Ways to find peers beside the torrent's trackers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roads {
+    /// Local discovery (BEP 14).
+    pub lsd: bool,
+    /// Peer exchange (BEP 11).
+    pub pex: bool,
 }
 
 /// A running client.
@@ -243,6 +254,10 @@ fn start_evpeer(task: &Task<'_>) -> Process {
     let mut setup = Setup::new(task.torrent, task.folder);
     setup.ip = (*task.address.ip()).into();
     setup.port = task.address.port();
+    setup.is_local = task.roads.lsd;
+    if !task.roads.pex {
+        setup.args = &["--no-pex"];
+    }
     Evpeer::start("evpeer", &setup).process
 }
 
@@ -254,7 +269,8 @@ fn start_transmission(task: &Task<'_>, control: SocketAddrV4) -> Process {
         "rpc-whitelist-enabled": false, "rpc-authentication-required": false,
         "rpc-host-whitelist-enabled": false,
         "download-dir": task.folder, "encryption": 0, "message-level": 2,
-        "dht-enabled": false, "lpd-enabled": false, "utp-enabled": false, "pex-enabled": true,
+        "dht-enabled": false, "utp-enabled": false,
+        "lpd-enabled": task.roads.lsd, "pex-enabled": task.roads.pex,
         "port-forwarding-enabled": false, "trash-original-torrent-files": false,
     });
     std::fs::write(home.join("settings.json"), settings.to_string()).expect("it is ours");
@@ -276,7 +292,8 @@ fn start_aria2(task: &Task<'_>, control: SocketAddrV4) -> Process {
     command.args([
         "--enable-dht=false",
         "--enable-dht6=false",
-        "--bt-enable-lpd=false",
+        &format!("--bt-enable-lpd={}", task.roads.lsd),
+        &format!("--enable-peer-exchange={}", task.roads.pex),
     ]);
     command.args([
         "--disable-ipv6=true",
@@ -299,7 +316,9 @@ fn start_libtorrent(task: &Task<'_>) -> Process {
         .arg(script)
         .arg(task.torrent)
         .arg(task.folder)
-        .arg(task.address.to_string());
+        .arg(task.address.to_string())
+        .args(task.roads.lsd.then_some("lsd"))
+        .args(task.roads.pex.then_some("pex"));
     Process::spawn("libtorrent", &mut command)
 }
 

@@ -25,6 +25,8 @@ pub struct Setup<'a> {
     pub port: u16,
     /// `--peer`, each
     pub peers: &'a [SocketAddr],
+    /// Whether it looks for peers on its links (LSD).
+    pub is_local: bool,
     /// Further arguments.
     pub args: &'a [&'a str],
 }
@@ -39,11 +41,12 @@ impl<'a> Setup<'a> {
             ip,
             port: 0,
             peers: &[],
+            is_local: false,
             args: &[],
         }
     }
 
-    /// The command line. LSD and DHT stay off: tests talk to their own processes only.
+    /// The command line. LSD is off unless asked for: tests talk to their own processes only.
     pub fn command(&self) -> Command {
         let mut command = Command::new(BINARY);
         command
@@ -53,7 +56,10 @@ impl<'a> Setup<'a> {
             .arg("-o")
             .arg(self.folder);
         command.args(["--bind", &self.ip.to_string(), "-p", &self.port.to_string()]);
-        command.args(["--no-lsd", "--no-dht"]);
+        command.arg("--no-dht");
+        if !self.is_local {
+            command.arg("--no-lsd");
+        }
         for peer in self.peers {
             command.args(["--peer", &peer.to_string()]);
         }

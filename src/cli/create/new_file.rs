@@ -16,6 +16,13 @@ pub enum Existing {
     Replace,
 }
 
+impl Existing {
+    /// What `--force`, given or not, says.
+    pub fn of(force: bool) -> Self {
+        if force { Self::Replace } else { Self::Keep }
+    }
+}
+
 /// The place of a file to be written: checked before the work begins, filled after it.
 #[derive(Debug)]
 pub struct NewFile {
@@ -23,22 +30,25 @@ pub struct NewFile {
     folder: PathBuf,
     draft: PathBuf,
     existing: Existing,
+    option: &'static str,
 }
 
 impl NewFile {
-    /// Checks that a file can be made at `path`; leaves nothing behind.
+    /// Checks that a file can be made at `path`, as `option` of the command line wants it; leaves
+    /// nothing behind.
     ///
     /// # Errors
     /// The folder is missing or read-only, or the file exists and is to be kept.
-    pub fn plan(path: &Path, existing: Existing) -> Result<Self, CliError> {
-        let not_possible = |why: String, remedy| CliError::OutputFolder {
+    pub fn plan(path: &Path, existing: Existing, option: &'static str) -> Result<Self, CliError> {
+        let not_possible = |why: String, remedy: String| CliError::OutputFolder {
             path: folder_of(path),
             why,
             remedy,
         };
         let Some(name) = path.file_name() else {
             let why = "is a folder, not the name of a file".into();
-            return Err(not_possible(why, "name the .torrent to write with -o FILE"));
+            let remedy = format!("name the .torrent to write with {option} FILE");
+            return Err(not_possible(why, remedy));
         };
         let mut draft = std::ffi::OsString::from(".");
         draft.push(name);
@@ -49,6 +59,7 @@ impl NewFile {
             draft: folder.join(draft),
             folder,
             existing,
+            option,
         };
         plan.refuse_existing()?;
         match plan.create_draft() {
@@ -58,11 +69,11 @@ impl NewFile {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Err(not_possible(
                 "does not exist".into(),
-                "make it, or choose another with -o",
+                format!("make it, or choose another with {option}"),
             )),
             Err(error) => Err(not_possible(
                 format!("cannot be written to: {error}"),
-                "choose another with -o",
+                format!("choose another with {option}"),
             )),
         }
     }
@@ -78,7 +89,7 @@ impl NewFile {
             CliError::Unwritable {
                 path: self.path.clone(),
                 source,
-                remedy: "free some space, or choose another place with -o",
+                remedy: "free some space, or choose another place for it",
             }
         })
     }
@@ -106,14 +117,16 @@ impl NewFile {
     }
 
     fn refuse_existing(&self) -> Result<(), CliError> {
-        let path = self.path.clone();
+        let (path, option) = (self.path.clone(), self.option);
         match fs::symlink_metadata(&self.path) {
             Ok(found) if found.is_dir() => Err(CliError::OutputFolder {
                 path,
                 why: "is a folder, not the name of a file".into(),
-                remedy: "name the .torrent to write with -o FILE",
+                remedy: format!("name the .torrent to write with {option} FILE"),
             }),
-            Ok(_) if self.existing == Existing::Keep => Err(CliError::OutputExists { path }),
+            Ok(_) if self.existing == Existing::Keep => {
+                Err(CliError::OutputExists { path, option })
+            }
             _ => Ok(()),
         }
     }
@@ -145,7 +158,7 @@ mod tests {
     fn planning_leaves_nothing_behind() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("x.torrent");
-        let plan = NewFile::plan(&path, Existing::Keep).expect("possible");
+        let plan = NewFile::plan(&path, Existing::Keep, "-o").expect("possible");
         assert!(names(dir.path()).is_empty());
         plan.write(b"bytes").expect("written");
         assert_eq!(names(dir.path()), ["x.torrent"]);
@@ -157,10 +170,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("x.torrent");
         fs::write(&path, b"old").expect("a file");
-        let error = NewFile::plan(&path, Existing::Keep).expect_err("refused");
+        let error = NewFile::plan(&path, Existing::Keep, "-o").expect_err("refused");
         assert!(matches!(error, CliError::OutputExists { .. }), "{error}");
         assert_eq!(fs::read(&path).expect("readable"), b"old");
-        let plan = NewFile::plan(&path, Existing::Replace).expect("possible");
+        let plan = NewFile::plan(&path, Existing::Replace, "-o").expect("possible");
         plan.write(b"new").expect("written");
         assert_eq!(fs::read(&path).expect("readable"), b"new");
         assert_eq!(names(dir.path()), ["x.torrent"]);
@@ -170,7 +183,7 @@ mod tests {
     fn file_that_appears_meanwhile_is_kept() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("x.torrent");
-        let plan = NewFile::plan(&path, Existing::Keep).expect("possible");
+        let plan = NewFile::plan(&path, Existing::Keep, "-o").expect("possible");
         fs::write(&path, b"other").expect("a file");
         plan.write(b"new").expect_err("refused");
         assert_eq!(fs::read(&path).expect("readable"), b"other");
@@ -188,7 +201,7 @@ mod tests {
             "/sys/x".into(),
         ] {
             for existing in [Existing::Keep, Existing::Replace] {
-                let error = NewFile::plan(&path, existing).expect_err("refused");
+                let error = NewFile::plan(&path, existing, "-o").expect_err("refused");
                 assert_eq!(error.exit_code(), 2, "{error}");
             }
         }

@@ -18,6 +18,7 @@ fn engine() -> Engine {
         rng_seed: 1,
         peer_id: PeerId([1; 20]),
         key: 7,
+        tracker: [3; 16],
     };
     Engine::new(Config::default(), secrets, NOW)
 }

@@ -328,7 +328,7 @@ impl Actor for Foreign {
             Input::Connected { conn } => self.connected(conn, hands),
             Input::Received { conn, bytes } => self.received(conn, bytes, hands),
             Input::Ended { conn } => self.ended(conn, hands),
-            Input::Timer => {}
+            Input::Datagram(_) | Input::Multicast(_) | Input::Timer => {}
         }
         self.look_ahead(hands);
     }

@@ -161,7 +161,7 @@ impl Actor for Script {
                 self.conn = None;
                 self.ended_at = Some(hands.now);
             }
-            Input::Ended { .. } | Input::Timer => {}
+            Input::Ended { .. } | Input::Datagram(_) | Input::Multicast(_) | Input::Timer => {}
         }
         if self.begun_at.is_some() {
             self.play(hands);

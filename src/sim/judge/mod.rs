@@ -19,6 +19,9 @@
 //! | `audit` | whatever the engine itself counts wrong, and limits exceeded |
 //! | `slots` | more peers unchoked than there are slots |
 //! | `bytes` | bytes sent are not those delivered, lost and under way |
+//! | `datagrams` | datagrams sent and doubled are not those delivered, lost and under way |
+//! | `amplify` | more bytes by UDP to a source that has proven nothing than came from it |
+//! | `groups` | multicast more often than a LAN bears |
 //! | `ban` | an honest peer banned |
 //! | `end` | an honest leecher that could have everything has not |
 
@@ -39,9 +42,11 @@ use crate::engine::{Engine, StorageAction};
 use crate::meta::metainfo::Metainfo;
 use crate::storage::Event;
 
+mod datagrams;
 mod pieces;
 mod stream;
 
+use datagrams::Meters;
 use pieces::Pieces;
 use stream::Talk;
 
@@ -106,6 +111,7 @@ pub(super) struct Judges {
     fault: Option<Fault>,
     talks: BTreeMap<StreamId, Both>,
     hosts: BTreeMap<HostId, Pieces>,
+    meters: BTreeMap<HostId, Meters>,
     next_audit: u64,
     /// Events between two costly looks.
     pub audit_interval: u64,
@@ -130,6 +136,7 @@ impl Judges {
             fault: None,
             talks: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            meters: BTreeMap::new(),
             next_audit: 0,
             audit_interval: AUDIT_INTERVAL,
         }
@@ -166,11 +173,13 @@ impl Judges {
     pub fn started(&mut self, host: HostId) {
         let count = self.meta.geometry().piece_count();
         self.hosts.insert(host, Pieces::new(count));
+        self.meters.insert(host, Meters::default());
     }
 
     /// It ends.
     pub fn stopped(&mut self, host: HostId) {
         self.hosts.remove(&host);
+        self.meters.remove(&host);
         for both in self.talks.values_mut() {
             for (of, talk) in both.hosts.iter().zip(&mut both.talks) {
                 talk.is_judged &= *of != host;

@@ -22,7 +22,7 @@ pub struct Link {
     pub loss_ppm: u32,
     /// Datagrams that arrive twice, of a million.
     pub doubles_ppm: u32,
-    /// Bytes of a packet at most, IP and TCP headers included.
+    /// Bytes of a packet at most, IP, TCP and UDP headers included; longer datagrams are lost.
     pub mtu: u32,
 }
 
@@ -47,6 +47,11 @@ impl Link {
             .max(1);
         let len = len as u64;
         len + len.div_ceil(segment) * (STREAM_HEADERS_LEN + FRAME_LEN)
+    }
+
+    /// Bytes on the wire for a datagram of `len` bytes.
+    pub fn datagram_wire_len(len: usize) -> u64 {
+        len as u64 + DATAGRAM_HEADERS_LEN + FRAME_LEN
     }
 
     /// Share of the rate that is left for the bytes of streams, in full packets.
@@ -86,8 +91,12 @@ pub struct Lines {
 struct HostLine {
     link: Link,
     rack: Option<RackId>,
+    /// Hosts of one number hear each other's multicast.
+    lan: u32,
     up_free: Nanos,
     down_free: Nanos,
+    /// When the line in would be free if it carried datagrams alone.
+    datagrams_free: Nanos,
     /// Hosts of different islands do not reach each other.
     island: u32,
     is_up: bool,
@@ -106,13 +115,15 @@ struct RackLine {
 type Nanos = u64;
 
 impl Lines {
-    /// A host with its line.
+    /// A host with its line. Each rack is a LAN of its own, and the hosts in none are another.
     pub fn add_host(&mut self, link: Link, rack: Option<RackId>) {
         self.hosts.push(HostLine {
             link,
             rack,
+            lan: rack.map_or(0, |rack| rack.0 + 1),
             up_free: 0,
             down_free: 0,
+            datagrams_free: 0,
             island: 0,
             is_up: true,
         });
@@ -143,6 +154,24 @@ impl Lines {
     /// A host's rack.
     pub fn rack(&self, host: HostId) -> Option<RackId> {
         self.host(host).rack
+    }
+
+    /// The LAN of a host: multicast reaches those of the same number.
+    pub fn lan(&self, host: HostId) -> u32 {
+        self.host(host).lan
+    }
+
+    /// Puts a host into another LAN.
+    pub fn set_lan(&mut self, host: HostId, lan: u32) {
+        self.host_mut(host).lan = lan;
+    }
+
+    /// The others that are on a host's LAN, and itself: its system loops multicast back.
+    pub fn neighbours(&self, host: HostId) -> impl Iterator<Item = HostId> + '_ {
+        let lan = self.lan(host);
+        let all = (0..).map(HostId).zip(&self.hosts);
+        all.filter(move |(_, other)| other.lan == lan)
+            .map(|(id, _)| id)
     }
 
     /// Bytes that crossed a rack's uplink so far, out and in.
@@ -189,9 +218,20 @@ impl Lines {
     /// When the last of so many bytes that left at `left` arrives. Each line on the way carries
     /// one chunk after the other, in the order of leaving.
     pub fn arrive(&mut self, from: HostId, to: HostId, len: usize, left: Instant) -> Instant {
-        let delay = self.delay(from, to);
         let wire = self.link(to).wire_len(len);
-        let mut at = nanos(left);
+        let at = self.cross(from, to, wire, nanos(left));
+        let sending = takes(wire, self.link(from).up_bytes_s);
+        let line = self.host_mut(to);
+        // A chunk arrives while it is still leaving: its first byte is that much earlier.
+        let taken = takes(wire, line.link.down_bytes_s);
+        line.down_free = line.down_free.max(at - sending.min(taken)) + taken;
+        Instant::from_micros(line.down_free.div_ceil(1000))
+    }
+
+    /// When the last of so many bytes on the wire reaches the line of its receiver.
+    fn cross(&mut self, from: HostId, to: HostId, wire: u64, left: Nanos) -> Nanos {
+        let delay = self.delay(from, to);
+        let mut at = left;
         if let (Some(x), Some(y)) = (self.rack(from), self.rack(to))
             && x != y
         {
@@ -204,20 +244,51 @@ impl Lines {
             line.down_free = line.down_free.max(at) + takes(wire, line.uplink.down_bytes_s);
             at = line.down_free;
         }
-        at += delay.as_nanos() as u64;
-        let sending = takes(wire, self.link(from).up_bytes_s);
+        at + delay.as_nanos() as u64
+    }
+
+    /// Sends a datagram; when it has left, or `None` if more wait already than a socket holds.
+    pub fn leave_datagram(&mut self, from: HostId, len: usize, now: Instant) -> Option<Instant> {
+        let line = self.host_mut(from);
+        let rate = line.link.up_bytes_s;
+        if line.up_free > nanos(now) + takes(DATAGRAMS_WAITING_LEN, rate) {
+            return None;
+        }
+        line.up_free = line.up_free.max(nanos(now)) + takes(Link::datagram_wire_len(len), rate);
+        Some(Instant::from_micros(line.up_free.div_ceil(1000)))
+    }
+
+    /// When a datagram that left at `left` arrives; `None` if the line in has more of them than
+    /// it carries. What streams have under way delays it by the length of a queue at most: more
+    /// than that waits at their senders.
+    pub fn arrive_datagram(
+        &mut self,
+        from: HostId,
+        to: HostId,
+        len: usize,
+        left: Instant,
+    ) -> Option<Instant> {
+        let wire = Link::datagram_wire_len(len);
+        let at = self.cross(from, to, wire, nanos(left));
         let line = self.host_mut(to);
-        // A chunk arrives while it is still leaving: its first byte is that much earlier.
-        let taken = takes(wire, line.link.down_bytes_s);
-        line.down_free = line.down_free.max(at - sending.min(taken)) + taken;
-        Instant::from_micros(line.down_free.div_ceil(1000))
+        let (taken, queue) = (
+            takes(wire, line.link.down_bytes_s),
+            takes(DATAGRAMS_WAITING_LEN, line.link.down_bytes_s),
+        );
+        if line.datagrams_free > at + queue {
+            return None;
+        }
+        line.datagrams_free = line.datagrams_free.max(at) + taken;
+        line.down_free = line.down_free.max(at) + taken;
+        let arrival = line.down_free.min(line.datagrams_free + queue);
+        Some(Instant::from_micros(arrival.div_ceil(1000)))
     }
 
     /// Whether a datagram is lost: by chance, or as it fits into no packet.
     pub fn loses(&self, from: HostId, to: HostId, len: usize, rng: &mut Rng) -> bool {
         let (a, b) = (self.link(from), self.link(to));
         let chance = a.loss_ppm / 2 + b.loss_ppm / 2;
-        let fits = len + DATAGRAM_HEADERS_LEN <= a.mtu.min(b.mtu) as usize;
+        let fits = len as u64 + DATAGRAM_HEADERS_LEN <= u64::from(a.mtu.min(b.mtu));
         !fits || (chance > 0 && rng.below(1_000_000) < chance)
     }
 
@@ -289,7 +360,9 @@ const STREAM_HEADERS_LEN: u64 = 40;
 /// Ethernet header, checksum, preamble and gap of a packet, bytes.
 const FRAME_LEN: u64 = 38;
 /// IPv4 and UDP headers of a datagram, bytes.
-const DATAGRAM_HEADERS_LEN: usize = 28;
+const DATAGRAM_HEADERS_LEN: u64 = 28;
+/// Bytes of datagrams that wait for a line at most: what Linux grants a socket.
+const DATAGRAMS_WAITING_LEN: u64 = 212_992;
 
 #[cfg(test)]
 mod tests {
@@ -371,5 +444,53 @@ mod tests {
         let lost = lost.count();
         assert!((2_000..3_000).contains(&lost), "{lost} of 10000");
         assert!(lines.loses(HostId(0), HostId(1), 1473, &mut rng));
+    }
+
+    #[test]
+    fn a_line_full_of_datagrams_loses_the_rest() {
+        let mut lines = two(1_000_000);
+        let (a, b) = (HostId(0), HostId(1));
+        let left = (0..1000).map_while(|_| lines.leave_datagram(a, 934, Instant::ZERO));
+        let left: Vec<Instant> = left.collect();
+        assert_eq!(left.len(), 213, "a thousand bytes each on the wire");
+        let last = left.last().map(|at| at.as_micros());
+        assert_eq!(last, Some(213_000), "one after the other");
+        let arrivals = (0..1000).map_while(|_| lines.arrive_datagram(a, b, 934, Instant::ZERO));
+        assert_eq!(
+            arrivals.count(),
+            213,
+            "its receiver's line has as much room"
+        );
+    }
+
+    #[test]
+    fn streams_delay_a_datagram_by_a_queue_at_most() {
+        let mut lines = two(1_000_000);
+        let (a, b) = (HostId(0), HostId(1));
+        let left = Instant::from_micros(20_000_000);
+        for _ in 0..2 {
+            lines.arrive(a, b, 10_000_000, left);
+        }
+        let arrival = lines.arrive_datagram(a, b, 100, left);
+        let late = arrival.expect("there is room") - left;
+        let late = late.as_micros();
+        assert!((212_000..214_000).contains(&late), "{late} µs");
+    }
+
+    #[test]
+    fn a_rack_is_a_lan_of_its_own_unless_told_otherwise() {
+        let mut lines = two(1);
+        let uplink = Uplink {
+            up_bytes_s: 1,
+            down_bytes_s: 1,
+            latency: Duration::ZERO,
+        };
+        let rack = lines.add_rack(uplink);
+        (0..2).for_each(|_| lines.add_host(Link::lan(1), Some(rack)));
+        let of = |lines: &Lines, host| lines.neighbours(HostId(host)).collect::<Vec<_>>();
+        assert_eq!(of(&lines, 0), [HostId(0), HostId(1)]);
+        assert_eq!(of(&lines, 3), [HostId(2), HostId(3)]);
+        lines.set_lan(HostId(3), 0);
+        assert_eq!(of(&lines, 3), [HostId(0), HostId(1), HostId(3)]);
     }
 }

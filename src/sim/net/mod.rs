@@ -18,8 +18,10 @@ use crate::base::rng::Rng;
 use crate::base::slot::Slot;
 use crate::base::time::Instant;
 
+pub mod datagram;
 pub mod line;
 
+pub use datagram::{Datagram, DatagramLedger, ParcelId};
 pub use line::{Lines, Link, RackId, Uplink};
 
 /// A stream, from dialling on; never used twice.
@@ -108,6 +110,7 @@ pub struct Network {
     pub lines: Lines,
     streams: Vec<Stream>,
     ledger: Ledger,
+    post: datagram::Post,
     rng: Rng,
     /// Emptied chunks, for their buffers.
     spare: Vec<Chunk>,
@@ -183,6 +186,7 @@ impl Network {
             lines: Lines::default(),
             streams: Vec::new(),
             ledger: Ledger::default(),
+            post: datagram::Post::default(),
             rng,
             spare: Vec::new(),
         }
@@ -373,28 +377,6 @@ impl Network {
             }
         }
         resumed
-    }
-
-    /// When a datagram of so many bytes arrives: never, once, or twice.
-    pub fn datagram(
-        &mut self,
-        from: HostId,
-        to: HostId,
-        len: usize,
-        now: Instant,
-    ) -> [Option<Instant>; 2] {
-        let left = self.lines.leave(from, len, now);
-        let is_open = self.lines.is_open(from, to) && self.lines.is_up(to);
-        if !is_open || self.lines.loses(from, to, len, &mut self.rng) {
-            return [None, None];
-        }
-        let copies = 1 + usize::from(self.lines.doubles(from, to, &mut self.rng));
-        let mut arrivals = [None, None];
-        for at in arrivals.iter_mut().take(copies) {
-            let jitter = self.lines.jitter(from, to, &mut self.rng);
-            *at = Some(self.lines.arrive(from, to, len, left) + jitter);
-        }
-        arrivals
     }
 }
 

@@ -37,6 +37,8 @@ impl World {
                     self.drop_line(id, conn);
                     self.break_stream(id, conn);
                 }
+                Deed::Datagram(datagram) => self.post(id, &datagram),
+                Deed::Multicast(family, bytes) => self.multicast_of(id, family, bytes),
             }
         }
         self.pump(id);

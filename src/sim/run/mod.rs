@@ -3,18 +3,18 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::actor::{Input, open_line};
+use super::actor::Input;
 use super::event::{Answer, Event};
 use super::host::{Node, host_at, tell};
 use super::judge::{Failure, Fault};
-use super::net::{Chunk, Part, Resumed, Side, StreamId};
-use super::store::{RIGHT, WRONG};
+use super::net::{Side, StreamId};
 use super::{HostId, World};
-use crate::base::id::ConnId;
 use crate::base::time::Instant;
 use crate::engine::{Action, Report};
 
 mod actors;
+mod datagrams;
+mod streams;
 mod write;
 
 impl World {
@@ -40,6 +40,7 @@ impl World {
             Event::Deliver(stream, side)
             | Event::Ended(stream, side)
             | Event::Reset(stream, side) => self.network.host_of(stream, side),
+            Event::Datagram(parcel) => self.network.parcel(parcel).receiver,
             Event::Refused(host, _)
             | Event::LineFree(host)
             | Event::Timer(host)
@@ -66,6 +67,7 @@ impl World {
                 self.pump(host);
             }
             Event::Timer(host) => self.timer(host),
+            Event::Datagram(parcel) => self.datagram_arrives(parcel),
             Event::Disk(id, life, done) => {
                 let host = &mut self.hosts[id.0 as usize];
                 if let Node::Peer(peer) = &mut host.node
@@ -89,99 +91,6 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, stream: StreamId) {
-        let id = self.network.host_of(stream, Side::Acceptor);
-        let Some((dialler, dialled)) = self.network.end_of(stream, Side::Dialler) else {
-            return; // let go already
-        };
-        if !self.network.lines.is_up(id) || !self.network.lines.is_open(dialler, id) {
-            return; // nobody answers: the dialler's patience ends it
-        }
-        let from = self.network.dialler_address(stream);
-        let host = &mut self.hosts[id.0 as usize];
-        let (now, local) = (host.clock(self.now), host.addr);
-        let conn = match &mut host.node {
-            Node::Peer(peer) => match &mut peer.engine {
-                Some(engine) if peer.spec.is_reachable => engine.accepted(from, local, now),
-                _ => return,
-            },
-            Node::Actor(stage) => Some(open_line(&mut stage.conns)),
-        };
-        self.inputs += 1;
-        let back = self.now + self.network.lines.delay(id, dialler);
-        match conn {
-            Some(conn) => {
-                self.hosts[id.0 as usize].hold(conn, stream);
-                self.network.accept(stream, conn);
-                self.judges.opened(stream, id, dialler);
-                self.events.push(back, Event::Established(stream));
-                self.act_on(id, Input::Accepted { conn, from });
-            }
-            None => self.events.push(back, Event::Refused(dialler, dialled)),
-        }
-        self.attend(id);
-    }
-
-    fn established(&mut self, stream: StreamId) {
-        let Some((id, conn)) = self.network.end_of(stream, Side::Dialler) else {
-            return;
-        };
-        let host = &mut self.hosts[id.0 as usize];
-        let (now, local) = (host.clock(self.now), host.addr);
-        if let Node::Peer(peer) = &mut host.node
-            && let Some(engine) = &mut peer.engine
-        {
-            self.inputs += 1;
-            engine.connected(conn, local, now);
-        }
-        self.act_on(id, Input::Connected { conn });
-        self.attend(id);
-    }
-
-    /// A stream of a host is gone without a proper end.
-    fn lost(&mut self, id: HostId, conn: ConnId, why: &str) {
-        let host = &mut self.hosts[id.0 as usize];
-        let now = host.clock(self.now);
-        if host.let_go(conn).is_none() {
-            return; // it has let go of it itself
-        }
-        if let Node::Peer(peer) = &mut host.node
-            && let Some(engine) = &mut peer.engine
-        {
-            self.inputs += 1;
-            engine.closed(conn, why, now);
-        }
-        self.actor_lost(id, conn);
-        self.attend(id);
-    }
-
-    fn ended(&mut self, stream: StreamId, side: Side) {
-        let Some((id, conn)) = self.network.end_of(stream, side) else {
-            return;
-        };
-        let host = &mut self.hosts[id.0 as usize];
-        let now = host.clock(self.now);
-        match &mut host.node {
-            Node::Peer(peer) => {
-                if let Some(engine) = &mut peer.engine {
-                    self.inputs += 1;
-                    engine.end_of_stream(conn, now);
-                }
-                self.attend(id);
-                // Whoever does not close at the end of a stream is left with one that is gone.
-                if self.network.end_of(stream, side) == Some((id, conn)) {
-                    self.network.shut(stream, side, self.now);
-                    self.lost(id, conn, "closed by the other side");
-                }
-            }
-            Node::Actor(_) => {
-                host.let_go(conn);
-                self.network.shut(stream, side, self.now);
-                self.actor_lost(id, conn);
-            }
-        }
-    }
-
     fn timer(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0 as usize];
         if host.timer > self.now {
@@ -201,63 +110,6 @@ impl World {
                 stage.wake_at = Instant::NEVER;
                 self.act_on(id, Input::Timer);
             }
-        }
-    }
-
-    /// Hands the bytes at the front of a stream to its other end.
-    fn deliver(&mut self, stream: StreamId, side: Side) {
-        let Some((chunk, awaits_room)) = self.network.take(stream, side) else {
-            return; // that end was gone when they came
-        };
-        let Some((id, conn)) = self.network.end_of(stream, side) else {
-            return self.network.recycle(chunk);
-        };
-        self.trace.bytes(&chunk.bytes);
-        self.judges.delivered(stream, side, &chunk, self.now);
-        self.hand_over(id, conn, stream, &chunk);
-        self.network.recycle(chunk);
-        self.attend(id);
-        if awaits_room && let Some((sender, conn)) = self.network.end_of(stream, side.other()) {
-            self.hosts[sender.0 as usize].queue(conn);
-            self.pump(sender);
-        }
-    }
-
-    fn hand_over(&mut self, id: HostId, conn: ConnId, stream: StreamId, chunk: &Chunk) {
-        let mut rest = &chunk.bytes[..];
-        for &part in &chunk.parts {
-            match part {
-                Part::Bytes(len) => {
-                    let (bytes, after) = rest.split_at(len);
-                    rest = after;
-                    self.receive(id, conn, stream, bytes);
-                }
-                Part::Tag(slot, is_right) => {
-                    let all = if is_right { &RIGHT } else { &WRONG };
-                    self.receive(id, conn, stream, &all[..slot.len as usize]);
-                }
-            }
-        }
-    }
-
-    fn receive(&mut self, id: HostId, conn: ConnId, stream: StreamId, mut bytes: &[u8]) {
-        let host = &mut self.hosts[id.0 as usize];
-        let now = host.clock(self.now);
-        let Node::Peer(peer) = &mut host.node else {
-            return self.act_on(id, Input::Received { conn, bytes });
-        };
-        let Some(engine) = &mut peer.engine else {
-            return;
-        };
-        while !bytes.is_empty() {
-            self.inputs += 1;
-            let taken = engine.received(conn, bytes, now);
-            if let Some(slot) = taken.store {
-                let payload = &bytes[taken.used - slot.len as usize..taken.used];
-                self.judges.stored(id, stream, slot);
-                peer.store.store(slot, payload);
-            }
-            bytes = &bytes[taken.used..];
         }
     }
 
@@ -380,7 +232,12 @@ impl World {
                     peer.store.apply(action);
                 }
             }
-            Action::Datagram { .. } | Action::Multicast { .. } => {}
+            Action::Datagram { to, from, bytes } => self.send_datagram(id, from, to, bytes),
+            Action::Multicast {
+                interface,
+                family,
+                bytes,
+            } => self.multicast(id, interface, family, bytes),
             Action::Report(report) => {
                 if let Report::PeerBanned { remote, .. } = &report {
                     let banned = self.honest_at(*remote);
@@ -406,52 +263,6 @@ impl World {
             Some(Node::Peer(_)) => true,
             Some(Node::Actor(stage)) => stage.actor.is_honest(),
             None => false,
-        }
-    }
-
-    fn connect(&mut self, id: HostId, conn: ConnId, remote: SocketAddr) {
-        let known = host_at(remote).filter(|host| (host.0 as usize) < self.hosts.len());
-        let Some(to) = known.filter(|&to| to != id || self.hosts.len() > 1) else {
-            let host = &mut self.hosts[id.0 as usize];
-            host.hold(conn, NO_STREAM);
-            return self
-                .events
-                .push(self.now + UNREACHABLE_TIME, Event::Refused(id, conn));
-        };
-        let from = self.hosts[id.0 as usize].addr;
-        let stream = self.network.open(id, conn, to, from);
-        self.hosts[id.0 as usize].hold(conn, stream);
-        let at = self.now + self.network.lines.delay(id, to);
-        if !self.network.lines.is_open(id, to) {
-            return; // nobody hears of it: the dialler's patience ends it
-        }
-        self.events.push(at, Event::Arrive(stream));
-    }
-
-    fn close(&mut self, id: HostId, conn: ConnId) {
-        if let Some(stream) = self.hosts[id.0 as usize].let_go(conn)
-            && stream != NO_STREAM
-            && let Some(side) = self.network.side_of(stream, id, conn)
-        {
-            self.end_stream(stream, side);
-        }
-    }
-
-    pub(super) fn end_stream(&mut self, stream: StreamId, side: Side) {
-        if let Some(at) = self.network.shut(stream, side, self.now) {
-            self.events.push(at, Event::Ended(stream, side.other()));
-        }
-    }
-
-    /// Ways were opened.
-    pub(super) fn resume(&mut self) {
-        for resumed in self.network.resume(self.now) {
-            match resumed {
-                Resumed::Chunk(stream, side, at) => {
-                    self.events.push(at, Event::Deliver(stream, side));
-                }
-                Resumed::End(stream, side, at) => self.events.push(at, Event::Ended(stream, side)),
-            }
         }
     }
 
@@ -490,6 +301,10 @@ impl World {
         }
         self.judges
             .conservation(self.network.ledger(), self.network.in_flight());
+        self.judges.datagrams_conserved(
+            self.network.datagram_ledger(),
+            self.network.datagrams_in_flight(),
+        );
     }
 }
 
@@ -497,5 +312,3 @@ impl World {
 pub(super) const NO_STREAM: StreamId = StreamId(u32::MAX);
 /// How long the resolver takes.
 const RESOLVER_TIME: Duration = Duration::from_millis(2);
-/// How long it takes to hear that nobody has an address.
-const UNREACHABLE_TIME: Duration = Duration::from_millis(3);

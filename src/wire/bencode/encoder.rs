@@ -27,18 +27,53 @@ enum Begun {
 }
 
 impl Encoder {
+    /// An encoder with room for `len` bytes.
+    pub fn with_capacity(len: usize) -> Self {
+        Self {
+            out: Vec::with_capacity(len),
+            open: Vec::new(),
+        }
+    }
+
     /// Writes an integer.
     pub fn int(&mut self, value: i64) -> &mut Self {
-        self.out.extend_from_slice(format!("i{value}e").as_bytes());
+        self.out.push(b'i');
+        if value < 0 {
+            self.out.push(b'-');
+        }
+        put_decimal(&mut self.out, value.unsigned_abs());
+        self.out.push(b'e');
         self
     }
 
     /// Writes a string.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.out
-            .extend_from_slice(format!("{}:", bytes.len()).as_bytes());
+        self.string_begin(bytes.len());
         self.out.extend_from_slice(bytes);
         self
+    }
+
+    /// Writes a string of `len` bytes in parts, which `parts` appends.
+    ///
+    /// # Panics
+    /// If they are not `len` bytes.
+    pub fn bytes_of(
+        &mut self,
+        len: usize,
+        parts: impl IntoIterator<Item: AsRef<[u8]>>,
+    ) -> &mut Self {
+        self.string_begin(len);
+        let end = self.out.len() + len;
+        for part in parts {
+            self.out.extend_from_slice(part.as_ref());
+        }
+        assert_eq!(self.out.len(), end, "a string has its length");
+        self
+    }
+
+    fn string_begin(&mut self, len: usize) {
+        put_decimal(&mut self.out, len as u64);
+        self.out.push(b':');
     }
 
     /// Writes a value that is encoded already.
@@ -72,10 +107,10 @@ impl Encoder {
         if let Some((start, end)) = *last_key {
             assert!(&self.out[start..end] < key, "keys of a dictionary ascend");
         }
-        let prefix = format!("{}:", key.len());
-        let start = self.out.len() + prefix.len();
+        put_decimal(&mut self.out, key.len() as u64);
+        self.out.push(b':');
+        let start = self.out.len();
         *last_key = Some((start, start + key.len()));
-        self.out.extend_from_slice(prefix.as_bytes());
         self.out.extend_from_slice(key);
         self
     }
@@ -98,6 +133,21 @@ impl Encoder {
         assert!(self.open.is_empty(), "{} open containers", self.open.len());
         self.out
     }
+}
+
+/// Appends the digits of `number`: many of them are written in every tracker's answer.
+pub(in crate::wire) fn put_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
 }
 
 #[cfg(test)]
@@ -140,5 +190,27 @@ mod tests {
         let mut encoder = Encoder::default();
         encoder.list_begin();
         encoder.finish();
+    }
+
+    #[test]
+    fn numbers_are_written_as_the_standard_library_does() {
+        for number in [0, 1, 9, 10, 99, 100, 12345, u64::MAX / 10, u64::MAX] {
+            let mut out = b"x".to_vec();
+            put_decimal(&mut out, number);
+            assert_eq!(out, format!("x{number}").into_bytes());
+        }
+    }
+
+    #[test]
+    fn string_in_parts_is_the_string() {
+        let mut encoder = Encoder::with_capacity(8);
+        encoder.bytes_of(5, ["ab", "", "cde"]);
+        assert_eq!(encoder.finish(), b"5:abcde");
+    }
+
+    #[test]
+    #[should_panic(expected = "a string has its length")]
+    fn encoder_refuses_a_string_that_is_not_as_long_as_said() {
+        Encoder::default().bytes_of(4, ["abc"]);
     }
 }

@@ -1,0 +1,252 @@
+//! Announces that a tracker answers in a second of its own CPU time, in real processes: evpeer
+//! beside opentracker, if that is installed, in turns.
+//!
+//! `cargo bench --bench announce`. The load is 1,000 swarms of up to 100 peers on loopback, 50
+//! peers wanted: by UDP (one socket, 64 announces under way), by HTTP with a connection each, and
+//! by HTTP on eight streams that stay open (which opentracker does not offer). CPU time is the
+//! process's, user and system, from `/proc`; the load comes from this process.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long each kind of load lasts.
+const LOAD_TIME: Duration = Duration::from_secs(3);
+const ROUNDS: u32 = 3;
+const SWARMS: u32 = 1000;
+const PEERS: u32 = 100;
+/// Datagrams that wait for their answers.
+const UNDER_WAY: u32 = 64;
+const STREAMS: usize = 8;
+/// Ticks of the clock in `/proc/PID/stat`, per second.
+const TICKS_PER_SEC: u64 = 100;
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--test") {
+        return; // `cargo test --benches`: building it is the test
+    }
+    let mut loads: Vec<(&str, &str, Vec<f64>)> = Vec::new();
+    for _ in 0..ROUNDS {
+        for server in ["evpeer", "opentracker"] {
+            let Some(tracker) = Tracker::start(server) else {
+                println!("left out: {server} is not installed");
+                continue;
+            };
+            for (load, run) in LOADS {
+                if server == "opentracker" && load == "HTTP, kept open" {
+                    continue;
+                }
+                let before = tracker.cpu_ticks();
+                let answers = run(tracker.address);
+                let spent = (tracker.cpu_ticks() - before).max(1);
+                let rate = answers as f64 * TICKS_PER_SEC as f64 / spent as f64;
+                let known = loads.iter_mut().find(|l| l.0 == server && l.1 == load);
+                match known {
+                    Some((.., rates)) => rates.push(rate),
+                    None => loads.push((server, load, vec![rate])),
+                }
+            }
+        }
+    }
+    println!(
+        "{:12} {:22} announces per CPU second: median (all)",
+        "tracker", "load"
+    );
+    for (server, load, rates) in &mut loads {
+        rates.sort_by(f64::total_cmp);
+        let all: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
+        let median = rates[rates.len() / 2];
+        println!("{server:12} {load:22} {median:10.0} ({})", all.join(" "));
+    }
+}
+
+/// A way to ask for [`LOAD_TIME`]; gives the number of answers.
+type Load = fn(SocketAddr) -> u64;
+const LOADS: [(&str, Load); 3] = [
+    ("UDP", udp),
+    ("HTTP, one each", http_one_each),
+    ("HTTP, kept open", http_kept_open),
+];
+
+/// A tracker in a process of its own.
+struct Tracker {
+    child: Child,
+    address: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Tracker {
+    fn start(server: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ip = Ipv4Addr::LOCALHOST;
+        let free = TcpListener::bind((ip, 0)).expect("loopback has a free port");
+        let port = free.local_addr().expect("it is bound").port();
+        drop(free);
+        let port_text = port.to_string();
+        let mut command = match server {
+            "evpeer" => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_evpeer"));
+                command.args(["--open-tracker", "--no-lsd", "-q", "-p", &port_text]);
+                command
+                    .args(["--bind", "127.0.0.1", "-o"])
+                    .arg(folder.path());
+                command
+            }
+            _ => {
+                let mut command = Command::new("opentracker");
+                command.args(["-i", "127.0.0.1", "-p", &port_text, "-P", &port_text]);
+                command.current_dir(folder.path());
+                command
+            }
+        };
+        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = quiet.stdin(Stdio::null()).spawn().ok()?;
+        let address = SocketAddr::V4(SocketAddrV4::new(ip, port));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < deadline, "{server} listens");
+            std::thread::yield_now();
+        }
+        Some(Self {
+            child,
+            address,
+            _folder: folder,
+        })
+    }
+
+    /// User and system time so far.
+    fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("the process runs");
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks = |place: usize| fields[place].parse::<u64>().expect("a number");
+        ticks(11) + ticks(12)
+    }
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The swarm and the port of announce `n`.
+fn who(n: u32) -> ([u8; 20], u16) {
+    let mut info_hash = [0x5a; 20];
+    info_hash[..4].copy_from_slice(&(n % SWARMS).to_be_bytes());
+    (info_hash, 2000 + (n / SWARMS % PEERS) as u16)
+}
+
+fn udp(tracker: SocketAddr) -> u64 {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    socket.connect(tracker).expect("loopback");
+    let limit = Some(Duration::from_millis(200));
+    socket.set_read_timeout(limit).expect("a timeout");
+    let mut answer = [0; 2048];
+    let connect = [
+        0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 0, 0, 0, 1,
+    ];
+    socket.send(&connect).expect("loopback takes it");
+    let len = socket.recv(&mut answer).expect("an answer to connect");
+    assert_eq!(len, 16);
+    let mut announce = [0; 98];
+    announce[..8].copy_from_slice(&answer[8..16]);
+    announce[11] = 1;
+    announce[64..72].copy_from_slice(&9u64.to_be_bytes());
+    announce[92..96].copy_from_slice(&50u32.to_be_bytes());
+    let end = Instant::now() + LOAD_TIME;
+    let (mut sent, mut answers, mut under_way) = (0u32, 0u64, 0u32);
+    while Instant::now() < end {
+        while under_way < UNDER_WAY {
+            let (info_hash, port) = who(sent);
+            announce[12..16].copy_from_slice(&sent.to_be_bytes());
+            announce[16..36].copy_from_slice(&info_hash);
+            announce[36..56].copy_from_slice(format!("-XX0001-{port:012}").as_bytes());
+            announce[96..98].copy_from_slice(&port.to_be_bytes());
+            socket.send(&announce).expect("loopback takes it");
+            sent += 1;
+            under_way += 1;
+        }
+        match socket.recv(&mut answer) {
+            Ok(len) if len >= 20 && answer[3] == 1 => {
+                answers += 1;
+                under_way -= 1;
+            }
+            Ok(len) => panic!("an answer of {len} B that is none"),
+            Err(_) => under_way = 0, // some were lost
+        }
+    }
+    answers
+}
+
+fn request(n: u32, connection: &str) -> Vec<u8> {
+    let (info_hash, port) = who(n);
+    let hash: String = info_hash.map(|byte| format!("%{byte:02x}")).concat();
+    format!(
+        "GET /announce?info_hash={hash}&peer_id=-XX0001-{port:012}&port={port}&uploaded=0\
+         &downloaded=0&left=9&compact=1&numwant=50 HTTP/1.1\r\nHost: x\r\n{connection}\r\n"
+    )
+    .into_bytes()
+}
+
+fn http_one_each(tracker: SocketAddr) -> u64 {
+    let end = Instant::now() + LOAD_TIME;
+    let mut answers = 0;
+    let mut answer = Vec::new();
+    while Instant::now() < end {
+        let mut stream = TcpStream::connect(tracker).expect("it accepts");
+        let request = request(answers as u32, "Connection: close\r\n");
+        stream.write_all(&request).expect("it reads");
+        answer.clear();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.starts_with(b"HTTP/1."), "an answer");
+        answers += 1;
+    }
+    answers
+}
+
+fn http_kept_open(tracker: SocketAddr) -> u64 {
+    let mut streams: Vec<TcpStream> = (0..STREAMS)
+        .map(|_| TcpStream::connect(tracker).expect("it accepts"))
+        .collect();
+    let end = Instant::now() + LOAD_TIME;
+    let mut answers = 0;
+    while Instant::now() < end {
+        for (n, stream) in (answers as u32..).zip(&mut streams) {
+            stream.write_all(&request(n, "")).expect("it reads");
+        }
+        for stream in &mut streams {
+            read_answer(stream);
+            answers += 1;
+        }
+    }
+    answers
+}
+
+/// One response of a stream that stays open.
+fn read_answer(stream: &mut TcpStream) {
+    let mut bytes = Vec::new();
+    let mut part = [0; 2048];
+    loop {
+        let n = stream.read(&mut part).expect("an answer");
+        assert!(n > 0, "the stream stays open");
+        bytes.extend_from_slice(&part[..n]);
+        let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else {
+            continue;
+        };
+        let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+        let len = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:"));
+        let len: usize = len
+            .and_then(|len| len.trim().parse().ok())
+            .expect("a length");
+        if bytes.len() >= end + 4 + len {
+            return;
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! How peers become known: every road leads to the registry and to the addresses to dial.
+//!
+//! What was seen at first hand (a handshake, an announce to our tracker) is told to others; what
+//! was only heard is dialled, and told once the peer has answered.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::Engine;
+use super::timers::TimerId;
+use crate::base::address::Interfaces;
+use crate::base::id::{ConnId, TorrentId};
+use crate::base::limits;
+use crate::base::time::Instant;
+use crate::discovery::candidates::Source;
+use crate::discovery::pex::Departure;
+use crate::tracker::registry::{Heard, Sighting, Terms};
+use crate::tracker::server::ServerEvent;
+use crate::wire::announce::Event;
+use crate::wire::pex::Flags;
+use crate::wire::url::TrackerUrl;
+
+impl Engine {
+    /// An address of a peer that somebody told us.
+    pub(super) fn heard_of(
+        &mut self,
+        id: TorrentId,
+        addr: SocketAddr,
+        source: Source,
+        now: Instant,
+    ) {
+        let heard = match source {
+            Source::User => Heard::User,
+            Source::Tracker => Heard::Tracker,
+            Source::Incoming => Heard::Announce,
+            Source::Pex { .. } => Heard::Pex,
+            Source::Lsd => Heard::Lsd,
+            Source::Evpeer { .. } | Source::Session => Heard::Gossip,
+        };
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        torrent.candidates.add(addr, source, now);
+        let info_hash = torrent.swarm.meta().info_hash;
+        let sighting = Sighting {
+            addr,
+            peer_id: None,
+            key: None,
+            is_seed: None,
+            is_paused: false,
+            heard,
+        };
+        if heard != Heard::Announce {
+            self.server
+                .registry
+                .heard(info_hash, &sighting, &self.interfaces, now);
+        }
+        self.rearm_torrent(id, now);
+    }
+
+    /// A peer that we are connected to, and whose address we know: at the handshake if we dialled
+    /// it, with its extension handshake if it dialled us, and again when it has everything.
+    pub(super) fn met(&mut self, conn: ConnId, now: Instant) {
+        let Some((torrent, addr, peer_id, key, dialled)) = self.conn(conn).and_then(|state| {
+            let exchange = state.exchange()?;
+            Some((
+                exchange.torrent,
+                state.listens?,
+                exchange.peer_id,
+                exchange.key,
+                exchange.dialled,
+            ))
+        }) else {
+            return;
+        };
+        let Some(running) = self.torrents.get_mut(&torrent) else {
+            return;
+        };
+        let is_seed = running.swarm.peer(key).is_seed();
+        let mut flags = Flags::default();
+        if is_seed {
+            flags = flags.with(Flags::SEED);
+        }
+        if dialled {
+            flags = flags.with(Flags::REACHABLE);
+        }
+        running.roster.joined(addr, flags, now);
+        let sighting = Sighting {
+            addr,
+            peer_id: Some(peer_id),
+            key: None,
+            is_seed: Some(is_seed),
+            is_paused: false,
+            heard: Heard::Handshake,
+        };
+        let info_hash = running.swarm.meta().info_hash;
+        self.server
+            .registry
+            .heard(info_hash, &sighting, &self.interfaces, now);
+        if peer_id.is_evpeer() {
+            self.met_evpeer(torrent, addr, now);
+        }
+    }
+
+    /// An evpeer can be asked for peers when the torrent's own trackers are silent.
+    fn met_evpeer(&mut self, id: TorrentId, addr: SocketAddr, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        if torrent.evpeers.len() < limits::LAST_RESORT_MAX && torrent.evpeers.insert(addr) {
+            let known = torrent.evpeers.iter().copied().collect();
+            self.set_last_resort(id, known, now);
+        }
+    }
+
+    /// The connection to a peer has ended.
+    pub(super) fn parted(
+        &mut self,
+        id: TorrentId,
+        addr: SocketAddr,
+        departure: Departure,
+        now: Instant,
+    ) {
+        if let Some(torrent) = self.torrents.get_mut(&id) {
+            torrent.roster.left(addr, departure, now);
+            let info_hash = torrent.swarm.meta().info_hash;
+            self.server.registry.disconnected(info_hash, addr, now);
+        }
+    }
+
+    /// What our tracker was told: who announces a torrent of ours is dialled.
+    pub(super) fn take_tracker_events(&mut self, now: Instant) {
+        while let Some(event) = self.server.poll_event() {
+            let ServerEvent::Announced {
+                info_hash,
+                addr,
+                peer_id,
+                event,
+                ..
+            } = event;
+            let is_us = peer_id == self.secrets.peer_id;
+            if let Some(&id) = self.by_hash.get(&info_hash)
+                && event != Some(Event::Stopped)
+                && !is_us
+            {
+                self.heard_of(id, addr, Source::Incoming, now);
+            }
+        }
+        self.rearm_registry();
+    }
+
+    /// Our tracker knows the torrent, and that we are in its swarm.
+    pub(super) fn track(&mut self, id: TorrentId, now: Instant) {
+        let Some(torrent) = self.torrents.get(&id) else {
+            return;
+        };
+        let meta = torrent.swarm.meta();
+        let terms = Terms {
+            is_private: meta.private,
+            names_us: self.names_us(&meta.trackers),
+        };
+        let (info_hash, is_seed) = (meta.info_hash, torrent.swarm.is_complete());
+        let registry = &mut self.server.registry;
+        registry.track(info_hash, terms, now);
+        if self.port == 0 {
+            return;
+        }
+        for ip in OURSELVES {
+            let sighting = Sighting {
+                addr: SocketAddr::new(ip, self.port),
+                peer_id: Some(self.secrets.peer_id),
+                key: Some(self.secrets.key),
+                is_seed: Some(is_seed),
+                is_paused: false,
+                heard: Heard::Ourselves,
+            };
+            registry.heard(info_hash, &sighting, &self.interfaces, now);
+        }
+        self.rearm_registry();
+    }
+
+    /// Our tracker lists us no more in the swarm of a torrent that is paused.
+    pub(super) fn unlist(&mut self, id: TorrentId, now: Instant) {
+        let Some(torrent) = self.torrents.get(&id) else {
+            return;
+        };
+        let info_hash = torrent.swarm.meta().info_hash;
+        for ip in OURSELVES {
+            let addr = SocketAddr::new(ip, self.port);
+            let registry = &mut self.server.registry;
+            registry.left(info_hash, addr, Heard::Ourselves, now);
+        }
+    }
+
+    /// Whether one of these trackers is ours.
+    fn names_us(&self, trackers: &[Vec<String>]) -> bool {
+        let is_us = |url: &String| {
+            let Ok(url) = TrackerUrl::parse(url) else {
+                return false;
+            };
+            let ip = url.host().trim_matches(['[', ']']).parse::<IpAddr>();
+            url.port() == self.port && ip.is_ok_and(|ip| self.interfaces.is_ours(ip))
+        };
+        trackers.iter().flatten().any(is_us)
+    }
+
+    /// The interfaces of this machine, at the start and after each change.
+    pub fn interfaces_found(&mut self, interfaces: Interfaces, now: Instant) {
+        if self.interfaces == interfaces {
+            return;
+        }
+        self.interfaces = interfaces;
+        if let Some(lsd) = &mut self.lsd {
+            lsd.interfaces_found(&self.interfaces);
+        }
+        self.gate.interfaces_found(&self.interfaces);
+        for torrent in self.torrents.values_mut() {
+            torrent.candidates.interfaces_found(&self.interfaces);
+        }
+        self.rearm_lsd();
+        let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
+        for id in ids {
+            self.track(id, now);
+        }
+    }
+
+    /// Makes sure that peers that fall silent are forgotten in time.
+    pub(super) fn rearm_registry(&mut self) {
+        if let Some(at) = self.server.registry.next_deadline()
+            && at < self.registry_armed
+        {
+            self.registry_armed = at;
+            self.timers.arm(TimerId::Registry, at);
+        }
+    }
+}
+
+/// Us, for our own tracker: every asker is told the address that it came in on.
+const OURSELVES: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+];

@@ -1,0 +1,187 @@
+//! Lists from which peers are drawn at random, in the time that the draw takes.
+
+use crate::base::rng::Rng;
+
+/// Numbers of peers in four lists: IPv4 and IPv6, leechers and seeds.
+///
+/// The order of a list means nothing. So a draw brings what it drew to the front and leaves it
+/// there: the beginning of a Fisher–Yates shuffle, of which the next draw needs no undoing.
+#[derive(Debug, Default)]
+pub(super) struct Hands {
+    lists: [Vec<u32>; 4],
+    /// Where in its list each peer stands, or [`NOWHERE`]. Apart from the peers, since every draw
+    /// writes here.
+    places: Vec<u32>,
+}
+
+/// One of the lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct List(usize);
+
+impl List {
+    /// The list of such peers.
+    pub fn of(is_ipv4: bool, is_seed: bool) -> Self {
+        Self(2 * usize::from(!is_ipv4) + usize::from(is_seed))
+    }
+}
+
+impl Hands {
+    /// Puts a peer into a list.
+    pub fn put(&mut self, peer: u32, list: List) {
+        let list = &mut self.lists[list.0];
+        let index = peer as usize;
+        if index >= self.places.len() {
+            self.places.resize(index + 1, NOWHERE);
+        }
+        assert_eq!(self.places[index], NOWHERE, "a peer is in one list");
+        self.places[index] = list.len() as u32;
+        list.push(peer);
+    }
+
+    /// Takes a peer out of a list, if it is there.
+    pub fn take(&mut self, peer: u32, list: List) {
+        let Some(place) = self.places.get_mut(peer as usize) else {
+            return;
+        };
+        let place = std::mem::replace(place, NOWHERE);
+        if place == NOWHERE {
+            return;
+        }
+        let list = &mut self.lists[list.0];
+        assert_eq!(
+            list[place as usize], peer,
+            "a peer is in the list that is said"
+        );
+        list.swap_remove(place as usize);
+        if let Some(&moved) = list.get(place as usize) {
+            self.places[moved as usize] = place;
+        }
+    }
+
+    /// Begins to draw from `lists`.
+    pub fn draw(&self, lists: [List; 2]) -> Draw {
+        Draw {
+            lists,
+            drawn: [0; 2],
+            left: lists.map(|list| self.lists[list.0].len() as u32),
+        }
+    }
+
+    /// Begins to draw from one list alone.
+    pub fn draw_one(&self, list: List) -> Draw {
+        let mut draw = self.draw([list, list]);
+        draw.left[1] = 0;
+        draw
+    }
+
+    /// The next peer of `draw`: any of those that are left, with equal chances. Between the first
+    /// and the last of a draw nothing may be put or taken.
+    pub fn next(&mut self, draw: &mut Draw, rng: &mut Rng) -> Option<u32> {
+        let left = draw.left[0] + draw.left[1];
+        if left == 0 {
+            return None;
+        }
+        let pick = rng.below(left);
+        let (which, pick) = match pick.checked_sub(draw.left[0]) {
+            None => (0, pick),
+            Some(pick) => (1, pick),
+        };
+        let list = &mut self.lists[draw.lists[which].0];
+        let front = draw.drawn[which];
+        let peer = list[(front + pick) as usize];
+        let other = list[front as usize];
+        list.swap(front as usize, (front + pick) as usize);
+        self.places[other as usize] = front + pick;
+        self.places[peer as usize] = front;
+        draw.drawn[which] += 1;
+        draw.left[which] -= 1;
+        Some(peer)
+    }
+}
+
+/// How far a draw got.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draw {
+    lists: [List; 2],
+    drawn: [u32; 2],
+    left: [u32; 2],
+}
+
+const NOWHERE: u32 = u32::MAX;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const LISTS: [List; 2] = [List(0), List(1)];
+
+    #[test]
+    fn draw_gives_each_once_and_leaves_all_in_place() {
+        let mut rng = Rng::new(3);
+        let mut hands = Hands::default();
+        let mut expected = BTreeSet::new();
+        for round in 0..2000 {
+            let peer = rng.below(40);
+            let list = LISTS[(peer % 2) as usize];
+            match expected.insert(peer) {
+                true => hands.put(peer, list),
+                false => {
+                    expected.remove(&peer);
+                    hands.take(peer, list);
+                    hands.take(peer, list);
+                }
+            }
+            let mut draw = hands.draw(LISTS);
+            let mut seen = BTreeSet::new();
+            let count = rng.below(45);
+            for _ in 0..count {
+                let Some(peer) = hands.next(&mut draw, &mut rng) else {
+                    assert_eq!(seen, expected, "round {round}");
+                    break;
+                };
+                assert!(seen.insert(peer), "round {round}: {peer} is drawn twice");
+            }
+            assert!(seen.is_subset(&expected), "round {round}");
+            assert_eq!(
+                seen.len(),
+                expected.len().min(count as usize),
+                "round {round}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_peer_of_both_lists_is_drawn_equally_often() {
+        let mut rng = Rng::new(4);
+        let mut hands = Hands::default();
+        for peer in 0..20 {
+            hands.put(peer, LISTS[usize::from(peer >= 5)]);
+        }
+        let mut times = [0; 20];
+        for _ in 0..20_000 {
+            let mut draw = hands.draw(LISTS);
+            for _ in 0..4 {
+                let peer = hands.next(&mut draw, &mut rng).expect("20 peers");
+                times[peer as usize] += 1;
+            }
+        }
+        // 4000 each is expected, with a standard deviation of 57.
+        assert!(
+            times.iter().all(|count| (3700..4300).contains(count)),
+            "{times:?}"
+        );
+    }
+
+    #[test]
+    fn one_list_alone_gives_nothing_of_the_other() {
+        let mut hands = Hands::default();
+        hands.put(1, LISTS[0]);
+        hands.put(2, LISTS[1]);
+        let mut draw = hands.draw_one(LISTS[0]);
+        let mut rng = Rng::new(5);
+        assert_eq!(hands.next(&mut draw, &mut rng), Some(1));
+        assert_eq!(hands.next(&mut draw, &mut rng), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! The swarms of an open tracker that nobody told us to track: who made them, and which go when
+//! there are too many.
+//!
+//! One host can announce a million info hashes. So every net has its own line of swarms, in which
+//! its latest use counts; who makes too many loses his own, never another's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::base::limits::{OPEN_SWARMS_MAX, OPEN_SWARMS_NET_MAX};
+use crate::base::time::Instant;
+use crate::tracker::asker::Nearness;
+use crate::tracker::secret::ip_bits;
+
+/// Whose announce made a swarm, and when it was used last, to [`USED_STEP`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Opened {
+    net: Net,
+    used_at: Instant,
+}
+
+/// Those who share a line: a host on our links; a net off them (IPv4 /24, IPv6 /48).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Net {
+    is_off_link: bool,
+    bits: u128,
+}
+
+impl Net {
+    /// The net of `ip`.
+    pub fn of(ip: IpAddr, nearness: Nearness) -> Self {
+        let bits = ip_bits(ip);
+        let host_bits = match ip.to_canonical() {
+            _ if nearness != Nearness::OffLink => 0,
+            IpAddr::V4(_) => 8,
+            IpAddr::V6(_) => 80,
+        };
+        Self {
+            is_off_link: nearness == Nearness::OffLink,
+            bits: bits >> host_bits << host_bits,
+        }
+    }
+}
+
+/// The lines of all nets. Swarms are numbers here.
+#[derive(Debug, Default)]
+pub(super) struct OpenSwarms {
+    lines: BTreeMap<Net, BTreeSet<(Instant, u32)>>,
+    /// The nets by the length of their lines.
+    by_len: BTreeSet<(usize, Net)>,
+    len: usize,
+}
+
+impl OpenSwarms {
+    /// The swarm that has to go before `net` may make one more, if any.
+    pub fn victim(&self, net: Net) -> Option<u32> {
+        let line = self.lines.get(&net);
+        let is_long = |line: &&BTreeSet<_>| net.is_off_link && line.len() >= OPEN_SWARMS_NET_MAX;
+        let line = match line.filter(is_long) {
+            Some(line) => line,
+            None if self.len < OPEN_SWARMS_MAX => return None,
+            None => {
+                let (_, longest) = self.by_len.last()?;
+                self.lines.get(longest)?
+            }
+        };
+        line.first().map(|&(_, swarm)| swarm)
+    }
+
+    /// Puts a new swarm at the end of its net's line.
+    pub fn add(&mut self, swarm: u32, net: Net, now: Instant) -> Opened {
+        let line = self.lines.entry(net).or_default();
+        self.by_len.remove(&(line.len(), net));
+        line.insert((now, swarm));
+        self.by_len.insert((line.len(), net));
+        self.len += 1;
+        Opened { net, used_at: now }
+    }
+
+    /// Moves a swarm to the end of its line, if it was not there just now.
+    pub fn used(&mut self, swarm: u32, opened: &mut Opened, now: Instant) {
+        if now - opened.used_at < USED_STEP {
+            return;
+        }
+        let line = self.lines.get_mut(&opened.net).expect("the swarm's line");
+        line.remove(&(opened.used_at, swarm));
+        line.insert((now, swarm));
+        opened.used_at = now;
+    }
+
+    /// Takes a swarm out of its line.
+    pub fn remove(&mut self, swarm: u32, opened: Opened) {
+        let line = self.lines.get_mut(&opened.net).expect("the swarm's line");
+        self.by_len.remove(&(line.len(), opened.net));
+        line.remove(&(opened.used_at, swarm));
+        match line.len() {
+            0 => {
+                self.lines.remove(&opened.net);
+            }
+            len => {
+                self.by_len.insert((len, opened.net));
+            }
+        }
+        self.len -= 1;
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// How exactly the latest use of a swarm is known.
+const USED_STEP: Duration = Duration::from_secs(10);

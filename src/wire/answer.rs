@@ -1,0 +1,225 @@
+//! What a tracker answers over HTTP: bencoded bodies (BEP 3, 7, 21, 23, 24, 48).
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::bencode::Encoder;
+use super::compact::{PEER_LEN, PEER6_LEN, encode_peer, encode_peer6};
+use super::query::Form;
+use crate::base::id::{InfoHash, PeerId};
+
+/// A peer, as it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its address, as the asker can use it.
+    pub addr: SocketAddr,
+    /// What it calls itself, if that is known.
+    pub peer_id: Option<PeerId>,
+}
+
+/// The answer to an announce.
+#[derive(Clone, Copy, Debug)]
+pub struct AnnounceAnswer<'a> {
+    /// Seconds until the next announce.
+    pub interval: u32,
+    /// Peers that have everything.
+    pub complete: u32,
+    /// Peers that lack something.
+    pub incomplete: u32,
+    /// The asker, as we see it (BEP 24).
+    pub external_ip: IpAddr,
+    /// Other peers.
+    pub peers: &'a [Told],
+}
+
+/// The size of one swarm, for a scrape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrapeAnswer {
+    /// Peers that have everything.
+    pub complete: u32,
+    /// Downloads that ended, ever.
+    pub downloaded: u32,
+    /// Peers that lack something and want it (BEP 21).
+    pub downloaders: u32,
+    /// Peers that lack something.
+    pub incomplete: u32,
+}
+
+impl AnnounceAnswer<'_> {
+    /// The body of the answer. Everything that clients insist on is always there.
+    pub fn encode(&self, form: Form) -> Vec<u8> {
+        let mut body = Encoder::with_capacity(BODY_LEN + PEER_LEN * self.peers.len());
+        body.dict_begin();
+        body.key(b"complete").int(self.complete.into());
+        body.key(b"external ip");
+        match self.external_ip {
+            IpAddr::V4(ip) => body.bytes(&ip.octets()),
+            IpAddr::V6(ip) => body.bytes(&ip.octets()),
+        };
+        body.key(b"incomplete").int(self.incomplete.into());
+        body.key(b"interval").int(self.interval.into());
+        // Some clients prefer this one (wire-facts: rqbit): it is no less.
+        body.key(b"min interval").int(self.interval.into());
+        match form {
+            Form::Compact => self.encode_compact(&mut body),
+            Form::Listed => encode_listed(self.peers, true, &mut body),
+            Form::ListedWithoutIds => encode_listed(self.peers, false, &mut body),
+        }
+        body.end();
+        body.finish()
+    }
+
+    fn encode_compact(&self, body: &mut Encoder) {
+        let v4 = || {
+            let addrs = self.peers.iter().map(|told| told.addr);
+            addrs.filter_map(|addr| match addr {
+                SocketAddr::V4(addr) => Some(encode_peer(addr)),
+                SocketAddr::V6(_) => None,
+            })
+        };
+        let v6 = || {
+            let addrs = self.peers.iter().map(|told| told.addr);
+            addrs.filter_map(|addr| match addr {
+                SocketAddr::V4(_) => None,
+                SocketAddr::V6(addr) => Some(encode_peer6(addr)),
+            })
+        };
+        let v4_count = v4().count();
+        body.key(b"peers").bytes_of(PEER_LEN * v4_count, v4());
+        let v6_count = self.peers.len() - v4_count;
+        if v6_count > 0 {
+            body.key(b"peers6").bytes_of(PEER6_LEN * v6_count, v6());
+        }
+    }
+}
+
+fn encode_listed(peers: &[Told], with_ids: bool, body: &mut Encoder) {
+    body.key(b"peers").list_begin();
+    for told in peers {
+        body.dict_begin();
+        body.key(b"ip").bytes(told.addr.ip().to_string().as_bytes());
+        if let Some(peer_id) = told.peer_id.filter(|_| with_ids) {
+            body.key(b"peer id").bytes(&peer_id.0);
+        }
+        body.key(b"port").int(told.addr.port().into());
+        body.end();
+    }
+    body.end();
+}
+
+/// The body that refuses an announce or a scrape.
+pub fn failure(reason: &str) -> Vec<u8> {
+    let mut body = Encoder::with_capacity(reason.len() + 32);
+    body.dict_begin();
+    body.key(b"failure reason").bytes(reason.as_bytes());
+    body.end();
+    body.finish()
+}
+
+/// The body of the answer to a scrape (BEP 48). The info hashes have to ascend.
+pub fn scrape(files: &[(InfoHash, ScrapeAnswer)]) -> Vec<u8> {
+    let mut body = Encoder::with_capacity(16 + SCRAPE_LEN * files.len());
+    body.dict_begin();
+    body.key(b"files").dict_begin();
+    for (info_hash, counts) in files {
+        body.key(&info_hash.0).dict_begin();
+        body.key(b"complete").int(counts.complete.into());
+        body.key(b"downloaded").int(counts.downloaded.into());
+        body.key(b"downloaders").int(counts.downloaders.into());
+        body.key(b"incomplete").int(counts.incomplete.into());
+        body.end();
+    }
+    body.end();
+    body.end();
+    body.finish()
+}
+
+/// Room for all of an announce's answer but IPv4 peers, bytes.
+const BODY_LEN: usize = 160;
+/// Room for a swarm of a scrape's answer, bytes.
+const SCRAPE_LEN: usize = 96;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::announce::AnnounceReply;
+
+    fn told(addr: &str, peer_id: Option<&[u8; 20]>) -> Told {
+        Told {
+            addr: addr.parse().unwrap(),
+            peer_id: peer_id.map(|id| PeerId(*id)),
+        }
+    }
+
+    fn answer(peers: &[Told]) -> AnnounceAnswer<'_> {
+        AnnounceAnswer {
+            interval: 300,
+            complete: 1,
+            incomplete: 2,
+            external_ip: "10.0.0.9".parse().unwrap(),
+            peers,
+        }
+    }
+
+    #[test]
+    fn answers_have_all_that_clients_insist_on() {
+        let id = b"-EV0100-abcdefghijkl";
+        let peers = [
+            told("1.2.3.4:258", Some(id)),
+            told("[::5]:258", None),
+            told("5.6.7.8:1", None),
+        ];
+        #[rustfmt::skip]
+        let cases: [(&[Told], Form, &[u8]); 4] = [
+            (&[], Form::Compact, b"5:peers0:"),
+            (&peers, Form::Compact, b"5:peers12:\x01\x02\x03\x04\x01\x02\x05\x06\x07\x08\0\x01\
+                6:peers618:\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x05\x01\x02"),
+            (&peers[..2], Form::Listed, b"5:peersl\
+                d2:ip7:1.2.3.47:peer id20:-EV0100-abcdefghijkl4:porti258ee\
+                d2:ip3:::54:porti258eee"),
+            (&peers[..1], Form::ListedWithoutIds, b"5:peersld2:ip7:1.2.3.44:porti258eee"),
+        ];
+        for (peers, form, expected) in cases {
+            let body = answer(peers).encode(form);
+            let front = b"d8:completei1e11:external ip4:\x0a\0\0\x0910:incompletei2e\
+                8:intervali300e12:min intervali300e";
+            let whole = [front, expected, b"e"].concat();
+            assert_eq!(body, whole, "{}", body.escape_ascii());
+            let read = AnnounceReply::decode(&body).expect("a reply");
+            let mut addrs: Vec<_> = peers.iter().map(|told| told.addr).collect();
+            addrs.sort_by_key(|addr| addr.is_ipv6() && form == Form::Compact);
+            assert_eq!(read.peers, addrs);
+        }
+    }
+
+    #[test]
+    fn external_ip_is_of_its_family() {
+        let answer = AnnounceAnswer {
+            external_ip: "fd00::1".parse().unwrap(),
+            ..answer(&[])
+        };
+        let body = answer.encode(Form::Compact);
+        let expected = b"11:external ip16:\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01";
+        assert!(body.windows(expected.len()).any(|part| part == expected));
+    }
+
+    #[test]
+    fn refusals_and_scrapes_are_bencoded() {
+        assert_eq!(failure("no"), b"d14:failure reason2:noe");
+        assert_eq!(scrape(&[]), b"d5:filesdee");
+        let counts = ScrapeAnswer {
+            complete: 1,
+            downloaded: 2,
+            downloaders: 3,
+            incomplete: 4,
+        };
+        let files = [
+            (InfoHash(*b"aaaaaaaaaaaaaaaaaaaa"), counts),
+            (InfoHash(*b"bbbbbbbbbbbbbbbbbbbb"), ScrapeAnswer::default()),
+        ];
+        let expected = "d5:filesd20:aaaaaaaaaaaaaaaaaaaa\
+            d8:completei1e10:downloadedi2e11:downloadersi3e10:incompletei4ee\
+            20:bbbbbbbbbbbbbbbbbbbb\
+            d8:completei0e10:downloadedi0e11:downloadersi0e10:incompletei0eeee";
+        assert_eq!(String::from_utf8(scrape(&files)).unwrap(), expected);
+    }
+}
