@@ -161,8 +161,6 @@ fn silent_streams_keep_no_peer_out() {
 #[test]
 fn udp_answers_leave_from_the_address_that_was_asked() {
     let scratch = scratch();
-    let mut setup = Setup::new(scratch.path(), scratch.path());
-    setup.ip = Ipv4Addr::UNSPECIFIED.into();
     let mut command = std::process::Command::new(support::evpeer::BINARY);
     command
         .args(["--json", "--open-tracker", "--no-lsd", "-p", "0", "-o"])

@@ -17,8 +17,7 @@ use support::data::DataSet;
 use support::evpeer::{BINARY, Evpeer, Setup};
 use support::process::Process;
 use support::sandbox::{self, Lan};
-use support::torrent::HandMade;
-use support::{folder, free_port, scratch, wait_for};
+use support::{folder, free_port, scratch, torrent, wait_for};
 
 #[test]
 fn stock_clients_find_each_other_through_a_pure_tracker_by_http() {
@@ -108,8 +107,12 @@ fn through_a_pure_tracker(lan: Lan, scheme: &str, kinds: &[Kind]) {
         &format!("{scheme}://{ip}:{port}/announce"),
     );
     let (seed, leechers) = kinds.split_first().expect("somebody has the data");
-    let seed = swarm.seed(*seed, 2, Roads::default());
-    let leechers = swarm.leechers(leechers, 3, Roads::default());
+    let roads = Roads {
+        udp: scheme == "udp",
+        ..Roads::default()
+    };
+    let seed = swarm.seed(*seed, 2, roads);
+    let leechers = swarm.leechers(leechers, 3, roads);
     swarm.finish(seed, leechers);
 }
 
@@ -141,7 +144,7 @@ fn by_local_discovery(lan: Lan, kind: Kind) {
     }
     let roads = Roads {
         lsd: true,
-        pex: false,
+        ..Roads::default()
     };
     for (seed, leechers) in [
         (Kind::Evpeer, [kind, Kind::Evpeer]),
@@ -161,8 +164,8 @@ fn by_exchange(lan: Lan, teacher: Kind, pupil: Kind) {
         return;
     }
     let roads = Roads {
-        lsd: false,
         pex: true,
+        ..Roads::default()
     };
     let scratch = scratch();
     let swarm = Swarm::new(lan, scratch.path(), "");
@@ -213,7 +216,7 @@ impl<'a> Swarm<'a> {
     fn new(lan: Lan, scratch: &'a Path, tracker: &str) -> Self {
         let set = DataSet::tree(&folder(scratch, "data"), "discovery set", SET_LEN, 11);
         let tracker = (!tracker.is_empty()).then_some(tracker);
-        let torrent = HandMade::of(&set, PIECE_LEN, tracker).path;
+        let torrent = torrent::create(&set, tracker);
         let source = folder(scratch, "source");
         set.copy_to(&source);
         Self {
@@ -276,5 +279,4 @@ fn all_here(lan: Lan, kinds: &[Kind]) -> bool {
 
 const STOCK: [Kind; 3] = [Kind::Libtorrent, Kind::Aria2, Kind::Transmission];
 const SET_LEN: u64 = 4 * 1024 * 1024;
-const PIECE_LEN: u32 = 64 * 1024;
 const LIMIT: Duration = Duration::from_secs(120);

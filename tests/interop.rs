@@ -154,8 +154,8 @@ impl Swarm<'_> {
                 home: &home,
                 address,
                 roads: Roads {
-                    lsd: false,
                     pex: true,
+                    ..Roads::default()
                 },
             },
         )

@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::Engine;
 use super::timers::TimerId;
+use super::{Engine, State};
 use crate::base::address::Interfaces;
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
@@ -134,13 +134,14 @@ impl Engine {
                 info_hash,
                 addr,
                 peer_id,
+                is_seed,
                 event,
                 ..
             } = event;
-            let is_us = peer_id == self.secrets.peer_id;
+            let is_of_use = peer_id != self.secrets.peer_id && event != Some(Event::Stopped);
             if let Some(&id) = self.by_hash.get(&info_hash)
-                && event != Some(Event::Stopped)
-                && !is_us
+                && is_of_use
+                && !(is_seed && self.state(id) == Some(State::Seeding))
             {
                 self.heard_of(id, addr, Source::Incoming, now);
             }

@@ -205,16 +205,16 @@ impl Engine {
         if self.ending.is_some() || self.offences.is_refused(remote.ip(), now) {
             return None;
         }
-        // Whoever connects and says nothing makes room for those who come later and may speak.
-        if self.undecided.len() >= limits::UNDECIDED_MAX as usize
-            && let Some(&(_, oldest)) = self.undecided.first()
-        {
-            self.close(oldest, Ending::Failed("others wait"), now);
-        }
         let mut conn = Conn::new(remote, Stage::Undecided(Box::<Head>::default()), now);
         conn.local = Some(local.ip());
         let id = self.insert_conn(conn, limits::HANDSHAKE_TIMEOUT);
         self.undecided.insert((now, id));
+        // Whoever connects and says nothing makes room for those who come later and may speak.
+        if self.undecided.len() > limits::UNDECIDED_MAX as usize
+            && let Some(&(_, oldest)) = self.undecided.first()
+        {
+            self.close(oldest, Ending::Failed("others wait"), now);
+        }
         Some(id)
     }
 

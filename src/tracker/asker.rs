@@ -71,7 +71,11 @@ impl Asker<'_> {
             let mut all = self.interfaces.iter();
             all.find(|own| own.has_on_link(self.ip())).map(|own| own.ip)
         };
-        let this_host = local.filter(|ip| !ip.is_unspecified()).or_else(by_link);
+        let this_host = match local.filter(|ip| !ip.is_unspecified()) {
+            Some(ip) => Some(ip),
+            None if self.interfaces.is_ours(self.ip()) => Some(self.ip()),
+            None => by_link(),
+        };
         Ears {
             ip: self.ip(),
             this_host,
@@ -137,7 +141,6 @@ mod tests {
             prefix_len,
         };
         Interfaces::new(vec![
-            of(1, "127.0.0.1", 8),
             of(2, "10.0.0.1", 24),
             of(2, "fd00::1", 64),
             of(3, "192.168.7.1", 24),
@@ -163,7 +166,7 @@ mod tests {
             ("127.0.0.1",     Some("127.0.0.1"),    "127.0.0.1:1",       "127.0.0.1:1"),
             ("127.0.0.1",     Some("127.0.0.1"),    "127.0.0.5:1",       "127.0.0.5:1"),
             ("127.0.0.1",     Some("127.0.0.1"),    "0.0.0.0:1",         "127.0.0.1:1"),
-            ("127.0.0.5",     None,                 "0.0.0.0:1",         "127.0.0.1:1"),
+            ("127.0.0.5",     None,                 "0.0.0.0:1",         "127.0.0.5:1"),
             ("10.0.0.9",      Some("10.0.0.1"),     "10.0.0.7:0",        ""),
             ("10.0.0.9",      Some("10.0.0.1"),     "[fe80::1]:1",       ""),
             ("198.51.100.9",  Some("0.0.0.0"),      "127.0.0.1:1",       ""),

@@ -475,3 +475,6 @@ const ANNOUNCES_PER_SEC: usize = 500;
 const SWEEP_STEP: Duration = Duration::from_secs(5);
 /// Peers that one turn of expiry looks at, before the last swarm of the turn.
 const SWEEP_PEERS_MAX: usize = 50_000;
+
+#[cfg(test)]
+mod tests;

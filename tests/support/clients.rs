@@ -52,6 +52,8 @@ pub struct Roads {
     pub lsd: bool,
     /// Peer exchange (BEP 11).
     pub pex: bool,
+    /// Trackers over UDP, which aria2 asks only where its DHT is on.
+    pub udp: bool,
 }
 
 /// A running client.
@@ -290,7 +292,9 @@ fn start_aria2(task: &Task<'_>, control: SocketAddrV4) -> Process {
         .arg("--torrent-file")
         .arg(task.torrent);
     command.args([
-        "--enable-dht=false",
+        &format!("--enable-dht={}", task.roads.udp),
+        &format!("--dht-listen-port={}", task.address.port()),
+        &format!("--dht-file-path={}", task.home.join("dht.dat").display()),
         "--enable-dht6=false",
         &format!("--bt-enable-lpd={}", task.roads.lsd),
         &format!("--enable-peer-exchange={}", task.roads.pex),

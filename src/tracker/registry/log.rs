@@ -65,7 +65,7 @@ mod tests {
     fn changes_are_a_range_until_they_are_forgotten() {
         let mut log = Log::default();
         let addr = "10.0.0.1:1".parse().unwrap();
-        let mut push = |log: &mut Log, keep| {
+        let push = |log: &mut Log, keep| {
             log.push(addr, ChangeKind::Joined, Heard::Announce, keep);
         };
         for _ in 0..CHANGES_MAX as u64 + 10 {
