@@ -11,20 +11,24 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::args::RunArgs;
 use super::error::CliError;
+use super::keeping;
 use super::logging;
-use super::output::printable;
+use super::output::{printable, printable_path};
 use super::progress::Progress;
 use super::source::{self, Source};
 use crate::base::id::TorrentId;
+use crate::config::Config;
+use crate::config::session::{Session, SessionTorrent};
 use crate::control::api;
 use crate::engine::TorrentSpec;
 use crate::engine::action::{Report, Snapshot, State};
-use crate::reactor::{Reactor, ReactorOptions};
+use crate::reactor::{Keeping, Reactor, ReactorOptions};
 use crate::storage::Access;
 
 /// Runs a peer for all torrents of `args`.
@@ -36,23 +40,43 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     let progress = Progress::new(&args.peer).map_err(CliError::NoThread)?;
     logging::start(&args.peer.talk, progress.bars())?;
     let sources = source::read_all(args.all_sources(), args.peer.bind)?;
+    let places = keeping::places(&args.output, args.peer.state_dir.as_deref());
+    let is_tracker = args.peer.open_tracker == Some(true);
     // A tracker without torrents has nothing to be complete.
-    if sources.is_empty() && (!args.peer.open_tracker || args.exit_on_complete) {
+    let is_enough = !sources.is_empty() || (is_tracker && !args.exit_on_complete);
+    if !is_enough && !keeping::has_session(&places) {
         return Err(CliError::NoSource);
     }
     source::refuse_unusable_folder(&args.output)?;
     source::refuse_unusable_trackers(&args.trackers)?;
+    let mut keeping = keeping::open(&places)?;
+    let before = match &mut keeping {
+        Some(keeping) => {
+            keeping.session.given = args.peer.given().or(keeping.session.given);
+            keeping.session.clone()
+        }
+        None => Session {
+            given: args.peer.given(),
+            ..Session::default()
+        },
+    };
     let reactor = Reactor::new(ReactorOptions {
-        config: args.peer.config(),
+        config: Config {
+            port_before: before.port,
+            ..before.given.config()
+        },
         root: args.output.clone(),
         access: Access::ReadWrite,
         watch_signals: true,
     })?;
     let mut peer = Peer::new(reactor, progress);
-    if args.peer.open_tracker {
+    if before.given.open_tracker == Some(true) {
         peer.tell_tracker();
     }
-    peer.add_all(&sources, args);
+    if let Some(keeping) = keeping {
+        peer.keep(keeping)?;
+    }
+    peer.add_all(&sources, &before, args);
     peer.run(args.exit_on_complete)
 }
 
@@ -61,6 +85,8 @@ pub struct Peer {
     reactor: Reactor,
     progress: Progress,
     torrents: BTreeMap<TorrentId, Outcome>,
+    /// Where the state is kept, if it is.
+    state_dir: Option<PathBuf>,
 }
 
 /// How far a torrent got.
@@ -90,19 +116,67 @@ impl Peer {
             reactor,
             progress,
             torrents: BTreeMap::new(),
+            state_dir: None,
         }
     }
 
-    fn add_all(&mut self, sources: &[Source], args: &RunArgs) {
+    /// Remembers from now on, and takes orders through the control socket.
+    ///
+    /// # Errors
+    /// The system refuses what that takes.
+    pub fn keep(&mut self, keeping: Keeping) -> Result<(), CliError> {
+        if keeping.state.is_fallback() {
+            let path = printable_path(keeping.state.path());
+            let text = format!("the output folder cannot be written; the session is in {path}");
+            log::info!("{text}");
+            self.progress.say(&text);
+        }
+        self.state_dir = Some(keeping.state.path().to_owned());
+        Ok(self.reactor.keep(keeping)?)
+    }
+
+    /// Takes up what ran before, with what this command says of it, and then what is new.
+    fn add_all(&mut self, sources: &[Source], before: &Session, args: &RunArgs) {
         for source in sources {
             let mut peers = args.peer.host_ports();
             peers.extend(source.peers.iter().cloned());
-            self.add(TorrentSpec {
+            let spec = TorrentSpec {
                 meta: source::named_as_in(&args.output, &source.meta),
                 peers,
                 trackers: args.trackers.clone(),
-            });
+            };
+            match before.torrent(spec.meta.info_hash) {
+                // Whoever names a torrent wants it to run.
+                Some(memory) => {
+                    let running = SessionTorrent {
+                        is_paused: false,
+                        ..memory.clone()
+                    };
+                    self.restore(keeping::joined(spec, memory), &running);
+                }
+                None => self.add(spec),
+            }
         }
+        for memory in &before.torrents {
+            let is_named = |s: &Source| s.meta.info_hash == memory.info_hash;
+            if !sources.iter().any(is_named)
+                && let Some(meta) = keeping::kept_torrent(memory, &self.state_dir, &args.output)
+            {
+                let spec = TorrentSpec {
+                    meta,
+                    peers: Vec::new(),
+                    trackers: Vec::new(),
+                };
+                self.restore(keeping::joined(spec, memory), memory);
+            }
+        }
+    }
+
+    /// Takes up a torrent that ran before.
+    fn restore(&mut self, spec: TorrentSpec, memory: &SessionTorrent) {
+        let added = self.reactor.restore(spec, memory);
+        let torrent = added.expect("every info hash is added once");
+        self.torrents.insert(torrent, Outcome::Open);
     }
 
     /// Takes up a torrent that is not there yet.
@@ -131,7 +205,7 @@ impl Peer {
     pub fn run(&mut self, exit_on_complete: bool) -> Result<ExitCode, CliError> {
         let end = loop {
             self.turn(Duration::MAX)?;
-            if self.reactor.signals_seen() > 0 {
+            if self.reactor.signals_seen() > 0 || self.reactor.is_stop_wanted() {
                 break End::Stopped;
             }
             let is_failed = |o: &Outcome| matches!(o, Outcome::Failed { .. });
@@ -232,6 +306,7 @@ impl Peer {
             self.progress
                 .say("stopping in good order; once more to leave at once");
         }
+        let expected = u32::from(end == End::Stopped && self.reactor.signals_seen() > 0);
         self.reactor.shutdown();
         let deadline = Instant::now() + LAST_SYNC_TIME;
         while !self.reactor.is_finished() {
@@ -240,7 +315,7 @@ impl Peer {
                 return Ok(false);
             }
             self.turn(left)?;
-            if self.reactor.signals_seen() > u32::from(end == End::Stopped) {
+            if self.reactor.signals_seen() > expected {
                 log::warn!("left at once: unwritten data is fetched again by the next start");
                 return Ok(true);
             }

@@ -20,6 +20,9 @@ use crate::base::time::Instant;
 use crate::engine::view::{Direction, FileView, Heard, PeerView, TrackerView};
 use crate::engine::{AddError, Engine};
 
+/// What goes back with an answer.
+pub type Id = Value;
+
 /// What the shell knows and the engine does not.
 #[derive(Clone, Debug, Default)]
 pub struct Shell {
@@ -33,6 +36,8 @@ pub struct Shell {
     pub uptime: Duration,
     /// How storage is.
     pub disk: DiskStatus,
+    /// The process is about to end.
+    pub is_stopping: bool,
 }
 
 /// What came of a line.
@@ -155,6 +160,9 @@ fn act(
     shell: &Shell,
     now: Instant,
 ) -> Result<Done, Refusal> {
+    if shell.is_stopping && command.is_order() {
+        return Err(Refusal::Stopping);
+    }
     Ok(Done::Result(match command {
         Command::Status { from } => status(engine, shell, from, now),
         Command::Network { from } => network(from),

@@ -11,3 +11,4 @@ pub mod answer;
 pub mod api;
 pub mod lines;
 pub mod request;
+pub mod session;

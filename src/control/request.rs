@@ -155,6 +155,23 @@ impl Request {
 }
 
 impl Command {
+    /// Whether it changes anything.
+    pub fn is_order(&self) -> bool {
+        match self {
+            Self::Status { .. }
+            | Self::Peers { .. }
+            | Self::Network { .. }
+            | Self::Files { .. }
+            | Self::Trackers { .. }
+            | Self::Why { .. } => false,
+            Self::Add(_)
+            | Self::Remove { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Shutdown => true,
+        }
+    }
+
     /// The word for it.
     pub fn name(&self) -> &'static str {
         match self {

@@ -15,6 +15,7 @@
 //! | `announce_udp` | exchanges of datagrams with trackers |
 //! | `datagrams` | what comes by UDP |
 //! | `commands` | what a user asks of a running torrent |
+//! | `memory` | what is remembered of a torrent |
 //! | `why` | why a torrent does not get on |
 //! | `discover`, `pex` | how peers become known |
 //! | `offences` | who is not let in, and for how long |
@@ -50,6 +51,7 @@ pub mod conn;
 mod datagrams;
 mod discover;
 pub mod http;
+mod memory;
 mod offences;
 pub mod outbox;
 mod peers;

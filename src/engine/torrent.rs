@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::action::{Snapshot, State};
 use super::view::Heard;
+pub use crate::base::address::HostPort;
 use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::base::time::Instant;
@@ -14,15 +15,6 @@ use crate::discovery::pex::Roster;
 use crate::meta::metainfo::Metainfo;
 use crate::swarm::Swarm;
 use crate::tracker::client::Client;
-
-/// Name or address of a host, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    /// A name or an address, IPv6 without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
 
 /// What a user wants of a torrent.
 #[derive(Clone, Debug)]
