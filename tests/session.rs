@@ -278,11 +278,9 @@ fn torrent_whose_file_was_lost_stays_in_the_session() {
     let kept = home.join(format!(".evpeer/{hash}.torrent"));
     fs::write(&kept, "nonsense").expect("writable");
     let second = start_again(home, &[]);
-    let errors = second.process.errors();
-    assert!(
-        errors.contains("not taken up") && errors.contains(hash),
-        "{errors}"
-    );
+    let is_it = |line: &str| (line.contains("not taken up") && line.contains(hash)).then_some(());
+    let process = &second.process;
+    process.wait_for_line("a warning that names it", LIMIT, is_it);
     second.leave();
     assert_eq!(session_of(home)["torrents"][0]["info_hash"], hash);
     let third = Evpeer::start("third", &Setup::new(&torrent, home));

@@ -54,7 +54,7 @@ pub fn open(places: &Places) -> Result<Option<Keeping>, CliError> {
     let session = read_session(state.path())?;
     Ok(Some(Keeping {
         state,
-        output: places.output.clone(),
+        output: state::whole(&places.output),
         session,
     }))
 }
@@ -113,10 +113,10 @@ fn kept_torrents(folder: &Path) -> Vec<SessionTorrent> {
 /// the session until somebody brings it back.
 pub fn kept_torrent(
     memory: &SessionTorrent,
-    state_dir: &Option<PathBuf>,
+    state_dir: Option<&Path>,
     root: &Path,
 ) -> Option<Arc<Metainfo>> {
-    let path = torrent_path(state_dir.as_ref()?, memory.info_hash);
+    let path = torrent_path(state_dir?, memory.info_hash);
     let loaded = match keep::load(&path) {
         Ok(meta) if meta.info_hash == memory.info_hash => Ok(meta),
         Ok(_) => Err(format!("{} is of another torrent", printable_path(&path))),

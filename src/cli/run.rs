@@ -11,7 +11,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::config::session::{Session, SessionTorrent};
 use crate::control::api;
 use crate::engine::TorrentSpec;
 use crate::engine::action::{Report, Snapshot, State};
-use crate::reactor::{Keeping, Reactor, ReactorOptions};
+use crate::reactor::{Reactor, ReactorOptions};
 use crate::storage::Access;
 
 /// Runs a peer for all torrents of `args`.
@@ -60,7 +60,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
             ..Session::default()
         },
     };
-    let reactor = Reactor::new(ReactorOptions {
+    let mut reactor = Reactor::new(ReactorOptions {
         config: Config {
             port_before: before.port,
             ..before.given.config()
@@ -69,14 +69,20 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
         access: Access::ReadWrite,
         watch_signals: true,
     })?;
+    let mut state_dir = None;
+    if let Some(keeping) = keeping {
+        if keeping.state.is_fallback() {
+            let path = printable_path(keeping.state.path());
+            log::warn!("output folder cannot be written, the session is kept in {path}");
+        }
+        state_dir = Some(keeping.state.path().to_owned());
+        reactor.keep(keeping)?; // who hears that it listens may give orders
+    }
     let mut peer = Peer::new(reactor, progress);
     if before.given.open_tracker == Some(true) {
         peer.tell_tracker();
     }
-    if let Some(keeping) = keeping {
-        peer.keep(keeping)?;
-    }
-    peer.add_all(&sources, &before, args);
+    peer.add_all(&sources, &before, args, state_dir.as_deref());
     peer.run(args.exit_on_complete)
 }
 
@@ -85,8 +91,6 @@ pub struct Peer {
     reactor: Reactor,
     progress: Progress,
     torrents: BTreeMap<TorrentId, Outcome>,
-    /// Where the state is kept, if it is.
-    state_dir: Option<PathBuf>,
 }
 
 /// How far a torrent got.
@@ -116,27 +120,17 @@ impl Peer {
             reactor,
             progress,
             torrents: BTreeMap::new(),
-            state_dir: None,
         }
-    }
-
-    /// Remembers from now on, and takes orders through the control socket.
-    ///
-    /// # Errors
-    /// The system refuses what that takes.
-    pub fn keep(&mut self, keeping: Keeping) -> Result<(), CliError> {
-        if keeping.state.is_fallback() {
-            let path = printable_path(keeping.state.path());
-            let text = format!("the output folder cannot be written; the session is in {path}");
-            log::info!("{text}");
-            self.progress.say(&text);
-        }
-        self.state_dir = Some(keeping.state.path().to_owned());
-        Ok(self.reactor.keep(keeping)?)
     }
 
     /// Takes up what ran before, with what this command says of it, and then what is new.
-    fn add_all(&mut self, sources: &[Source], before: &Session, args: &RunArgs) {
+    fn add_all(
+        &mut self,
+        sources: &[Source],
+        before: &Session,
+        args: &RunArgs,
+        state_dir: Option<&Path>,
+    ) {
         for source in sources {
             let mut peers = args.peer.host_ports();
             peers.extend(source.peers.iter().cloned());
@@ -160,7 +154,7 @@ impl Peer {
         for memory in &before.torrents {
             let is_named = |s: &Source| s.meta.info_hash == memory.info_hash;
             if !sources.iter().any(is_named)
-                && let Some(meta) = keeping::kept_torrent(memory, &self.state_dir, &args.output)
+                && let Some(meta) = keeping::kept_torrent(memory, state_dir, &args.output)
             {
                 let spec = TorrentSpec {
                     meta,

@@ -254,8 +254,9 @@ fn find(engine: &mut Engine, name: &str, now: Instant) -> Result<TorrentId, Refu
 /// How the peer is, and a page of its torrents.
 fn status(engine: &mut Engine, shell: &Shell, from: usize, now: Instant) -> Value {
     let ids: Vec<TorrentId> = engine.torrents().skip(from).collect();
-    let torrents = ids.into_iter().map(|id| torrent_now(engine, id, now));
-    let (torrents, next) = page((from..).zip(torrents));
+    let torrents = ids.into_iter().enumerate();
+    let torrents = torrents.map(|(place, id)| (from + place, torrent_now(engine, id, now)));
+    let (torrents, next) = page(torrents);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "port": shell.port,

@@ -40,7 +40,11 @@ impl Client {
                         asked: 0,
                     });
                 }
-                Err(error) => tried.push(format!("'{}' ({error})", printable_path(&folder))),
+                Err(error) => {
+                    let text = error.to_string();
+                    let fact = text.split(" (os error").next().unwrap_or_default();
+                    tried.push(format!("'{}' ({fact})", printable_path(&folder)));
+                }
             }
         }
         Err(CliError::NoPeer {

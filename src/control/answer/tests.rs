@@ -194,6 +194,40 @@ fn status_lists_torrents_page_by_page() {
 }
 
 #[test]
+fn lists_end_wherever_one_begins() {
+    let mut engine = engine();
+    add(&mut engine, &metainfo("data", 3, 1));
+    let torrent = || "data".to_owned();
+    for from in [0, 1, 2, 3, 1 << 40, usize::MAX] {
+        for (command, key) in [
+            (Command::Status { from }, "torrents"),
+            (Command::Network { from }, "network"),
+            (
+                Command::Peers {
+                    torrent: torrent(),
+                    from,
+                },
+                "peers",
+            ),
+            (
+                Command::Files {
+                    torrent: torrent(),
+                    from,
+                },
+                "files",
+            ),
+        ] {
+            let answer = result(&mut engine, command);
+            assert_eq!(answer["next"], Value::Null, "{key} from {from}");
+            assert!(
+                answer[key].as_array().is_none_or(|list| list.len() <= 3),
+                "{key}"
+            );
+        }
+    }
+}
+
+#[test]
 fn closer_looks_have_every_key() {
     let mut engine = engine();
     add(&mut engine, &metainfo("data", 1, 1));
