@@ -52,8 +52,9 @@
 //! # Walk two: an announce, from a stranger's request to a new peer
 //!
 //! 1. [`reactor`] accepts a stream on the peer port. Its first bytes are those of an HTTP request,
-//!    so the [`engine`] makes it one of [`engine::http`]; a [`RequestReader`](wire::request::RequestReader)
-//!    takes what comes, within limits of size and time.
+//!    so the [`engine`] makes it one of [`engine::http`]; a
+//!    [`RequestReader`](wire::request::RequestReader) takes what comes, within limits of size and
+//!    time.
 //! 2. [`Server::http`](tracker::server::Server::http) answers; what comes by UDP takes the same way
 //!    through [`Engine::datagram`](engine::Engine::datagram) and
 //!    [`Server::datagram`](tracker::server::Server::datagram), which believes nobody who has not

@@ -850,7 +850,11 @@ fn serve_at(listener: TcpListener, answers: Vec<Vec<u8>>) -> mpsc::Receiver<Vec<
             let mut asked = Vec::new();
             let mut byte = [0];
             // A request ends with an empty line, a handshake has 68 bytes.
-            while !asked.ends_with(b"\r\n\r\n") && !(asked.len() == 68 && asked[0] == 0x13) {
+            let is_whole = |asked: &[u8]| match asked.first() {
+                Some(0x13) => asked.len() == 68,
+                _ => asked.ends_with(b"\r\n\r\n"),
+            };
+            while !is_whole(&asked) {
                 stream.read_exact(&mut byte)?;
                 asked.push(byte[0]);
             }
@@ -879,7 +883,8 @@ fn torrent_that_cannot_be_fetched_is_named_with_the_remedy() {
     let zeros = "torrents/0000000000000000000000000000000000000000.torrent";
     let head =
         |length: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
-    let cases: [(&str, Vec<Vec<u8>>, &[&str]); 9] = [
+    type Case = (&'static str, Vec<Vec<u8>>, &'static [&'static str]);
+    let cases: [Case; 9] = [
         (
             "a/x.torrent",
             vec![b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec()],

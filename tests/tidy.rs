@@ -53,7 +53,7 @@ const CRATES: Table = &[
 /// What a room may use of [`IMPURE`]. A room without a row is pure.
 #[rustfmt::skip]
 const DOORS: Table = &[
-    ("storage",   "fs io os"),
+    ("storage",   "fs io os process"),
     ("reactor",   "io net os thread time"),
     ("cli",       "env fs io net os process thread time"),
     ("main",      "env process"),

@@ -229,7 +229,8 @@ impl Lsd {
         if !link.has_failed {
             let retry_s = RETRY_PAUSE.as_secs();
             log::info!(
-                "local discovery off interface={interface} family={family:?} retry_s={retry_s}: {why}"
+                "local discovery off interface={interface} family={family:?} \
+                 retry_s={retry_s}: {why}"
             );
         }
         link.has_failed = true;
@@ -278,21 +279,16 @@ impl Lsd {
             return;
         };
         let may_answer = plan.answered.is_none_or(|at| now >= at + ANSWER_PAUSE);
-        match &mut plan.answer {
-            Some(answer) => {
-                if answer.others_with(remote) {
-                    plan.answer = None;
-                }
-            }
-            None if heard == Hearing::First && may_answer => {
-                let delay = self.rng.below(ANSWER_DELAY_MAX.as_micros() as u32);
-                plan.answer = Some(Answer {
-                    at: now + Duration::from_micros(delay.into()),
-                    newcomer: remote,
-                    others: [None; OTHERS_ENOUGH],
-                });
-            }
-            None => {}
+        if let Some(answer) = &mut plan.answer {
+            let is_needless = answer.others_with(remote);
+            plan.answer = plan.answer.filter(|_| !is_needless);
+        } else if heard == Hearing::First && may_answer {
+            let delay = self.rng.below(ANSWER_DELAY_MAX.as_micros() as u32);
+            plan.answer = Some(Answer {
+                at: now + Duration::from_micros(delay.into()),
+                newcomer: remote,
+                others: [None; OTHERS_ENOUGH],
+            });
         }
         link.put(info_hash, plan);
     }

@@ -167,7 +167,7 @@ impl PexOut {
         }
     }
 
-    /// When [`PexOut::next`] may have something, if nothing else happens; in the past if it may now.
+    /// When [`PexOut::next`] may have something, if nothing else happens; in the past if now.
     ///
     /// Cheap: to be asked of every connection each second.
     pub fn next_deadline(&self, roster: &Roster) -> Option<Instant> {
@@ -679,7 +679,7 @@ mod tests {
     fn peer_that_tells_too_often_is_ignored_and_then_closed() {
         #[rustfmt::skip]
         let cases = [
-            // seconds at which messages come              what becomes of each: used, ignored, fault
+            // seconds at which messages come              used, ignored, fault
             (vec![0, 60, 120, 180, 240, 300, 360, 420],    "uuuuuuuu"),
             (vec![0, 14, 15, 29, 30],                      "uiuiu"),
             (vec![0, 1, 2, 3, 4, 5, 6],                    "uiiiiif"),

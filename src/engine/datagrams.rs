@@ -80,6 +80,7 @@ impl Engine {
         if let Some(lsd) = &mut self.lsd {
             lsd.failed(interface, family, why, now);
         }
+        self.rearm_lsd();
     }
 
     /// Begins local discovery, now that the port is known.

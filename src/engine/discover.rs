@@ -14,7 +14,7 @@ use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
 use crate::discovery::pex::Departure;
 use crate::tracker::registry::{Heard, Sighting, Terms};
-use crate::tracker::server::ServerEvent;
+use crate::tracker::server::{Reach, ServerEvent};
 use crate::wire::announce::Event;
 use crate::wire::pex::Flags;
 use crate::wire::url::TrackerUrl;
@@ -84,6 +84,9 @@ impl Engine {
             flags = flags.with(Flags::REACHABLE);
         }
         running.roster.joined(addr, flags, now);
+        if dialled {
+            self.server.dialled(addr, Reach::Reached);
+        }
         let sighting = Sighting {
             addr,
             peer_id: Some(peer_id),
@@ -109,6 +112,19 @@ impl Engine {
         if torrent.evpeers.len() < limits::LAST_RESORT_MAX && torrent.evpeers.insert(addr) {
             let known = torrent.evpeers.iter().copied().collect();
             self.set_last_resort(id, known, now);
+        }
+    }
+
+    /// Dialling a peer brought nothing. If it announced itself to us it is there, and something
+    /// in between keeps others out: our tracker tells it so.
+    pub(super) fn not_reached(&mut self, id: TorrentId, addr: Option<SocketAddr>) {
+        let (Some(torrent), Some(addr)) = (self.torrents.get(&id), addr) else {
+            return;
+        };
+        let info_hash = torrent.swarm.meta().info_hash;
+        let entry = self.server.registry.peer(info_hash, addr);
+        if entry.is_some_and(|e| e.heard == Heard::Announce && !e.is_connected) {
+            self.server.dialled(addr, Reach::Unreached);
         }
     }
 

@@ -38,7 +38,7 @@ impl Http {
 impl Engine {
     /// An incoming stream turned out to be HTTP; `bytes` is what came so far.
     pub(super) fn serve_http(&mut self, id: ConnId, bytes: &[u8], now: Instant) {
-        if self.http.len() >= limits::HTTP_CONNS_MAX as usize && !self.drop_idle_http(now) {
+        if self.http.len() >= self.config.http_conns_max as usize && !self.drop_idle_http(now) {
             return self.close(id, Ending::Local("too many HTTP streams"), now);
         }
         let Some(conn) = self.conn_mut(id) else {

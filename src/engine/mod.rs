@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `mod` | the inputs, and who gets them |
 //! | `peers` | handshakes, messages of peers, the end of a connection |
+//! | `extended` | what each side says of itself |
 //! | `torrents` | checking, states, what storage answers |
 //! | `http` | requests to our tracker |
 //! | `announce` | announces, and HTTP exchanges with trackers |
@@ -50,6 +51,7 @@ mod commands;
 pub mod conn;
 mod datagrams;
 mod discover;
+mod extended;
 pub mod http;
 mod memory;
 mod offences;

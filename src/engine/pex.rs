@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 
-use super::{Ending, Engine};
+use super::{Ending, Engine, State};
 use crate::base::id::ConnId;
 use crate::base::time::Instant;
 use crate::discovery::Privacy;
 use crate::discovery::candidates::Source;
 use crate::discovery::pex::{Ourselves, PexIn, PexOut};
 use crate::wire::message::Outgoing;
-use crate::wire::pex::Pex;
+use crate::wire::pex::{Flags, Pex};
 
 /// What was agreed on with one peer, and what was said since.
 #[derive(Debug)]
@@ -108,7 +108,9 @@ impl Engine {
         };
         match link.heard.received(pex, sender, ourselves, now) {
             Ok(peers) => {
-                for (addr, _) in peers {
+                let is_seed = self.state(torrent) == Some(State::Seeding);
+                let is_of_use = |flags: Flags| !(is_seed && flags.has(Flags::SEED));
+                for (addr, _) in peers.into_iter().filter(|(_, flags)| is_of_use(*flags)) {
                     self.heard_of(torrent, addr, Source::Pex { sender }, now);
                 }
             }

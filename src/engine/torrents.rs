@@ -38,12 +38,14 @@ impl Engine {
         self.by_hash.insert(meta.info_hash, id);
         let mut tiers = meta.trackers.clone();
         tiers.extend(spec.trackers.iter().map(|url| vec![url.clone()]));
+        let mut candidates = Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64()));
+        candidates.interfaces_found(&self.interfaces);
         let torrent = Torrent {
             swarm: Swarm::new(id, meta.clone(), Rng::new(self.rng.next_u64()), now),
             state: State::Checking,
             reason: None,
             check: None,
-            candidates: Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64())),
+            candidates,
             roster: Roster::new(Privacy::of(&meta)),
             evpeers: BTreeSet::new(),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),

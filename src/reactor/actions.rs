@@ -50,7 +50,7 @@ impl Reactor {
                     interface,
                     family,
                     bytes,
-                } => self.groups.send(interface, family, &bytes),
+                } => self.send_to_group(interface, family, &bytes, now),
                 Action::Storage(action) => self.storage_action(action),
                 Action::Report(report) => self.report(report),
             }

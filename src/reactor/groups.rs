@@ -1,11 +1,11 @@
 //! The two multicast groups of local discovery (BEP 14): one socket a family, a member on every
 //! interface that can do it.
 //!
-//! Interfaces come and go; membership is brought in line with them whenever they are looked at.
-//! What fails is logged once and tried again. Other programs of this machine may listen on the
-//! same port, and each gets its copy.
+//! Interfaces come and go; membership is brought in line with them whenever they are looked at,
+//! and what failed is tried again then. Other programs of this machine may listen on the same
+//! port, and each gets its copy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,6 +20,7 @@ use crate::engine::action::Family;
 use super::interfaces::Found;
 use super::ready::Budget;
 use super::slots::Source;
+use super::stream::reason;
 use super::udp::Udp;
 use super::{Reactor, os};
 
@@ -36,8 +37,17 @@ struct Group {
     udp: Udp,
     /// Interfaces that we are a member on, with their addresses.
     members: BTreeMap<u32, Vec<IpAddr>>,
-    /// Interfaces whose failure was logged.
-    failed: BTreeSet<u32>,
+}
+
+/// What does not work on an interface.
+#[derive(Debug)]
+pub struct Failure {
+    /// The interface's index.
+    pub interface: u32,
+    /// Which group.
+    pub family: Family,
+    /// What the system said.
+    pub error: io::Error,
 }
 
 impl Groups {
@@ -70,19 +80,19 @@ impl Groups {
         self.all.iter().any(|group| group.udp.is_readable())
     }
 
-    /// Brings membership in line with the interfaces that are up.
-    pub fn join(&mut self, found: &[Found]) {
-        for group in &mut self.all {
-            group.join(found);
-        }
+    /// Brings membership in line with the interfaces that are up; returns where that failed.
+    pub fn join(&mut self, found: &[Found]) -> Vec<Failure> {
+        let groups = self.all.iter_mut();
+        groups.flat_map(|group| group.join(found)).collect()
     }
 
-    /// Sends `bytes` to a group, out of one interface.
-    pub fn send(&mut self, interface: u32, family: Family, bytes: &[u8]) {
+    /// Sends `bytes` to a group, out of one interface. Without a membership there nothing leaves.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn send(&mut self, interface: u32, family: Family, bytes: &[u8]) -> io::Result<()> {
         let group = self.all.iter_mut().find(|group| group.family == family);
-        if let Some(group) = group {
-            group.send(interface, bytes);
-        }
+        group.map_or(Ok(()), |group| group.send(interface, bytes))
     }
 }
 
@@ -113,11 +123,10 @@ impl Group {
             family,
             udp: Udp::new(UdpSocket::from_std(socket.into()), source, registry)?,
             members: BTreeMap::new(),
-            failed: BTreeSet::new(),
         })
     }
 
-    fn join(&mut self, found: &[Found]) {
+    fn join(&mut self, found: &[Found]) -> Vec<Failure> {
         let wanted = wanted(found, self.family);
         let members = mem::take(&mut self.members);
         for (interface, ips) in members {
@@ -129,8 +138,7 @@ impl Group {
                 let _ = self.set_member(interface, Membership::Leave);
             }
         }
-        self.failed
-            .retain(|interface| wanted.contains_key(interface));
+        let mut failures = Vec::new();
         for (interface, ips) in wanted {
             if self.members.contains_key(&interface) {
                 continue;
@@ -141,12 +149,16 @@ impl Group {
                         "group joined family={:?} interface={interface}",
                         self.family
                     );
-                    self.failed.remove(&interface);
                     self.members.insert(interface, ips);
                 }
-                Err(e) => self.failed(interface, &e),
+                Err(error) => failures.push(Failure {
+                    interface,
+                    family: self.family,
+                    error,
+                }),
             }
         }
+        failures
     }
 
     fn set_member(&self, interface: u32, membership: Membership) -> io::Result<()> {
@@ -162,9 +174,9 @@ impl Group {
 
     /// Sends `bytes` out of `interface`. With IPv4 once from each of its first addresses: hosts
     /// of one subnet do not listen to another's.
-    fn send(&mut self, interface: u32, bytes: &[u8]) {
+    fn send(&mut self, interface: u32, bytes: &[u8]) -> io::Result<()> {
         let Some(ips) = self.members.get(&interface) else {
-            return; // it went while the engine did not know yet
+            return Ok(());
         };
         let to = group(self.family);
         let mut result = Ok(());
@@ -179,17 +191,7 @@ impl Group {
                 break; // the system chooses one of them
             }
         }
-        if let Err(e) = result {
-            self.failed(interface, &e);
-        }
-    }
-
-    /// Says once that something does not work on `interface`.
-    fn failed(&mut self, interface: u32, error: &io::Error) {
-        let family = self.family;
-        if self.failed.insert(interface) {
-            log::info!("no local discovery family={family:?} interface={interface} error={error}");
-        }
+        result
     }
 }
 
@@ -200,6 +202,34 @@ enum Membership {
 }
 
 impl Reactor {
+    /// Sends to a group; the engine hears of it if that fails.
+    pub(super) fn send_to_group(
+        &mut self,
+        interface: u32,
+        family: Family,
+        bytes: &[u8],
+        now: Instant,
+    ) {
+        if let Err(e) = self.groups.send(interface, family, bytes) {
+            let why = reason(&e);
+            self.engine.multicast_failed(interface, family, &why, now);
+        }
+    }
+
+    /// Joins the groups on the interfaces that are up; the engine hears of it where that fails.
+    pub(super) fn join_groups(&mut self, now: Instant) {
+        for failure in self.groups.join(self.interfaces.found()) {
+            let Failure {
+                interface,
+                family,
+                error,
+            } = failure;
+            let why = reason(&error);
+            self.engine.multicast_failed(interface, family, &why, now);
+            self.run_actions(now);
+        }
+    }
+
     /// Shows the engine what has come to the groups, as far as a pass allows.
     pub(super) fn group_turns(&mut self, now: Instant) {
         let mut batch = mem::take(&mut self.batch);
@@ -335,15 +365,19 @@ mod tests {
             (1, 1),
             "port 6771 is free"
         );
-        ours.join(&lo);
-        theirs.join(&lo);
-        theirs.join(&lo);
-        assert!(ours.all[0].failed.is_empty(), "{:?}", ours.all[0].failed);
+        for groups in [&mut ours, &mut theirs] {
+            assert!(groups.join(&lo).is_empty());
+            assert!(groups.join(&lo).is_empty(), "a member already");
+        }
 
         let said = format!("a test of process {}", std::process::id());
-        theirs.send(index, Family::V4, said.as_bytes());
-        theirs.send(index, Family::V6, b"no such group here");
-        theirs.send(index + 1000, Family::V4, b"no such interface");
+        for (interface, family, bytes) in [
+            (index, Family::V6, &b"no such group here"[..]),
+            (index + 1000, Family::V4, b"no such interface"),
+            (index, Family::V4, said.as_bytes()),
+        ] {
+            theirs.send(interface, family, bytes).unwrap();
+        }
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(4);
         // Other programs may speak meanwhile.
@@ -363,20 +397,21 @@ mod tests {
     }
 
     #[test]
-    fn interface_that_fails_is_named_once_and_tried_again() {
+    fn interface_that_fails_is_named_and_tried_again() {
         let poll = Poll::new().unwrap();
         let mut groups = Groups::open(Some(Ipv4Addr::LOCALHOST.into()), poll.registry());
         let nowhere = [found(4_000_000, "10.0.0.5")];
-        groups.join(&nowhere);
-        groups.join(&nowhere);
-        assert_eq!(groups.all[0].failed.len(), 1);
-        assert!(groups.all[0].members.is_empty());
+        for _ in 0..2 {
+            let failures = groups.join(&nowhere);
+            assert_eq!(failures.len(), 1);
+            assert_eq!(failures[0].interface, 4_000_000);
+            assert!(groups.all[0].members.is_empty());
+        }
         let lo = super::super::interfaces::find(Some(Ipv4Addr::LOCALHOST.into())).unwrap();
-        groups.join(&lo);
-        assert!(groups.all[0].failed.is_empty(), "what is gone is forgotten");
+        assert!(groups.join(&lo).is_empty());
         assert_eq!(groups.all[0].members.len(), 1);
-        groups.join(&nowhere);
-        groups.join(&lo);
-        assert_eq!(groups.all[0].members.len(), 1, "left and joined again");
+        assert_eq!(groups.join(&nowhere).len(), 1);
+        assert!(groups.all[0].members.is_empty(), "left");
+        assert!(groups.join(&lo).is_empty(), "joined again");
     }
 }

@@ -39,6 +39,11 @@ impl Known {
     pub fn due(&self) -> Instant {
         self.due
     }
+
+    /// The addresses that are up, the preferred ones first.
+    pub fn found(&self) -> &[Found] {
+        &self.found
+    }
 }
 
 impl Reactor {
@@ -70,7 +75,6 @@ impl Reactor {
                 return log::warn!("the system does not name its interfaces error={e}");
             }
         };
-        self.groups.join(&found);
         if found != self.interfaces.found {
             for Found {
                 name, interface, ..
@@ -84,6 +88,7 @@ impl Reactor {
             self.engine.interfaces_found(Interfaces::new(all), now);
             self.run_actions(now);
         }
+        self.join_groups(now);
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Disk {
     rng: Rng,
     faults: DiskFaults,
     tally: DiskTally,
+    /// Calls since the faults were set.
+    calls: u64,
     /// When each lane has done what it was given.
     free_at: [Instant; 2],
 }
@@ -42,6 +44,8 @@ pub struct DiskFaults {
     pub slow_sync: Duration,
     /// Bytes that fit; no limit if not given.
     pub capacity: Option<u64>,
+    /// The one call that fails: this many others come before it.
+    pub fails_at: Option<u64>,
 }
 
 /// What a disk has done and suffered.
@@ -77,6 +81,7 @@ impl Disk {
             rng,
             faults: DiskFaults::default(),
             tally: DiskTally::default(),
+            calls: 0,
             free_at: [Instant::ZERO; 2],
         }
     }
@@ -107,6 +112,24 @@ impl Disk {
     /// From now on the disk fails like this.
     pub fn set_faults(&mut self, faults: DiskFaults) {
         self.faults = faults;
+        self.calls = 0;
+    }
+
+    /// Somebody else changes a file, and syncs it; `false` if there is none of this name.
+    pub fn edit(&mut self, path: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let Some(file) = self.files.get_mut(Path::new(path)) else {
+            return false;
+        };
+        change(&mut file.bytes);
+        file.synced.clone_from(&file.bytes);
+        file.dirty.clear();
+        true
+    }
+
+    /// Bytes of a file; `None` if there is none of this name.
+    pub fn len(&self, path: &str) -> Option<u64> {
+        let file = self.files.get(Path::new(path))?;
+        Some(file.bytes.len() as u64)
     }
 
     /// What it has done and suffered so far.
@@ -225,6 +248,7 @@ impl Disk {
     fn open(&mut self, meta: &Metainfo, file: u32, mode: OpenMode) -> Result<Opened, StorageError> {
         let entry = &meta.files[file as usize];
         let path = path_of(entry);
+        self.may_fail(0, &path, "open")?;
         let used: u64 = self.files.values().map(|f| f.bytes.len() as u64).sum();
         let found = self.files.get(&path);
         let len_before = found.map(|found| found.bytes.len() as u64);
@@ -266,7 +290,7 @@ impl Disk {
         len: u32,
         mut buffer: Vec<u8>,
     ) -> Result<Vec<u8>, StorageError> {
-        self.may_fail(self.faults.reads_ppm, file, "read")?;
+        self.may_fail(self.faults.reads_ppm, &self.path(file), "read")?;
         buffer.clear();
         let bytes = &self.file(file)?.bytes;
         let end = (offset as usize + len as usize).min(bytes.len());
@@ -276,7 +300,7 @@ impl Disk {
     }
 
     fn write(&mut self, file: &Handle, at: usize, bytes: &[u8]) -> Result<(), StorageError> {
-        self.may_fail(self.faults.writes_ppm, file, "write")?;
+        self.may_fail(self.faults.writes_ppm, &self.path(file), "write")?;
         let stored = self.file(file)?;
         stored.bytes[at..at + bytes.len()].copy_from_slice(bytes);
         let pages = at / PAGE_LEN..(at + bytes.len()).div_ceil(PAGE_LEN);
@@ -285,7 +309,7 @@ impl Disk {
     }
 
     fn sync(&mut self, file: &Handle) -> Result<(), StorageError> {
-        let failed = self.may_fail(self.faults.syncs_ppm, file, "sync");
+        let failed = self.may_fail(self.faults.syncs_ppm, &self.path(file), "sync");
         let stored = self.file(file)?;
         if let Err(error) = failed {
             // As Linux does: the pages count as clean, and nobody will write them.
@@ -306,18 +330,25 @@ impl Disk {
     fn may_fail(
         &mut self,
         chance_ppm: u32,
-        file: &Handle,
+        path: &Path,
         action: &'static str,
     ) -> Result<(), StorageError> {
-        if chance_ppm == 0 || self.rng.below(1_000_000) >= chance_ppm {
+        let is_the_one = self.faults.fails_at == Some(self.calls);
+        self.calls += 1;
+        let is_chance = chance_ppm > 0 && self.rng.below(1_000_000) < chance_ppm;
+        if !is_the_one && !is_chance {
             return Ok(());
         }
         self.tally.errors += 1;
         Err(StorageError::Io {
-            path: self.handles[number(file)].clone(),
+            path: path.to_path_buf(),
             action,
             message: "input/output error".to_owned(),
         })
+    }
+
+    fn path(&self, file: &Handle) -> PathBuf {
+        self.handles[number(file)].clone()
     }
 
     fn file(&mut self, handle: &Handle) -> Result<&mut File, StorageError> {

@@ -7,6 +7,7 @@ use super::host::Node;
 use super::net::{Link, Side};
 use super::{HostId, World};
 use crate::base::time::Instant;
+use crate::config::Config;
 
 impl World {
     /// The process of a host is killed: its streams end, its files stay as the kernel has them.
@@ -19,7 +20,36 @@ impl World {
         self.stop(host, true);
     }
 
-    fn stop(&mut self, id: HostId, is_power_cut: bool) {
+    /// A host is told to end in good order: it says so to its trackers and peers, syncs its files,
+    /// and is gone once that is done or has taken too long.
+    pub fn leave(&mut self, id: HostId) {
+        let host = &mut self.hosts[id.0 as usize];
+        let now = host.clock(self.now);
+        if let Node::Peer(peer) = &mut host.node
+            && let Some(engine) = &mut peer.engine
+        {
+            engine.shutdown(now);
+            peer.is_leaving = true;
+            self.attend(id);
+        }
+    }
+
+    /// Whether an engine that was told to end has nothing left to wait for.
+    pub(super) fn has_left(&self, id: HostId) -> bool {
+        let host = &self.hosts[id.0 as usize];
+        let now = host.clock(self.now);
+        host.engine().is_some_and(|engine| engine.is_finished(now))
+    }
+
+    /// What the user of a host has set from its next start on; `None` of an actor.
+    pub fn config_mut(&mut self, id: HostId) -> Option<&mut Config> {
+        match &mut self.hosts[id.0 as usize].node {
+            Node::Peer(peer) => Some(&mut peer.spec.config),
+            Node::Actor(_) => None,
+        }
+    }
+
+    pub(super) fn stop(&mut self, id: HostId, is_power_cut: bool) {
         if !self.network.lines.is_up(id) {
             return;
         }
@@ -32,6 +62,7 @@ impl World {
         match &mut host.node {
             Node::Peer(peer) => {
                 peer.engine = None;
+                peer.is_leaving = false;
                 peer.waiting.clear();
                 peer.store.stopped(is_power_cut);
             }
@@ -50,8 +81,14 @@ impl World {
         self.network.lines.set_up(id, false);
     }
 
-    /// A host that was killed or cut comes back, with what its disk still has.
+    /// A host that was killed or cut comes back, with what its disk still has. One that is about to
+    /// leave is killed first.
     pub fn restart(&mut self, id: HostId) {
+        if let Node::Peer(peer) = &self.hosts[id.0 as usize].node
+            && peer.is_leaving
+        {
+            self.kill(id);
+        }
         if self.network.lines.is_up(id) {
             return;
         }
@@ -87,6 +124,12 @@ impl World {
     /// Cuts the way from one host to another; the way back stays open.
     pub fn cut_way(&mut self, from: HostId, to: HostId) {
         self.network.lines.set_cut(from, to, true);
+    }
+
+    /// A host is on no island any more; what waited for it goes on.
+    pub fn rejoin(&mut self, host: HostId) {
+        self.network.lines.set_island(host, 0);
+        self.resume();
     }
 
     /// Opens all ways; what waited goes on.

@@ -53,6 +53,8 @@ pub(super) struct PeerNode {
     pub engine: Option<Engine>,
     pub store: Store,
     pub torrent: TorrentId,
+    /// It was told to end.
+    pub is_leaving: bool,
     /// Streams that wait for data from storage.
     pub waiting: Vec<ConnId>,
     /// Where it has sent datagrams: from there they come back through its router.
@@ -173,11 +175,11 @@ pub(super) fn address(host: HostId) -> SocketAddr {
 }
 
 /// What a host's system says of its interfaces.
-pub(super) fn interfaces(host: HostId) -> Interfaces {
+pub(super) fn interfaces(host: HostId, prefix_len: u8) -> Interfaces {
     Interfaces::new(vec![Interface {
         index: INTERFACE,
         ip: address(host).ip(),
-        prefix_len: 8,
+        prefix_len,
     }])
 }
 

@@ -173,6 +173,7 @@ impl World {
             engine: None,
             store,
             torrent: crate::base::id::TorrentId(0),
+            is_leaving: false,
             waiting: Vec::new(),
             posted_to: Default::default(),
         };
@@ -214,7 +215,7 @@ impl World {
         config.port = port;
         let mut engine = Engine::new(config, secrets, now);
         engine.listening(port, now);
-        engine.interfaces_found(interfaces(id), now);
+        engine.interfaces_found(interfaces(id, peer.spec.prefix_len), now);
         let host_port = |addr: &SocketAddr| HostPort {
             host: addr.ip().to_string(),
             port: addr.port(),

@@ -59,6 +59,9 @@ pub struct PeerSpec {
     /// The LAN that its multicast reaches; its rack's own if not given, and one for all hosts that
     /// stand in no rack.
     pub lan: Option<u32>,
+    /// Leading bits of its address that its link shares: 8 makes every host one of its link, 32
+    /// none.
+    pub prefix_len: u8,
     /// Whether streams and datagrams from elsewhere reach it: those behind a router without a way
     /// in only dial, and hear from those alone to whom they have sent.
     pub is_reachable: bool,
@@ -80,6 +83,7 @@ impl PeerSpec {
             link: None,
             rack: None,
             lan: None,
+            prefix_len: 8,
             is_reachable: true,
         }
     }

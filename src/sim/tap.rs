@@ -44,6 +44,8 @@ pub enum Said {
     Reject(BlockRef),
     /// Id 17.
     AllowedFast(PieceIndex),
+    /// The body of id 20: the extension's number, and what it says.
+    Extended(Vec<u8>),
     /// Anything else.
     Other(u8),
 }
@@ -55,6 +57,17 @@ pub enum Payload {
     Bytes(u32, Vec<u8>),
     /// A tag.
     Tag(Slot, bool),
+}
+
+impl Said {
+    /// Bytes of payload in it.
+    pub fn payload_len(&self) -> u64 {
+        match self {
+            Self::Payload(Payload::Bytes(_, bytes)) => bytes.len() as u64,
+            Self::Payload(Payload::Tag(slot, _)) => u64::from(slot.len),
+            _ => 0,
+        }
+    }
 }
 
 /// One direction of a stream.
@@ -192,6 +205,7 @@ impl Tap {
             15 => Said::HaveNone,
             16 => Said::Reject(block),
             17 => Said::AllowedFast(piece),
+            20 => Said::Extended(body.to_vec()),
             other => Said::Other(other),
         });
     }

@@ -242,8 +242,8 @@ impl Storage {
 
     /// Takes up a torrent: looks at all its files and, if it may write, at the free space.
     ///
-    /// [`Event::Scanned`] or [`Event::Failed`] follows; nothing is created. One that was removed or
-    /// has failed may be taken up again.
+    /// [`Event::Scanned`] or [`Event::Failed`] follows; nothing is created. One that was removed,
+    /// or has failed, may be taken up again.
     ///
     /// # Panics
     /// If a torrent with this id is there.

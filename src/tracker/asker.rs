@@ -1,6 +1,6 @@
 //! Who asks our tracker, from where, and what addresses he can use.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use crate::base::address::{Interfaces, Scope, may_be_told, scope};
 
@@ -50,18 +50,24 @@ impl Asker<'_> {
         Nearness::of(self.remote.ip(), self.interfaces)
     }
 
-    /// The address to list it by: the one that it has, whatever it says. Only a program on this
-    /// machine may choose another, and only of this machine.
-    pub fn listed_as(&self, claimed: &[Option<IpAddr>]) -> IpAddr {
-        let ip = self.ip();
-        if !self.interfaces.is_ours(ip) {
-            return ip;
-        }
+    /// Where to list it, if it accepts peers on `port`: at the address that it has, whatever it
+    /// says. Only a program on this machine may choose another, and only of this machine.
+    pub fn listed_at(&self, claimed: &[Option<IpAddr>], port: u16) -> SocketAddr {
         let is_usable = |claimed: &&IpAddr| {
             self.interfaces.is_ours(**claimed) && scope(**claimed) >= Scope::Site
         };
-        let mut claimed = claimed.iter().flatten();
-        claimed.find(is_usable).map_or(ip, |ip| ip.to_canonical())
+        if self.interfaces.is_ours(self.ip())
+            && let Some(own) = claimed.iter().flatten().find(is_usable)
+        {
+            return SocketAddr::new(own.to_canonical(), port);
+        }
+        match (self.ip(), self.remote) {
+            // A link-local address is of no use without its scope.
+            (IpAddr::V6(ip), SocketAddr::V6(remote)) => {
+                SocketAddrV6::new(ip, port, 0, remote.scope_id()).into()
+            }
+            (ip, _) => SocketAddr::new(ip, port),
+        }
     }
 
     /// What it may be told.
@@ -210,9 +216,17 @@ mod tests {
                 local: None,
                 interfaces: &interfaces,
             };
-            let ip = asker.listed_as(&[None, Some(claimed.parse().unwrap())]);
-            assert_eq!(ip.to_string(), listed, "{remote} claims {claimed}");
+            let addr = asker.listed_at(&[None, Some(claimed.parse().unwrap())], 7);
+            let expected = SocketAddr::new(listed.parse().unwrap(), 7);
+            assert_eq!(addr, expected, "{remote} claims {claimed}");
         }
+        let asker = Asker {
+            remote: "[fe80::5%3]:50".parse().unwrap(),
+            local: None,
+            interfaces: &interfaces,
+        };
+        let expected: SocketAddr = "[fe80::5%3]:7".parse().unwrap();
+        assert_eq!(asker.listed_at(&[], 7), expected);
     }
 
     #[test]

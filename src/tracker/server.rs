@@ -9,7 +9,7 @@
 mod datagram;
 mod http;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -71,6 +71,15 @@ pub enum ServerEvent {
     },
 }
 
+/// How dialling a peer went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It answered.
+    Reached,
+    /// It did not, or its host refused.
+    Unreached,
+}
+
 /// The tracker.
 #[derive(Debug)]
 pub struct Server {
@@ -79,6 +88,8 @@ pub struct Server {
     secret: Secret,
     budget: Budget,
     events: VecDeque<ServerEvent>,
+    /// Who announced itself from an address at which it was not to be reached.
+    unreached: BTreeSet<SocketAddr>,
     /// Peers of the answer in work, kept for its memory.
     told: Vec<Told>,
     /// Compact peers of the datagram in work, likewise.
@@ -93,8 +104,23 @@ impl Server {
             secret,
             budget: Budget::new(Rates::default()),
             events: VecDeque::new(),
+            unreached: BTreeSet::new(),
             told: Vec::new(),
             compact: Vec::new(),
+        }
+    }
+
+    /// Dialling who is listed at `addr` went so: who could not be reached is told with its next
+    /// announce.
+    pub fn dialled(&mut self, addr: SocketAddr, reach: Reach) {
+        match reach {
+            Reach::Reached => {
+                self.unreached.remove(&addr);
+            }
+            Reach::Unreached if self.unreached.len() < UNREACHED_MAX => {
+                self.unreached.insert(addr);
+            }
+            Reach::Unreached => {}
         }
     }
 
@@ -119,7 +145,7 @@ impl Server {
         now: Instant,
     ) -> Option<(Counts, Duration)> {
         let is_seed = announce.left == Some(0);
-        let addr = SocketAddr::new(asker.listed_as(&announce.claimed), announce.port);
+        let addr = asker.listed_at(&announce.claimed, announce.port);
         let announced = Announced {
             sighting: Sighting {
                 addr,
@@ -186,6 +212,8 @@ fn told_count(numwant: Option<u32>, max: usize) -> usize {
 const NOT_TRACKED: &str = "this peer does not track that torrent";
 /// Events that may wait to be polled at most.
 pub const EVENTS_MAX: usize = 1024;
+/// Peers that could not be reached that are remembered at most.
+const UNREACHED_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,8 @@ pub struct AnnounceAnswer<'a> {
     pub external_ip: IpAddr,
     /// Other peers.
     pub peers: &'a [Told],
+    /// What the announcer should know, for people; printable, and no secret.
+    pub warning: Option<&'a str>,
 }
 
 /// The size of one swarm, for a scrape.
@@ -63,6 +65,9 @@ impl AnnounceAnswer<'_> {
             Form::Compact => self.encode_compact(&mut body),
             Form::Listed => encode_listed(self.peers, true, &mut body),
             Form::ListedWithoutIds => encode_listed(self.peers, false, &mut body),
+        }
+        if let Some(warning) = self.warning {
+            body.key(b"warning message").bytes(warning.as_bytes());
         }
         body.end();
         body.finish()
@@ -157,6 +162,7 @@ mod tests {
             incomplete: 2,
             external_ip: "10.0.0.9".parse().unwrap(),
             peers,
+            warning: None,
         }
     }
 

@@ -156,6 +156,8 @@ mod tests {
     use super::*;
     use crate::base::rng::Rng;
 
+    type Peer = (SocketAddr, Flags);
+
     fn addr(text: &str) -> SocketAddr {
         text.parse().expect("an address")
     }
@@ -203,19 +205,19 @@ mod tests {
         let peer = (addr("10.0.0.5:6881"), Flags(0));
         let seed = (peer.0, Flags::SEED);
         #[rustfmt::skip]
-        let cases: [(&str, &[u8], Vec<(SocketAddr, Flags)>, usize); 11] = [
-            ("empty",               b"de",                                              vec![],     0),
-            ("flags",               b"d5:added6:\x0a\0\0\x05\x1a\xe17:added.f1:\x02e",  vec![seed], 0),
-            ("no flags",            b"d5:added6:\x0a\0\0\x05\x1a\xe1e",                 vec![peer], 0),
-            ("too many flags",      b"d5:added6:\x0a\0\0\x05\x1a\xe17:added.f2:\x02\x02e",
-                                                                                        vec![peer], 0),
-            ("too few flags",       b"d5:added6:\x0a\0\0\x05\x1a\xe17:added.f0:e",      vec![peer], 0),
-            ("a tail of 5 bytes",   b"d5:added11:\x0a\0\0\x05\x1a\xe112345e",           vec![peer], 0),
-            ("a byte short",        b"d5:added5:\x0a\0\0\x05\x1ae",                     vec![],     0),
-            ("17 bytes of IPv6",    b"d6:added617:0123456789abcdefge",                  vec![],     0),
-            ("other types",         b"d5:addedi5e7:added.fle7:droppeddee",              vec![],     0),
-            ("dropped alone",       b"d7:dropped12:aaaaaabbbbbbe",                      vec![],     2),
-            ("unknown keys",        b"d1:xi1e5:zeroslee",                               vec![],     0),
+        let cases: [(&str, &[u8], Vec<Peer>, usize); 11] = [
+            ("empty",             b"de",                                            vec![],     0),
+            ("flags",             b"d5:added6:\x0a\0\0\x05\x1a\xe17:added.f1:\x02e", vec![seed], 0),
+            ("no flags",          b"d5:added6:\x0a\0\0\x05\x1a\xe1e",               vec![peer], 0),
+            ("too many flags",    b"d5:added6:\x0a\0\0\x05\x1a\xe17:added.f2:\x02\x02e",
+                                                                                    vec![peer], 0),
+            ("too few flags",     b"d5:added6:\x0a\0\0\x05\x1a\xe17:added.f0:e",    vec![peer], 0),
+            ("a tail of 5 bytes", b"d5:added11:\x0a\0\0\x05\x1a\xe112345e",         vec![peer], 0),
+            ("a byte short",      b"d5:added5:\x0a\0\0\x05\x1ae",                   vec![],     0),
+            ("17 bytes of IPv6",  b"d6:added617:0123456789abcdefge",                vec![],     0),
+            ("other types",       b"d5:addedi5e7:added.fle7:droppeddee",            vec![],     0),
+            ("dropped alone",     b"d7:dropped12:aaaaaabbbbbbe",                    vec![],     2),
+            ("unknown keys",      b"d1:xi1e5:zeroslee",                             vec![],     0),
         ];
         for (name, body, added, dropped) in cases {
             let told = Pex::decode(body).expect(name);
@@ -240,7 +242,7 @@ mod tests {
         encoder.end();
         let told = Pex::decode(&encoder.finish()).expect("bencode");
         assert_eq!(told.added.len(), PEX_DECODED_MAX);
-        let is_seed = |&(_, flags): &(SocketAddr, Flags)| flags == Flags::SEED;
+        let is_seed = |&(_, flags): &Peer| flags == Flags::SEED;
         assert_eq!(told.added.iter().filter(|peer| is_seed(peer)).count(), 40);
         assert_eq!(told.dropped.len(), PEX_DECODED_MAX);
     }

@@ -451,10 +451,7 @@ const ERROR: u32 = 3;
 const OPTION_END: u8 = 0;
 const OPTION_URL_DATA: u8 = 2;
 
-const _: () = assert!(
-    ANNOUNCE_LEN + URL_DATA_LEN_MAX + 2 * 4 + 1 <= 1200,
-    "one packet"
-);
+const _: () = assert!(ANNOUNCE_LEN + URL_DATA_LEN_MAX + 2 * 4 < 1200, "one packet");
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! after.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant as Clock};
+use std::time::Duration;
 
 use evpeer::base::address::{Interface, Interfaces};
 use evpeer::base::id::{InfoHash, PeerId};
@@ -426,7 +426,6 @@ fn hostile_092_million_info_hashes_of_one_host_cost_only_that_host() {
     let of_friend = InfoHash([0xee; 20]);
     let body = stage.get(friend, &target(&percent_encode(&of_friend.0), "left=1"));
     assert!(AnnounceReply::decode(&body).is_ok());
-    let begin = Clock::now();
     for attacker in [ATTACKER, "10.66.66.66:6881"] {
         let connection = stage.connect(attacker);
         for n in 0..500_000_u32 {
@@ -436,8 +435,6 @@ fn hostile_092_million_info_hashes_of_one_host_cost_only_that_host() {
             assert!(stage.datagram(attacker, &request).is_some());
         }
     }
-    let spent = begin.elapsed();
-    assert!(spent < Duration::from_secs(120), "{spent:?}");
     assert!(stage.server.registry.swarms().count() <= OPEN_SWARMS_MAX + 1);
     assert!(stage.server.registry.is_tracked(of_friend));
     stage.assert_serves();
@@ -476,7 +473,7 @@ fn hostile_093_million_peers_and_the_ports_of_one_end_at_their_limits() {
         assert_eq!(count, ports_max, "{attacker}");
     }
     let mut rng = Rng::new(93);
-    for _ in 0..1_000_000 / 8 {
+    for _ in 0..1_000_000 {
         // Any address off our link: the first byte is not 10, and is no host's nowhere.
         let [a, b, c, d, ..] = rng.next_u64().to_be_bytes();
         let from = format!("{}.{b}.{c}.{d}:6881", 11 + a % 100);
@@ -494,12 +491,12 @@ fn hostile_093_million_peers_and_the_ports_of_one_end_at_their_limits() {
     stage.assert_serves();
     // All of it is forgotten, in bounded turns.
     stage.now += Duration::from_secs(3600);
-    while stage.server.registry.next_deadline() <= Some(stage.now)
-        && stage.server.registry.peer_count() > 0
-    {
-        let begin = Clock::now();
+    for _ in 0..20 {
+        let before = stage.server.registry.peer_count();
         stage.server.registry.expire(stage.now);
-        assert!(begin.elapsed() < Duration::from_secs(1));
+        let forgotten = before - stage.server.registry.peer_count();
+        assert!(forgotten <= 10_000, "{forgotten} in one turn");
+        stage.now += Duration::from_secs(5);
     }
     assert_eq!(stage.listed(), []);
 }
@@ -644,7 +641,7 @@ fn hostile_098_replays_leave_the_counts_right() {
     let mut stage = Stage::boundless(Openness::Closed);
     let connection = stage.connect(ATTACKER);
     let mut rng = Rng::new(98);
-    let mut announce = |stage: &mut Stage, event, left, key, id: u8| {
+    let announce = |stage: &mut Stage, event, left, key, id: u8| {
         let mut announce = UdpAnnounce {
             event,
             key,

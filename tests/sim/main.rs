@@ -1,5 +1,6 @@
 //! Scenarios in virtual time: whole peers without a socket, a file or a clock.
 
+mod aims;
 mod chance;
 mod crash;
 mod crowd;
@@ -7,6 +8,8 @@ mod datagrams;
 mod foreign;
 mod hostile;
 mod peer_connection;
+mod resume;
+mod swarm;
 mod tracker;
 mod transfer;
 mod world;

@@ -112,7 +112,8 @@ const UNSHARE_AS_USER: [&str; 7] = [
     "--mount-proc",
 ];
 /// Brings `lo` up with both subnets, then becomes the command behind it.
-const SETUP: &str = "set -e; ip link set lo up multicast on; ip route add 224.0.0.0/4 dev lo; i=1; while [ $i -le 16 ]; do \
+const SETUP: &str = "set -e; ip link set lo up multicast on; \
+     ip route add 224.0.0.0/4 dev lo; i=1; while [ $i -le 16 ]; do \
      ip addr add 10.77.0.$i/24 dev lo; i=$((i + 1)); done; [ $0 = true ] || exec \"$0\" \"$@\"";
 const SUBNET: [u8; 3] = [10, 77, 0];
 const HOSTS: u8 = 16;

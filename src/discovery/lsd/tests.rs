@@ -112,15 +112,18 @@ fn nothing_is_said_of_a_private_torrent_nor_without_a_port() {
 fn both_families_of_every_link_hear_of_it() {
     #[rustfmt::skip]
     let cases = [
-        // what                    addresses                                      links
-        ("two interfaces",   vec![(2, "10.0.0.1", 24), (3, "10.1.0.1", 24)],      vec![(2, V4), (3, V4)]),
-        ("both families",    vec![(2, "10.0.0.1", 24), (2, "fe80::1", 64)],       vec![(2, V4), (2, V6)]),
+        // what                addresses                                        links
+        ("two interfaces",   vec![(2, "10.0.0.1", 24), (3, "10.1.0.1", 24)],
+                                                                  vec![(2, V4), (3, V4)]),
+        ("both families",    vec![(2, "10.0.0.1", 24), (2, "fe80::1", 64)],
+                                                                  vec![(2, V4), (2, V6)]),
         ("three addresses",  vec![(2, "fd00::1", 64), (2, "2001:db8::1", 64), (2, "fe80::1", 64)],
-                                                                                  vec![(2, V6)]),
+                                                                  vec![(2, V6)]),
         ("loopback aside",   vec![(1, "127.0.0.1", 8), (1, "::1", 128), (2, "10.0.0.1", 24)],
-                                                                                  vec![(2, V4)]),
-        ("loopback alone",   vec![(1, "127.0.0.1", 8), (1, "::1", 128)],          vec![(1, V4), (1, V6)]),
-        ("nothing",          vec![(2, "0.0.0.0", 0)],                             vec![]),
+                                                                  vec![(2, V4)]),
+        ("loopback alone",   vec![(1, "127.0.0.1", 8), (1, "::1", 128)],
+                                                                  vec![(1, V4), (1, V6)]),
+        ("nothing",          vec![(2, "0.0.0.0", 0)],             vec![]),
     ];
     for (name, addresses, links) in cases {
         let mut lsd = Lsd::new(PORT, Rng::new(1));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, Guest, HostPlan, Plan};
+use super::{Fault, Guest, HostPlan, Plan, Settings};
 use crate::base::rng::Rng;
 use crate::sim::disk::DiskFaults;
 use crate::sim::foreign::{Flood, Holds, Manners, Opening, Vice};
@@ -96,22 +96,37 @@ fn draw_host(index: u32, seeds: u32, base: Link, rng: &mut Rng) -> HostPlan {
             _ => Duration::ZERO,
         },
         is_reachable: index == 0 || rng.below(5) > 0,
+        settings: draw_settings(rng),
+    }
+}
+
+fn draw_settings(rng: &mut Rng) -> Settings {
+    Settings {
         fast: rng.below(4) > 0,
         conns_max: if rng.below(5) == 0 { 30 } else { 500 },
+        lsd: rng.below(2) == 0,
+        pex: rng.below(3) > 0,
     }
 }
 
 fn draw_fault(count: u32, rng: &mut Rng) -> Fault {
     let host = rng.below(count);
     let a_while = Duration::from_millis(1 + (u64::from(rng.below(4_000)) << rng.below(5)));
-    match rng.below(12) {
+    let some = |rng: &mut Rng| {
+        let mut hosts: Vec<u32> = (0..count).filter(|_| rng.below(2) == 0).collect();
+        rng.shuffle(&mut hosts);
+        hosts
+    };
+    match rng.below(14) {
+        12 => Fault::Leave(host, a_while, draw_settings(rng)),
+        13 => Fault::Swizzle(some(rng), a_while / 8),
         0 | 1 => Fault::Kill(host, a_while),
         2 => Fault::PowerCut(host, a_while),
         3 => Fault::Suspend(host, a_while * 3),
         4 => Fault::ClockJump(host, a_while * 10),
         5 | 6 => Fault::Reset(host),
         7 => {
-            let island = (0..count).filter(|_| rng.below(2) == 0).collect();
+            let island = some(rng);
             Fault::Island(island, a_while)
         }
         8 => Fault::OneWay(host, (host + 1 + rng.below(count - 1)) % count, a_while),
@@ -167,7 +182,7 @@ fn draw_vice(rng: &mut Rng) -> Vice {
         Flood::Rejects,
         Flood::AllowedFast,
     ];
-    match rng.below(17) {
+    match rng.below(20) {
         0..3 => Vice::Corrupts(1 + rng.below(20)),
         3 => Vice::Stalls,
         4 => Vice::ClaimsAll,
@@ -184,6 +199,9 @@ fn draw_vice(rng: &mut Rng) -> Vice {
         13 => Vice::Sybil(1 + rng.below(12)),
         14 => Vice::Leaves(rng.below(30)),
         15 => Vice::Resets,
+        16 => Vice::Spoofs(1 + rng.below(10)),
+        17 => Vice::AimsByPex,
+        18 => Vice::AimsByLsd,
         _ => Vice::Babbles,
     }
 }

@@ -59,10 +59,21 @@ pub struct HostPlan {
     pub joins: Duration,
     /// Whether others can reach it.
     pub is_reachable: bool,
+    /// What its user has set.
+    pub settings: Settings,
+}
+
+/// What a user may set and change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
     /// Whether it offers the fast extension.
     pub fast: bool,
     /// Connections that it allows.
     pub conns_max: u32,
+    /// Whether it looks for others on its link.
+    pub lsd: bool,
+    /// Whether it tells its peers of each other.
+    pub pex: bool,
 }
 
 /// A host that runs another program.
@@ -83,6 +94,8 @@ pub struct Guest {
 pub enum Fault {
     /// The process is killed and started again after a while.
     Kill(u32, Duration),
+    /// The host leaves in good order and comes back after a while, with other settings.
+    Leave(u32, Duration, Settings),
     /// The power goes and comes back after a while.
     PowerCut(u32, Duration),
     /// The host stands still.
@@ -93,6 +106,9 @@ pub enum Fault {
     Reset(u32),
     /// These hosts are an island for a while.
     Island(Vec<u32>, Duration),
+    /// These hosts lose the net one after the other, and get it back in another order: one more
+    /// each time that this has passed.
+    Swizzle(Vec<u32>, Duration),
     /// The way from one host to another is cut for a while, not the way back.
     OneWay(u32, u32, Duration),
     /// Its line becomes this much slower.
@@ -203,13 +219,16 @@ impl Fault {
     fn hosts_max(&self) -> u32 {
         match self {
             Self::Kill(host, _)
+            | Self::Leave(host, ..)
             | Self::PowerCut(host, _)
             | Self::Suspend(host, _)
             | Self::ClockJump(host, _)
             | Self::Reset(host)
             | Self::Slow(host, _)
             | Self::Disk(host, _) => *host,
-            Self::Island(hosts, _) => hosts.iter().copied().max().unwrap_or(0),
+            Self::Island(hosts, _) | Self::Swizzle(hosts, _) => {
+                hosts.iter().copied().max().unwrap_or(0)
+            }
             Self::OneWay(from, to, _) => *from.max(to),
         }
     }

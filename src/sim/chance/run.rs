@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use std::sync::Arc;
 
-use super::{Fault, HostId, HostPlan, PeerSpec, Plan, Tally, World};
+use super::{Fault, HostId, HostPlan, PeerSpec, Plan, Settings, Tally, World};
+use crate::config::Config;
 use crate::engine::State;
 use crate::sim::Failure;
 use crate::sim::disk::DiskFaults;
@@ -19,6 +20,8 @@ enum Deed {
     Fault(Fault),
     Restart(u32),
     Heal,
+    /// Cut these off, the last first, then let those in, one after the other.
+    Swizzle(Vec<u32>, Vec<u32>, Duration),
 }
 
 /// Runs a plan to its end; the digest of the run, and what it has seen.
@@ -76,6 +79,19 @@ pub fn run(plan: &Plan) -> Result<(String, Tally), Box<Failure>> {
             Deed::Restart(host) if !late.contains(&host) => world.restart(HostId(host)),
             Deed::Restart(_) => {}
             Deed::Heal => world.heal(),
+            Deed::Swizzle(mut out, mut back, pause) => {
+                match (out.pop(), back.last()) {
+                    (Some(host), _) => world.isolate(&[HostId(host)], 2 + host),
+                    (None, Some(&host)) => {
+                        world.rejoin(HostId(host));
+                        back.pop();
+                    }
+                    (None, None) => {}
+                }
+                if !out.is_empty() || !back.is_empty() {
+                    deeds.push((at + pause, Deed::Swizzle(out, back, pause)));
+                }
+            }
             Deed::Fault(fault) => {
                 done += 1;
                 if let Some((later, deed)) = happen(&mut world, &fault) {
@@ -101,9 +117,15 @@ fn spec_of(host: &HostPlan) -> PeerSpec {
     let mut spec = PeerSpec::new(host.have, &peers);
     spec.link = Some(host.link);
     spec.is_reachable = host.is_reachable;
-    spec.config.fast = host.fast;
-    spec.config.conns_max = host.conns_max;
+    set(&mut spec.config, host.settings);
     spec
+}
+
+fn set(config: &mut Config, settings: Settings) {
+    config.fast = settings.fast;
+    config.conns_max = settings.conns_max;
+    config.lsd = settings.lsd;
+    config.pex = settings.pex;
 }
 
 /// Lets something go wrong; what mends it, and when.
@@ -112,6 +134,19 @@ fn happen(world: &mut World, fault: &Fault) -> Option<(Duration, Deed)> {
         Fault::Kill(host, time) => {
             world.kill(HostId(*host));
             Some((*time, Deed::Restart(*host)))
+        }
+        Fault::Leave(host, time, settings) => {
+            world.leave(HostId(*host));
+            if let Some(config) = world.config_mut(HostId(*host)) {
+                set(config, *settings);
+            }
+            Some((*time + GOODBYE, Deed::Restart(*host)))
+        }
+        Fault::Swizzle(hosts, pause) => {
+            let back: Vec<u32> = hosts.iter().rev().copied().collect();
+            let (first, second) = back.split_at(back.len() / 2);
+            let back = [second, first].concat();
+            Some((*pause, Deed::Swizzle(hosts.clone(), back, *pause)))
         }
         Fault::PowerCut(host, time) => {
             world.cut(HostId(*host));
@@ -215,6 +250,8 @@ fn restart_stopped(world: &mut World) {
     }
 }
 
+/// Time that a host takes to leave in good order, at most.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Virtual time between two looks at torrents that have stopped.
 const ROUND: Duration = Duration::from_secs(10);
 /// Time to find each other again after the last fault: back-off and choking rounds.

@@ -14,6 +14,7 @@
 //! | `fetch` | what to ask for, hashing |
 //! | `serve` | whom to serve, blocks out |
 //! | `vice` | everything that breaks the rules |
+//! | `aim` | what makes others fire at a victim |
 //! | `script` | a peer that follows a script |
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use crate::base::time::Instant;
 use crate::meta::metainfo::Metainfo;
 use crate::wire::message::Outgoing;
 
+mod aim;
 mod fetch;
 mod manners;
 mod meet;
@@ -223,6 +225,7 @@ impl Foreign {
                 self.fill(conn, hands);
             }
             Heard::HaveNone if peer.fast => {}
+            Heard::Extended(0, body) => peer.pex = aim::pex_id(&body).unwrap_or(peer.pex),
             Heard::KeepAlive | Heard::Extended(..) | Heard::Other(_) => {}
             Heard::Handshake { .. }
             | Heard::Broken

@@ -21,6 +21,8 @@ pub(super) struct Peer {
     /// Both handshakes are done.
     pub is_met: bool,
     pub fast: bool,
+    /// Its number for messages that tell of peers; 0 if it wants none.
+    pub pex: u8,
     pub since: Instant,
     pub last_in: Instant,
     pub last_out: Instant,
@@ -67,6 +69,7 @@ impl Peer {
             reader: Reader::default(),
             is_met: false,
             fast: false,
+            pex: 0,
             since: now,
             last_in: now,
             last_out: now,

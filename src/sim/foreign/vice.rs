@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Foreign;
+use super::{Foreign, aim};
 use crate::base::bits::Bitfield;
 use crate::base::id::{ConnId, PieceIndex};
 use crate::base::limits::BLOCK_LEN;
@@ -43,6 +43,13 @@ pub enum Vice {
     Resets,
     /// After the handshake it sends noise.
     Babbles,
+    /// It sends so many datagrams ten times a second to each host that it dials, in the name of
+    /// others: questions to trackers, uTP, noise.
+    Spoofs(u32),
+    /// It tells its peers of addresses off-link where a victim is (BEP 11), every second.
+    AimsByPex,
+    /// It tells its link of ports at which nobody is (BEP 14), twice a second.
+    AimsByLsd,
 }
 
 /// What a flood consists of.
@@ -140,6 +147,18 @@ impl Foreign {
     /// Does what is done ten times a second.
     pub(super) fn act(&mut self, hands: &mut Hands<'_>) {
         for vice in self.vices.clone() {
+            match vice {
+                Vice::Spoofs(count) => {
+                    let dials: Vec<_> = self.manners.dials.clone();
+                    let name = self.meta.info_hash.0;
+                    (0..count).for_each(|_| aim::spoof(&dials, &name, hands));
+                }
+                Vice::AimsByLsd if hands.rng.below(5) == 0 => {
+                    let name = self.meta.info_hash.0;
+                    aim::tell_link(&name, hands);
+                }
+                _ => {}
+            }
             let conns: Vec<ConnId> = self.peers.keys().copied().collect();
             for conn in conns {
                 let Some(peer) = self.peers.get(&conn) else {
@@ -152,6 +171,12 @@ impl Foreign {
                         self.ended(conn, hands);
                     }
                     Vice::Drips => self.drip(conn, hands),
+                    Vice::AimsByPex if is_met && hands.rng.below(10) == 0 => {
+                        let pex = self.peers.get(&conn).map_or(0, |peer| peer.pex);
+                        if let Some(message) = aim::pex(pex, hands) {
+                            self.say(conn, &message, hands);
+                        }
+                    }
                     Vice::Floods(flood, count) if is_met => self.flood(conn, flood, count, hands),
                     Vice::SendsUnasked if is_met => {
                         let block = self.some_block(hands);

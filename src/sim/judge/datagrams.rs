@@ -1,12 +1,16 @@
-//! What a host sends by UDP, and to whom: nobody shall make it a weapon.
+//! What a host sends by UDP, and whom it dials: nobody shall make it a weapon.
 //!
 //! Whoever writes another's address as the source of a datagram lets our answer hit that one. So
 //! until an address has shown that it hears us, it gets no more bytes than came from it. It shows
 //! that by sending something back that we alone have sent there: the connection id of our
 //! tracker, or the transaction of what we asked (BEP 15).
+//!
+//! Whoever tells us of addresses lets us dial them. On our own link that is what they are for;
+//! elsewhere no host and no network is dialled often because of what somebody says.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::Judges;
 use crate::base::time::Instant;
@@ -20,6 +24,9 @@ pub(super) struct Meters {
     remotes: BTreeMap<SocketAddr, Meter>,
     /// Until when its multicasts fill the rate that they may have.
     groups_full: Instant,
+    /// When addresses off-link were dialled, and networks of them.
+    dialled: BTreeMap<IpAddr, VecDeque<Instant>>,
+    networks: BTreeMap<[u8; 3], VecDeque<Instant>>,
 }
 
 /// What went to and came from one address.
@@ -94,8 +101,42 @@ impl Judges {
         }
     }
 
+    /// An engine dials an address off-link that no user named.
+    pub fn dialled(&mut self, host: HostId, remote: SocketAddr, clock: Instant) {
+        let Some(meters) = self.meters.get_mut(&host) else {
+            return;
+        };
+        let ip = remote.ip();
+        let times = meters.dialled.entry(ip).or_default();
+        let often = count_in(times, clock, DIALS_TIME);
+        let network = match ip {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                let times = meters.networks.entry([a, b, c]).or_default();
+                count_in(times, clock, NETWORK_DIALS_TIME)
+            }
+            IpAddr::V6(_) => 0,
+        };
+        if often > DIALS_MAX || network > NETWORK_DIALS_MAX || remote.port() < 1024 {
+            let text = format!("dials {remote}: {often} times, {network} in its network");
+            self.blame("dials", Some(host), text);
+        }
+    }
+
     /// An engine sends to a group, by an interface that it has or by none.
-    pub fn multicast_sent(&mut self, host: HostId, is_known: bool, clock: Instant) {
+    pub fn multicast_sent(&mut self, host: HostId, is_known: bool, bytes: &[u8], clock: Instant) {
+        let name: String = self
+            .meta
+            .info_hash
+            .0
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let said = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+        if self.meta.private && said.contains(&name) {
+            let text = "tells its link of a private swarm".to_owned();
+            return self.blame("private", Some(host), text);
+        }
         if !is_known {
             let text = "sends by an interface that it does not have".to_owned();
             return self.blame("groups", Some(host), text);
@@ -124,10 +165,25 @@ impl Judges {
     }
 }
 
+/// Notes that something happened; how often it did in the last `time`.
+fn count_in(times: &mut VecDeque<Instant>, now: Instant, time: Duration) -> usize {
+    while times.front().is_some_and(|&at| now - at >= time) {
+        times.pop_front();
+    }
+    times.push_back(now);
+    times.len()
+}
+
+/// Attempts to dial one address off-link, and in which time.
+const DIALS_MAX: usize = 3;
+const DIALS_TIME: Duration = Duration::from_secs(600);
+/// Attempts to dial addresses of one network (/24) off-link, and in which time.
+const NETWORK_DIALS_MAX: usize = 20;
+const NETWORK_DIALS_TIME: Duration = Duration::from_secs(60);
 /// What a request for a connection id begins with (BEP 15): a fixed number, and action 0.
 const CONNECT: [u8; 12] = [0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0];
 /// Time between two multicasts of a host in the long run: 5 a second.
-const MULTICAST_TIME: std::time::Duration = std::time::Duration::from_millis(200);
+const MULTICAST_TIME: Duration = Duration::from_millis(200);
 /// Multicasts that may leave at once after a silence: those of two seconds.
 const MULTICASTS_AT_ONCE_MAX: u32 = 10;
 
@@ -228,11 +284,35 @@ mod tests {
     }
 
     #[test]
+    fn nobody_off_link_is_dialled_often() {
+        let dials = |court: &mut Court, remote: &str, at_s: u64| {
+            let at = Instant::from_micros(at_s * 1_000_000);
+            let remote = remote.parse().expect("an address");
+            court.judges.dialled(HOST, remote, at);
+            court.judges.take_fault().map(|fault| fault.judge)
+        };
+        let mut court = Court::new();
+        for at in [0, 10, 20, 600, 610, 620] {
+            assert_eq!(dials(&mut court, "192.0.2.1:6881", at), None, "{at}");
+        }
+        let again = dials(&mut court, "192.0.2.1:7000", 630);
+        assert_eq!(again, Some("dials"), "another port is the same host");
+        let mut court = Court::new();
+        for host in 1..=20 {
+            let remote = format!("192.0.2.{host}:6881");
+            assert_eq!(dials(&mut court, &remote, 0), None, "{remote}");
+        }
+        assert_eq!(dials(&mut court, "192.0.2.99:6881", 59), Some("dials"));
+        let mut court = Court::new();
+        assert_eq!(dials(&mut court, "192.0.2.1:80", 0), Some("dials"));
+    }
+
+    #[test]
     fn groups_hear_five_a_second_in_the_long_run() {
         let mut court = Court::new();
         let mut sends = |at_ms: u64, is_known| {
             let at = Instant::from_micros(at_ms * 1000);
-            court.judges.multicast_sent(HOST, is_known, at);
+            court.judges.multicast_sent(HOST, is_known, b"", at);
             court.judges.take_fault().map(|fault| fault.judge)
         };
         assert!((0..10).all(|_| sends(10_000, true).is_none()));

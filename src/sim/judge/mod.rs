@@ -17,6 +17,10 @@
 //! | `writer` | two writers of a block, a complete block written again |
 //! | `holders` | a peer's pieces as the engine counts them are not those that it was told of |
 //! | `audit` | whatever the engine itself counts wrong, and limits exceeded |
+//! | `pieces` | a piece counted as its own that was not hashed right, or hashed right twice |
+//! | `books` | payload received, wasted and sent that is not what came and left |
+//! | `private` | addresses or the name of a private swarm told to anybody |
+//! | `dials` | one address or network off-link dialled too often, or a port of the system there |
 //! | `slots` | more peers unchoked than there are slots |
 //! | `bytes` | bytes sent are not those delivered, lost and under way |
 //! | `datagrams` | datagrams sent and doubled are not those delivered, lost and under way |
@@ -215,15 +219,17 @@ impl Judges {
         let speaker = side.other() as usize;
         let host = both.hosts[speaker];
         let talk = &mut both.talks[speaker];
-        let Some(pieces) = self.hosts.get(&host).filter(|_| talk.is_judged) else {
+        let Some(pieces) = self.hosts.get_mut(&host).filter(|_| talk.is_judged) else {
             return;
         };
-        let mut fault = None;
+        let (mut fault, mut payload) = (None, 0);
         both.leaving[side as usize].read(chunk, |said| {
+            payload += said.payload_len();
             if fault.is_none() {
                 fault = talk.say(now, said, pieces, &self.meta, &self.payload).err();
             }
         });
+        pieces.said += payload;
         if let Some((judge, text)) = fault {
             self.fault = Some(Fault {
                 judge,
@@ -240,9 +246,15 @@ impl Judges {
             return;
         }
         if let Some(both) = self.talks.get_mut(&stream) {
+            let host = both.hosts[side as usize];
             let talk = &mut both.talks[side as usize];
-            if talk.is_judged {
-                both.arriving[side as usize].read(chunk, |said| talk.hear(now, said));
+            if talk.is_judged
+                && let Some(pieces) = self.hosts.get_mut(&host)
+            {
+                both.arriving[side as usize].read(chunk, |said| {
+                    pieces.heard += said.payload_len();
+                    talk.hear(now, said);
+                });
             }
         }
     }
@@ -286,7 +298,13 @@ impl Judges {
             && let Some(pieces) = self.hosts.get_mut(&host)
         {
             match verdict {
-                Verdict::Good { .. } => pieces.verified(*piece),
+                Verdict::Good { .. } => {
+                    let len = self.meta.geometry().piece_len(*piece);
+                    if !pieces.verified(*piece, len) {
+                        let text = format!("piece {piece} was hashed right a second time");
+                        self.blame("pieces", Some(host), text);
+                    }
+                }
                 Verdict::Bad { .. } | Verdict::Missing => pieces.failed(*piece),
             }
         }
@@ -319,6 +337,12 @@ impl Judges {
             let Some(swarm) = engine.swarm(torrent) else {
                 continue;
             };
+            if self.judged == Judged::Strictly
+                && let Some(pieces) = self.hosts.get(&host)
+                && let Err((judge, text)) = pieces.compare(swarm)
+            {
+                return self.blame(judge, Some(host), text);
+            }
             let slots = swarm.peers().filter(|(_, peer)| !peer.choked).count();
             if slots > swarm.slot_count() {
                 let text = format!("{slots} peers are unchoked, of {}", swarm.slot_count());

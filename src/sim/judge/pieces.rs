@@ -8,6 +8,7 @@ use crate::base::limits::BLOCK_LEN;
 use crate::base::slot::Slot;
 use crate::meta::geometry::Geometry;
 use crate::sim::net::StreamId;
+use crate::swarm::Swarm;
 
 /// A host's book.
 #[derive(Debug)]
@@ -18,6 +19,10 @@ pub(super) struct Pieces {
     /// Pieces that were hashed wrong: they come from one peer alone, and from the beginning again
     /// whenever that one ceases to deliver.
     failed: BTreeSet<PieceIndex>,
+    /// Payload that was heard and said, and that of the pieces that were fetched, bytes.
+    pub heard: u64,
+    pub said: u64,
+    gained: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +38,9 @@ impl Pieces {
             verified: Bitfield::new(count),
             blocks: BTreeMap::new(),
             failed: BTreeSet::new(),
+            heard: 0,
+            said: 0,
+            gained: 0,
         }
     }
 
@@ -41,11 +49,39 @@ impl Pieces {
         piece.0 < self.verified.len() && self.verified.has(piece.0)
     }
 
-    /// The piece was hashed right.
-    pub fn verified(&mut self, piece: PieceIndex) {
-        self.verified.set(piece.0);
+    /// The piece of so many bytes was hashed right; whether that is news.
+    pub fn verified(&mut self, piece: PieceIndex, len: u32) -> bool {
+        let is_fetched = self.blocks.range((piece, 0)..=(piece, u32::MAX)).next();
+        self.gained += is_fetched.map_or(0, |_| u64::from(len));
         self.failed.remove(&piece);
         self.forget(piece);
+        self.verified.set(piece.0)
+    }
+
+    /// Compares what the engine says it has, received and sent with what was seen.
+    pub fn compare(&self, swarm: &Swarm) -> Result<(), (&'static str, String)> {
+        if swarm.pieces() != &self.verified {
+            let (counted, seen) = (swarm.pieces().count_ones(), self.verified.count_ones());
+            let text = format!("counts {counted} pieces as its own, {seen} were hashed right");
+            return Err(("pieces", text));
+        }
+        let (down, wasted) = (swarm.downloaded_bytes(), swarm.wasted_bytes());
+        if down > self.heard || self.gained + wasted > down {
+            let text = format!(
+                "received {down} B, {wasted} in vain, of {} that came; its pieces took {}",
+                self.heard, self.gained
+            );
+            return Err(("books", text));
+        }
+        if swarm.uploaded_bytes() != self.said {
+            let text = format!(
+                "sent {} B, of {} that left",
+                swarm.uploaded_bytes(),
+                self.said
+            );
+            return Err(("books", text));
+        }
+        Ok(())
     }
 
     /// The piece was hashed wrong: it is fetched again.
@@ -139,10 +175,12 @@ mod tests {
             pieces.write(None, slot(0, 16_384), &geometry).is_ok(),
             "again"
         );
-        pieces.verified(PieceIndex(0));
+        assert!(pieces.verified(PieceIndex(0), 40_000));
         assert!(
             pieces.write(a, slot(16_384, 1), &geometry).is_err(),
             "verified"
         );
+        assert!(!pieces.verified(PieceIndex(0), 40_000), "no news");
+        assert_eq!(pieces.gained, 40_000);
     }
 }

@@ -152,6 +152,7 @@ impl Talk {
                 self.sending = Some(block);
             }
             Said::Payload(part) => return self.check_payload(&part, meta, payload),
+            Said::Extended(body) => return check_secrecy(&body, meta),
             Said::Interested | Said::NotInterested | Said::HaveNone | Said::Other(_) => {}
         }
         Ok(())
@@ -256,6 +257,7 @@ impl Talk {
             | Said::Interested
             | Said::NotInterested
             | Said::HaveNone
+            | Said::Extended(_)
             | Said::Other(_) => {}
         }
     }
@@ -308,6 +310,16 @@ impl Talk {
         }
         Ok(())
     }
+}
+
+/// Whoever is in a private swarm tells no peer of another (BEP 27).
+fn check_secrecy(body: &[u8], meta: &Metainfo) -> Result<(), Broken> {
+    let has = |key: &[u8]| body.windows(key.len()).any(|part| part == key);
+    let tells = [&b"5:added"[..], b"6:added6"].iter().any(|key| has(key));
+    if meta.private && body.first() != Some(&0) && tells {
+        return Err(("private", "tells a peer of others".to_owned()));
+    }
+    Ok(())
 }
 
 /// One of these fewer; whether there was one.

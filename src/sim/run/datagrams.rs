@@ -38,7 +38,7 @@ impl World {
     pub(super) fn multicast(&mut self, id: HostId, interface: u32, family: Family, bytes: Bytes) {
         let clock = self.hosts[id.0 as usize].clock(self.now);
         let is_known = interface == INTERFACE;
-        self.judges.multicast_sent(id, is_known, clock);
+        self.judges.multicast_sent(id, is_known, &bytes, clock);
         self.multicast_of(id, family, bytes);
     }
 

@@ -142,6 +142,9 @@ impl World {
                 }
             }
         }
+        if self.has_left(id) {
+            self.stop(id, false);
+        }
         self.arm(id);
     }
 

@@ -7,7 +7,7 @@ use super::NO_STREAM;
 use crate::base::id::ConnId;
 use crate::sim::actor::{Input, open_line};
 use crate::sim::event::Event;
-use crate::sim::host::{Node, host_at};
+use crate::sim::host::{Node, host_at, interfaces};
 use crate::sim::net::{Chunk, Part, Resumed, Side, StreamId};
 use crate::sim::store::{RIGHT, WRONG};
 use crate::sim::{HostId, World};
@@ -164,6 +164,7 @@ impl World {
     }
 
     pub(super) fn connect(&mut self, id: HostId, conn: ConnId, remote: SocketAddr) {
+        self.judge_dial(id, remote);
         let known = host_at(remote).filter(|host| (host.0 as usize) < self.hosts.len());
         let Some(to) = known.filter(|&to| to != id || self.hosts.len() > 1) else {
             let host = &mut self.hosts[id.0 as usize];
@@ -180,6 +181,24 @@ impl World {
             return; // nobody hears of it: the dialler's patience ends it
         }
         self.events.push(at, Event::Arrive(stream));
+    }
+
+    /// Off-link addresses that nobody but peers and trackers named are not dialled at will.
+    fn judge_dial(&mut self, id: HostId, remote: SocketAddr) {
+        let host = &self.hosts[id.0 as usize];
+        let Node::Peer(peer) = &host.node else {
+            return;
+        };
+        let spec = &peer.spec;
+        let is_near = interfaces(id, spec.prefix_len).is_on_link(remote.ip());
+        let text = remote.ip().to_string();
+        let of_meta = self.meta.trackers.iter().flatten();
+        let mut trackers = spec.trackers.iter().chain(of_meta);
+        let is_named = spec.peers.iter().any(|peer| peer.ip() == remote.ip())
+            || trackers.any(|url| url.contains(&text));
+        if !is_near && !is_named {
+            self.judges.dialled(id, remote, host.clock(self.now));
+        }
     }
 
     pub(super) fn close(&mut self, id: HostId, conn: ConnId) {

@@ -114,16 +114,28 @@ mod tests {
         let counts =
             |clients: &Clients| [clients.complete(), clients.incomplete(), clients.paused()];
         #[rustfmt::skip]
-        let steps: [(&str, fn(&mut Clients), [u32; 3]); 9] = [
-            ("a leecher",           |c| c.add(1, LEECHER),    [0, 1, 0]),
-            ("its other address",   |c| c.add(1, LEECHER),    [0, 1, 0]),
-            ("another",             |c| c.add(2, PAUSED),     [0, 2, 1]),
-            ("which has all, says one address", |c| c.add(2, SEED), [1, 1, 0]),
-            ("both say so",         |c| { c.remove(2, PAUSED); c.add(2, SEED) }, [1, 1, 0]),
-            ("one address goes",    |c| c.remove(2, SEED),    [1, 1, 0]),
-            ("so does the other",   |c| c.remove(2, SEED),    [0, 1, 0]),
-            ("and the first's",     |c| c.remove(1, LEECHER), [0, 1, 0]),
-            ("and its other",       |c| c.remove(1, LEECHER), [0, 0, 0]),
+        type Step = fn(&mut Clients);
+        let steps: [(&str, Step, [u32; 3]); 9] = [
+            ("a leecher", |c| c.add(1, LEECHER), [0, 1, 0]),
+            ("its other address", |c| c.add(1, LEECHER), [0, 1, 0]),
+            ("another", |c| c.add(2, PAUSED), [0, 2, 1]),
+            (
+                "which has all, says one address",
+                |c| c.add(2, SEED),
+                [1, 1, 0],
+            ),
+            (
+                "both say so",
+                |c| {
+                    c.remove(2, PAUSED);
+                    c.add(2, SEED)
+                },
+                [1, 1, 0],
+            ),
+            ("one address goes", |c| c.remove(2, SEED), [1, 1, 0]),
+            ("so does the other", |c| c.remove(2, SEED), [0, 1, 0]),
+            ("and the first's", |c| c.remove(1, LEECHER), [0, 1, 0]),
+            ("and its other", |c| c.remove(1, LEECHER), [0, 0, 0]),
         ];
         for (name, step, expected) in steps {
             step(&mut clients);

@@ -217,7 +217,7 @@ impl Swarm {
         }
     }
 
-    /// Removes all peers that have expired.
+    /// Removes peers that have expired, in one bounded turn.
     pub fn sweep(&mut self, now: Instant) {
         let mut expired = Vec::new();
         self.earliest = Instant::NEVER;
@@ -226,6 +226,7 @@ impl Swarm {
                 continue;
             }
             match entry.expires_at <= now {
+                true if expired.len() == EXPIRED_MAX => self.earliest = now,
                 true => expired.push(slot as u32),
                 false => self.earliest = self.earliest.min(entry.expires_at),
             }
@@ -449,5 +450,7 @@ fn lifetime(heard: Heard, is_evpeer: bool, interval: Duration) -> Duration {
 const FOREIGN_INTERVAL: Duration = Duration::from_secs(300);
 /// How long hearsay is worth keeping.
 const HEARSAY_LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// Peers that one sweep removes at most: some 10 ms.
+const EXPIRED_MAX: usize = 10_000;
 /// Peers that a sample may draw for nothing.
 const TRIES_MORE: usize = 16;

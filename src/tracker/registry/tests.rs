@@ -557,9 +557,14 @@ fn swarm_is_limited_and_its_last_quarter_is_for_neighbours() {
         registry.changes_after(HASH, behind).map(Iterator::count),
         Some(CHANGES_MAX)
     );
-    // All that is there goes when its time has come.
+    // All that is there goes when its time has come, in turns.
     registry.expire(at(2000));
+    assert!((1..PEERS_PER_SWARM_MAX).contains(&registry.peer_count()));
+    for secs in (2005..2030).step_by(5) {
+        registry.expire(at(secs));
+    }
     assert_eq!(registry.peer_count(), 0);
+    assert_eq!(registry.next_deadline(), None);
 }
 
 #[test]

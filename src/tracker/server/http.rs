@@ -62,12 +62,16 @@ impl Server {
         let Some((counts, interval)) = self.announce(&announce, asker, nearness, now) else {
             return answer::failure(NOT_TRACKED);
         };
+        let listed = asker.listed_at(&query.claimed, query.port);
+        let is_closed = self.unreached.contains(&listed);
+        let warning = is_closed.then(|| unreached(listed.port()));
         let answer = AnnounceAnswer {
             interval: u32::try_from(interval.as_secs()).unwrap_or(u32::MAX),
             complete: counts.complete,
             incomplete: counts.incomplete,
             external_ip: asker.ip(),
             peers: &self.told,
+            warning: warning.as_deref(),
         };
         answer.encode(query.form)
     }
@@ -93,6 +97,12 @@ impl Server {
         let terms = self.registry.terms(info_hash)?;
         (!terms.is_private).then_some(info_hash)
     }
+}
+
+fn unreached(port: u16) -> String {
+    format!(
+        "your port {port} could not be reached from here: open it in your firewall, TCP and UDP"
+    )
 }
 
 fn scraped(counts: Counts) -> ScrapeAnswer {
