@@ -383,6 +383,12 @@ impl Broadcast {
         self.network.here().map(|(key, _)| key.addr())
     }
 
+    /// Whether an evpeer is there, as far as we know.
+    pub fn is_in_network(&self, addr: SocketAddr) -> bool {
+        let record = self.network.get(addr.into());
+        record.is_some_and(|record| record.standing.is_here())
+    }
+
     /// The peers of a swarm that are there, as far as we know: address, standing, evpeer or not.
     pub fn swarm(&self, swarm: InfoHash) -> impl Iterator<Item = (SocketAddr, Standing, bool)> {
         let roster = self

@@ -368,7 +368,10 @@ impl Broadcast {
             list,
             who: Some(key),
         });
-        if is_itself || !self.held.contains_key(&key) {
+        let was = known.map_or(Standing::Left, |known| known.standing);
+        let turned = known.is_some_and(|known| known.is_evpeer != record.is_evpeer);
+        let is_change = was != record.standing || (turned && was.is_here());
+        if is_change && (is_itself || !self.held.contains_key(&key)) {
             self.heard(list, key, &record, is_itself);
         }
         if list == NETWORK && !record.standing.is_here() {
