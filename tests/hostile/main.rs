@@ -1,8 +1,9 @@
 //! What a peer must survive: one test for each kind of hostile input, by number.
 //!
 //! `bencode` has rows 1 to 11, `torrent` rows 12 to 28, `wire` rows from 33 on, `storage` what
-//! concerns files and `discovery` how peers are found. Every input is refused for the right reason
-//! or read without harm, and no time or memory is spent beyond the bounds given.
+//! concerns files, `discovery` how peers are found and `tracker_client` rows 78 to 86. Every input
+//! is refused for the right reason or read without harm, and no time or memory is spent beyond the
+//! bounds given.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,4 +12,5 @@ mod bencode;
 mod discovery;
 mod storage;
 mod torrent;
+mod tracker_client;
 mod wire;
