@@ -322,13 +322,19 @@ impl Plan {
         self.regular.min(answer)
     }
 
-    /// The packet has left: it is the answer too, if one was to be given.
+    /// The packet has left: it is the answer too, if one was to be given. An answer takes the place
+    /// of the next of the regular ones, but of none of the start: Transmission is deaf for its
+    /// first five seconds, so one has to come later than those.
     fn said(&mut self, now: Instant) {
         if self.answer.take().is_some() {
             self.answered = Some(now);
         }
-        self.regular = now + START_PAUSES.get(self.sent).copied().unwrap_or(INTERVAL);
-        self.sent += 1;
+        if now >= self.regular {
+            self.regular = now + START_PAUSES.get(self.sent).copied().unwrap_or(INTERVAL);
+            self.sent += 1;
+        } else if self.sent > START_PAUSES.len() {
+            self.regular = now + INTERVAL;
+        }
     }
 }
 

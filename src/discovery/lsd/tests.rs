@@ -341,6 +341,25 @@ fn what_is_announced_anyway_is_the_answer() {
 }
 
 #[test]
+fn answer_stands_in_for_a_regular_announcement_but_for_none_of_the_start() {
+    for seed in 0..50 {
+        let mut lsd = Lsd::new(PORT, Rng::new(seed));
+        lsd.interfaces_found(&interfaces(&[(2, "10.0.0.1", 24)]));
+        lsd.add(hash(1), Privacy::Public);
+        assert!(lsd.poll(secs(0)).is_some());
+        lsd.received(from("10.0.0.9"), 2, &said(7000, hash(1)), ms(1));
+        let start = moments(&sent(&mut lsd, ms(1), secs(100)));
+        let has = |from, to| start.iter().any(|at| (from..=to).contains(at));
+        assert!(has(2000, 2200) && has(6000, 6200), "{start:?}");
+
+        lsd.received(from("10.0.0.8"), 2, &said(7000, hash(1)), secs(100));
+        let later = moments(&sent(&mut lsd, secs(100), secs(500)));
+        let pauses: Vec<u64> = later.windows(2).map(|two| two[1] - two[0]).collect();
+        assert_eq!(pauses, [300_000], "{later:?}");
+    }
+}
+
+#[test]
 fn link_that_fails_is_left_alone_for_a_minute_and_then_begun_anew() {
     let mut lsd = Lsd::new(PORT, Rng::new(1));
     lsd.interfaces_found(&interfaces(&[(2, "10.0.0.1", 24), (3, "10.1.0.1", 24)]));
