@@ -24,16 +24,20 @@
 //! | `interfaces` | this machine's addresses |
 //! | `listen`  | opening the one port |
 //! | `lanes`   | helper threads |
+//! | `control` | the control socket |
+//! | `memory`  | what survives the process |
 //! | `actions` | carrying out what engine and storage ask for |
 
 mod accept;
 mod actions;
 mod clock;
+pub mod control;
 mod dial;
 mod groups;
 mod interfaces;
 mod lanes;
 pub mod listen;
+mod memory;
 mod os;
 mod ready;
 mod slots;
@@ -62,14 +66,17 @@ use crate::engine::{AddError, Engine, Secrets, TorrentSpec};
 use crate::storage::{Access, Pace, Storage, StorageOptions};
 
 pub use dial::dial;
+pub use memory::Keeping;
 
 use accept::Acceptor;
 use actions::Lanes;
 use clock::Clock;
+use control::Control;
 use groups::Groups;
 use interfaces::Known;
 use lanes::LaneDied;
 use listen::{ListenError, Port};
+use memory::Memory;
 use ready::{Ready, TURN_LEN_MAX};
 use slots::{Slots, Source};
 use udp::{Batch, Udp};
@@ -103,6 +110,13 @@ pub struct Reactor {
     batch: Batch,
     plan: WritePlan,
     reports: VecDeque<Report>,
+    waker: Arc<Waker>,
+    control: Option<Control>,
+    memory: Option<Memory>,
+    /// Somebody asked for the end of the process.
+    is_stop_wanted: bool,
+    /// The end has begun.
+    is_stopping: bool,
 }
 
 /// What a reactor is made of.
@@ -159,7 +173,7 @@ impl Reactor {
         limit_conns(&mut config);
         let bind = config.bind;
         let secrets = secrets().map_err(StartError::Entropy)?;
-        let port = listen::open(config.port, bind)?;
+        let port = open_port(&config)?;
 
         let poll = Poll::new().map_err(refused("an event queue"))?;
         let waker = Waker::new(poll.registry(), Source::Waker.token());
@@ -216,6 +230,11 @@ impl Reactor {
             batch: Batch::new(),
             plan: WritePlan::default(),
             reports: VecDeque::new(),
+            waker,
+            control: None,
+            memory: None,
+            is_stop_wanted: false,
+            is_stopping: false,
         };
         reactor.look_at_interfaces(clock.now());
         reactor.run_actions(clock.now());
@@ -229,7 +248,11 @@ impl Reactor {
     /// The engine's, for instance that it is there already.
     pub fn add_torrent(&mut self, spec: TorrentSpec) -> Result<TorrentId, AddError> {
         let now = self.clock.now();
+        let kept = spec.clone();
         let added = self.engine.add_torrent(spec, now);
+        if added.is_ok() {
+            self.keep_torrent(&kept);
+        }
         self.settle_call(now);
         added
     }
@@ -237,6 +260,8 @@ impl Reactor {
     /// Begins to end in good order; [`Reactor::is_finished`] tells when that is done.
     pub fn shutdown(&mut self) {
         let now = self.clock.now();
+        self.remember(now); // before those who are connected go
+        self.is_stopping = true;
         self.engine.shutdown(now);
         self.settle_call(now);
     }
@@ -266,6 +291,11 @@ impl Reactor {
         self.signals_seen
     }
 
+    /// Whether a client of the control socket asked for the end of the process.
+    pub fn is_stop_wanted(&self) -> bool {
+        self.is_stop_wanted
+    }
+
     /// The engine, for questions that need no answer in actions.
     pub fn engine_mut(&mut self) -> &mut Engine {
         &mut self.engine
@@ -284,6 +314,7 @@ impl Reactor {
         self.accept_turns(now);
         self.udp_turns(now);
         self.group_turns(now);
+        self.control_turn(now);
         let received = self.conn_turns();
         self.hash(received);
         let now = self.clock.now();
@@ -293,6 +324,7 @@ impl Reactor {
             self.run_actions(now);
         }
         self.look_at_interfaces(now);
+        self.remember_due(now);
         // Last, as a job may take the windows that a connection was promised for its turn.
         self.submit_jobs();
         Ok(())
@@ -332,6 +364,16 @@ impl Reactor {
                 Source::Listener(place) => self.acceptor.set_acceptable(place),
                 Source::Udp(place) => self.udp[place].set_readable(),
                 Source::Group(place) => self.groups.set_readable(place),
+                Source::Control => {
+                    if let Some(control) = &mut self.control {
+                        control.set_acceptable();
+                    }
+                }
+                Source::ControlClient(place) => {
+                    if let Some(control) = &mut self.control {
+                        control.note(place, event);
+                    }
+                }
             }
         }
         Ok(())
@@ -343,12 +385,17 @@ impl Reactor {
             || self.has_hash_work
             || self.acceptor.has_work()
             || self.udp.iter().any(Udp::is_readable)
-            || self.groups.is_readable();
+            || self.groups.is_readable()
+            || self.control.as_ref().is_some_and(Control::has_work);
         if has_work {
             return Duration::ZERO;
         }
         let now = self.clock.now();
-        let deadlines = [self.engine.next_deadline(), self.acceptor.resumes_at()];
+        let deadlines = [
+            self.engine.next_deadline(),
+            self.acceptor.resumes_at(),
+            self.memory_due(),
+        ];
         deadlines
             .into_iter()
             .flatten()
@@ -391,6 +438,17 @@ fn note(stream: &mut slots::Stream, event: &Event) {
     stream.is_read_closed |= event.is_read_closed();
     stream.is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
     stream.is_writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+}
+
+/// Opens the port that is wanted; where any will do, that of the last run if it is free.
+fn open_port(config: &Config) -> Result<Port, ListenError> {
+    if config.port == 0
+        && config.port_before != 0
+        && let Ok(port) = listen::open(config.port_before, config.bind)
+    {
+        return Ok(port);
+    }
+    listen::open(config.port, config.bind)
 }
 
 /// Counts SIGINT and SIGTERM from now on.
