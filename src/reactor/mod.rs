@@ -23,6 +23,7 @@
 //! | `groups`  | multicast groups of local discovery |
 //! | `interfaces` | this machine's addresses |
 //! | `listen`  | opening the one port |
+//! | `start`   | what a start needs of the system |
 //! | `lanes`   | helper threads |
 //! | `control` | the control socket |
 //! | `memory`  | what survives the process |
@@ -41,6 +42,7 @@ mod memory;
 mod os;
 mod ready;
 mod slots;
+mod start;
 mod stream;
 mod udp;
 
@@ -52,21 +54,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Waker};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use mio::{Events, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::base::id::{PeerId, TorrentId};
+use crate::base::id::TorrentId;
 use crate::base::limits;
 use crate::base::plan::WritePlan;
 use crate::base::time::Instant;
 use crate::config::Config;
 use crate::engine::action::{Report, Snapshot};
-use crate::engine::{AddError, Engine, Secrets, TorrentSpec};
+use crate::engine::{AddError, Engine, TorrentSpec};
 use crate::storage::{Access, Pace, Storage, StorageOptions};
 
 pub use dial::dial;
 pub use memory::Keeping;
+pub use start::StartError;
 
 use accept::Acceptor;
 use actions::Lanes;
@@ -75,10 +77,11 @@ use control::Control;
 use groups::Groups;
 use interfaces::Known;
 use lanes::LaneDied;
-use listen::{ListenError, Port};
+use listen::Port;
 use memory::Memory;
 use ready::{Ready, TURN_LEN_MAX};
 use slots::{Slots, Source};
+use start::{limit_conns, open_port, refused, secrets, watch_signals};
 use udp::{Batch, Udp};
 
 /// Runs one engine over real sockets and files, on the thread that calls [`Reactor::turn`].
@@ -130,25 +133,6 @@ pub struct ReactorOptions {
     pub access: Access,
     /// Whether SIGINT and SIGTERM are counted instead of ending the process.
     pub watch_signals: bool,
-}
-
-/// Why a reactor cannot start. Nothing is left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The port cannot be opened.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// Peer ids and keys that others can guess are not acceptable.
-    #[error("the system gives no random numbers: {0}")]
-    Entropy(getrandom::Error),
-    /// Something that every process gets, unless a limit is reached.
-    #[error("the system refuses {what}: {source}; raise the limit on open files or threads")]
-    System {
-        /// What was asked for.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 /// Why the loop cannot go on.
@@ -440,72 +424,7 @@ fn note(stream: &mut slots::Stream, event: &Event) {
     stream.is_writable |= event.is_writable() || event.is_write_closed() || event.is_error();
 }
 
-/// Opens the port that is wanted; where any will do, that of the last run if it is free.
-fn open_port(config: &Config) -> Result<Port, ListenError> {
-    if config.port == 0
-        && config.port_before != 0
-        && let Ok(port) = listen::open(config.port_before, config.bind)
-    {
-        return Ok(port);
-    }
-    listen::open(config.port, config.bind)
-}
-
-/// Counts SIGINT and SIGTERM from now on.
-fn watch_signals(poll: &Poll) -> io::Result<Signals> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let token = Source::Signals.token();
-    poll.registry()
-        .register(&mut signals, token, Interest::READABLE)?;
-    Ok(signals)
-}
-
-/// Raises the soft limit of descriptors, and lowers the connections to what it allows: those to
-/// peers come first.
-fn limit_conns(config: &mut Config) {
-    let (wanted, http) = (
-        u64::from(config.conns_max),
-        u64::from(config.http_conns_max),
-    );
-    let needed = wanted + http + DESCRIPTORS_OTHER;
-    let limit = os::raise_descriptor_limit(needed);
-    if limit >= needed {
-        return;
-    }
-    let allowed = limit.saturating_sub(DESCRIPTORS_OTHER).max(limit / 3);
-    let conns = allowed.min(wanted);
-    let left = limit.saturating_sub(DESCRIPTORS_OTHER + conns);
-    let http = left.max(limit / 16).min(http);
-    if conns < wanted {
-        log::warn!("fewer connections than wanted wanted={wanted} allowed={conns} nofile={limit}");
-    }
-    // Neither is more than what it was.
-    (config.conns_max, config.http_conns_max) = (conns as u32, http as u32);
-}
-
-/// What only this process knows, from the system's generator.
-fn secrets() -> Result<Secrets, getrandom::Error> {
-    let mut id = [0; 12];
-    getrandom::fill(&mut id)?;
-    let mut tracker = [0; 16];
-    getrandom::fill(&mut tracker)?;
-    Ok(Secrets {
-        rng_seed: getrandom::u64()?,
-        peer_id: PeerId::ours(id),
-        key: getrandom::u32()?,
-        tracker,
-    })
-}
-
-/// Says what the system refused at the start.
-fn refused(what: &'static str) -> impl Fn(io::Error) -> StartError {
-    move |source| StartError::System { what, source }
-}
-
 /// Events taken from the system at a time; further ones wait there.
 const EVENTS_MAX: usize = 1024;
 /// Bytes that a pass may hash at least, about a millisecond's worth.
 const HASH_LEN_MIN: u64 = 1024 * 1024;
-/// Descriptors for everything but connections to peers and HTTP connections: streams that
-/// have not said what they are, files, the port, standard streams.
-const DESCRIPTORS_OTHER: u64 = limits::UNDECIDED_MAX as u64 + 256;
