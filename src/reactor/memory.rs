@@ -74,6 +74,7 @@ impl Reactor {
             tickets: 0,
         };
         memory.keeping.session.port = self.port;
+        self.engine.recall_evpeers(&memory.keeping.session.evpeers);
         self.memory = Some(memory);
         Ok(())
     }
