@@ -421,6 +421,20 @@ fn state_goes_elsewhere_if_the_output_folder_takes_none_and_ctl_finds_it() {
     assert!(state_dir.join("lock").is_file());
     peer.leave();
     assert!(state_dir.join("session").is_file());
+
+    // The output folder can be written again: the session is not there, and that is said.
+    fs::remove_file(set.folder.join(".evpeer")).expect("writable");
+    let mut command = again(&set.folder, &[]);
+    let (code, said) = fails(command.env("XDG_STATE_HOME", &common));
+    assert_eq!(code, Some(2), "{said}");
+    let place = state_dir.display().to_string();
+    assert!(
+        said.contains("is elsewhere") && said.contains(&place),
+        "{said}"
+    );
+    let again = start_again(&set.folder, &["--state-dir", &place]);
+    again.wait_for_state("seeding", LIMIT);
+    again.leave();
 }
 
 #[test]

@@ -33,8 +33,12 @@ pub fn places(output: &Path, chosen: Option<&Path>) -> Places {
 
 /// Whether something ran there before.
 pub fn has_session(places: &Places) -> bool {
-    let all = places.all();
-    all.iter().any(|folder| folder.join(SESSION).exists())
+    places.all().iter().any(|folder| is_session_in(folder))
+}
+
+/// Whether there is a session in this state folder.
+pub fn is_session_in(folder: &Path) -> bool {
+    folder.join(SESSION).exists()
 }
 
 /// Opens the state folder and reads the session. `None`: nothing can be kept, and nothing is.
@@ -52,6 +56,16 @@ pub fn open(places: &Places) -> Result<Option<Keeping>, CliError> {
         Err(error) => return Err(error.into()),
     };
     let session = read_session(state.path())?;
+    if !is_session_in(state.path()) {
+        // The output folder could not be written then, and now it can.
+        for other in places.all().iter().filter(|folder| is_session_in(folder)) {
+            log::warn!(
+                "a session of this folder is elsewhere and is not taken up, name its folder with \
+                 --state-dir: path={}",
+                printable_path(other)
+            );
+        }
+    }
     Ok(Some(Keeping {
         state,
         output: state::whole(&places.output),
