@@ -143,6 +143,15 @@ fn peers_of(home: &Path) -> Vec<(String, String)> {
     peers
 }
 
+/// The evpeers that `ctl` lists in `home`: those that are connected, or those that are not.
+fn network_of(home: &Path, connected: bool) -> Vec<String> {
+    let answer = ctl(home, &["peers", "--network", "--json"]).object();
+    let hosts = answer["network"].as_array().cloned().unwrap_or_default();
+    let hosts = hosts.iter().filter(|host| host["connected"] == connected);
+    let addresses = hosts.filter_map(|host| Some(host["address"].as_str()?.to_owned()));
+    addresses.collect()
+}
+
 fn kill(peer: &mut Evpeer) {
     peer.process.signal(Signal::KILL);
     peer.process.wait(LIMIT);
@@ -197,14 +206,16 @@ fn killed_peers_find_each_other_again_without_tracker_and_local_discovery() {
     assert_eq!(again.address, peers[2].address);
     peers[2] = again;
     wait_for("the killed one is back", LIMIT, || (0..3).all(is_joined));
-    let network = ctl(&homes[2], &["peers", "--network", "--json"]).object();
-    let network = network["network"].as_array().cloned().unwrap_or_default();
-    let hosts = network.iter().filter(|host| host["connected"] == true);
-    let mut hosts: Vec<&str> = hosts.filter_map(|host| host["address"].as_str()).collect();
-    hosts.sort_unstable();
-    assert_eq!(hosts, expected[2]);
+    assert_eq!(network_of(&homes[2], true), expected[2]);
 
     peers.iter_mut().for_each(kill);
+    peers[0] = start_again(&homes[0], &[]);
+    assert_eq!(
+        network_of(&homes[0], false),
+        expected[0],
+        "though nobody is there"
+    );
+    kill(&mut peers[0]);
     peers = homes.iter().map(|home| start_again(home, &[])).collect();
     wait_for("all are back", LIMIT, || (0..3).all(is_joined));
     let sources = |n: usize| peers_of(&homes[n]).into_iter().map(|(_, source)| source);

@@ -43,19 +43,22 @@ impl Engine {
         })
     }
 
-    /// Takes up the evpeers that were met in former runs, whatever they shared.
+    /// Takes over the list of evpeers that were met in all runs, whatever they shared.
     pub fn recall_evpeers(&mut self, evpeers: &[KnownPeer]) {
-        self.former_evpeers = evpeers.iter().map(|peer| peer.addr).collect();
+        self.evpeers_met = evpeers.iter().map(|peer| peer.addr).collect();
     }
 
-    /// The evpeers that are connected for a torrent that is not private, and those of former
-    /// runs, each once, by their addresses.
+    /// The evpeers that are connected for a torrent that is not private, and those that were met
+    /// in all runs, each once, by their addresses.
     pub fn network(&self, now: Instant) -> Vec<HostView> {
         let mut hosts = BTreeMap::new();
-        for &addr in &self.former_evpeers {
+        for &addr in &self.evpeers_met {
+            let torrents = self.torrents.values();
+            let mut torrents = torrents.filter(|torrent| !torrent.swarm.meta().private);
+            let source = torrents.find_map(|torrent| torrent.candidates.source(addr));
             let host = HostView {
                 addr,
-                source: Some(Source::Session),
+                source: Some(source.unwrap_or(Source::Session)),
                 silent_for: None,
             };
             hosts.insert(addr, host);

@@ -135,8 +135,8 @@ pub struct Engine {
     ending: Option<Instant>,
     /// Torrents whose last sync is under way.
     last_syncs: BTreeSet<TorrentId>,
-    /// Evpeers that were met in former runs; as many as a session remembers.
-    former_evpeers: Vec<SocketAddr>,
+    /// Evpeers that were met in all runs; as many as a session remembers.
+    evpeers_met: Vec<SocketAddr>,
 }
 
 /// Why a name is being looked up.
@@ -183,7 +183,7 @@ impl Engine {
             actions: VecDeque::new(),
             ending: None,
             last_syncs: BTreeSet::new(),
-            former_evpeers: Vec::new(),
+            evpeers_met: Vec::new(),
         }
     }
 

@@ -232,6 +232,7 @@ impl Reactor {
                 session.update(torrent, unix_s);
             }
         }
+        self.engine.recall_evpeers(&session.evpeers);
         memory.schedule.looked(now);
         let text = session::encode(session);
         if text != memory.text {
