@@ -9,7 +9,7 @@ use super::torrent::{AddError, Check, HostPort, Torrent, TorrentSpec, Transferre
 use super::view::Heard;
 use super::{Action, Engine, Lookup, LookupId, Report, Snapshot, State};
 use crate::base::bits::Bitfield;
-use crate::base::id::{ConnId, PieceIndex, TorrentId};
+use crate::base::id::{ConnId, InfoHash, PieceIndex, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
@@ -75,6 +75,11 @@ impl Engine {
     /// The torrents, in the order in which they were added.
     pub fn torrents(&self) -> impl Iterator<Item = TorrentId> + '_ {
         self.torrents.keys().copied()
+    }
+
+    /// The torrent with this info hash.
+    pub fn torrent_of(&self, info_hash: InfoHash) -> Option<TorrentId> {
+        self.by_hash.get(&info_hash).copied()
     }
 
     /// What a torrent does at present; `None` if there is no such torrent.
