@@ -38,33 +38,110 @@ impl Ord for Scheduled {
 }
 
 /// Events to come.
-#[derive(Debug, Default)]
+///
+/// Nearly all of them happen within milliseconds, and there may be millions. So they lie in a
+/// ring of slots, each a short [`SPAN`] of time, unsorted; only the slot whose time has come is a
+/// heap, small enough for the cache. What is further away than the ring waits in a heap of its own.
+#[derive(Debug)]
 pub(super) struct Events {
-    heap: BinaryHeap<Reverse<Scheduled>>,
+    /// The slot that is being emptied, and whatever is given for a time before its end.
+    current: BinaryHeap<Reverse<Scheduled>>,
+    /// The slots after it: that of time slot `n` is at `n` modulo the ring's length.
+    ring: Vec<Vec<Reverse<Scheduled>>>,
+    /// Events in the ring.
+    near: usize,
+    /// Emptied slots, for their buffers.
+    spare: Vec<Vec<Reverse<Scheduled>>>,
+    far: BinaryHeap<Reverse<Scheduled>>,
+    /// The number of the current time slot.
+    slot: u64,
     count: u64,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            current: BinaryHeap::new(),
+            ring: (0..RING_LEN).map(|_| Vec::new()).collect(),
+            near: 0,
+            spare: Vec::new(),
+            far: BinaryHeap::new(),
+            slot: 0,
+            count: 0,
+        }
+    }
 }
 
 impl Events {
     /// Makes `event` happen at `at`.
     pub fn push(&mut self, at: Instant, event: Event) {
         self.count += 1;
-        self.heap.push(Reverse(Scheduled {
-            at,
-            number: self.count,
-            event,
-        }));
+        let number = self.count;
+        self.put(Reverse(Scheduled { at, number, event }));
+    }
+
+    fn put(&mut self, scheduled: Reverse<Scheduled>) {
+        let slot = scheduled.0.at.as_micros() / SPAN;
+        if slot <= self.slot {
+            self.current.push(scheduled);
+        } else if slot - self.slot < RING_LEN {
+            let slot = &mut self.ring[(slot % RING_LEN) as usize];
+            if slot.capacity() == 0 {
+                *slot = self.spare.pop().unwrap_or_default();
+            }
+            slot.push(scheduled);
+            self.near += 1;
+        } else {
+            self.far.push(scheduled);
+        }
     }
 
     /// When the next one happens.
-    pub fn next_at(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse(next)| next.at)
+    pub fn next_at(&mut self) -> Option<Instant> {
+        self.advance();
+        self.current.peek().map(|Reverse(next)| next.at)
     }
 
     /// The next one.
     pub fn pop(&mut self) -> Option<(Instant, Event)> {
-        self.heap.pop().map(|Reverse(next)| (next.at, next.event))
+        self.advance();
+        let Reverse(next) = self.current.pop()?;
+        Some((next.at, next.event))
+    }
+
+    /// Goes on to the slot of the next event, unless the current one has some left.
+    fn advance(&mut self) {
+        while self.current.is_empty() {
+            if self.near > 0 {
+                self.slot += 1;
+            } else if let Some(Reverse(next)) = self.far.peek() {
+                self.slot = next.at.as_micros() / SPAN;
+            } else {
+                return;
+            }
+            let slot = std::mem::take(&mut self.ring[(self.slot % RING_LEN) as usize]);
+            self.near -= slot.len();
+            let emptied = std::mem::replace(&mut self.current, slot.into()).into_vec();
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(emptied);
+            }
+            let last = (self.slot + RING_LEN) * SPAN;
+            while let Some(next) = self.far.peek()
+                && next.0.at.as_micros() < last
+                && let Some(next) = self.far.pop()
+            {
+                self.put(next);
+            }
+        }
     }
 }
+
+/// Microseconds of a time slot.
+const SPAN: u64 = 8;
+/// Time slots ahead of the current one: 32 ms.
+const RING_LEN: u64 = 4096;
+/// Emptied slots that are kept.
+const SPARE_MAX: usize = 64;
 
 /// Something that happens at a host.
 #[derive(Debug)]
@@ -156,5 +233,35 @@ mod tests {
             _ => unreachable!("only timers were pushed"),
         });
         assert_eq!(order.collect::<Vec<_>>(), [1, 5, 3, 9]);
+    }
+
+    /// Goal: far or near, given early or late, events come as a sorted list has them.
+    #[test]
+    fn events_come_in_order_of_time_and_number() {
+        let mut rng = crate::base::rng::Rng::new(7);
+        let mut events = Events::default();
+        let mut expected = std::collections::BTreeSet::new();
+        let (mut now, mut host) = (0, 0);
+        for turn in 0..60_000 {
+            let is_filling = turn % 10_000 < 5_000;
+            if rng.below(4) > 0 && is_filling || expected.is_empty() {
+                let range = [1, 9, 500, 40_000, 5_000_000][rng.below(5) as usize];
+                let at = now + u64::from(rng.below(range));
+                events.push(Instant::from_micros(at), Event::Timer(HostId(host)));
+                expected.insert((at, host));
+                host += 1;
+                continue;
+            }
+            let first = expected.pop_first();
+            assert_eq!(
+                events.next_at().map(|at| at.as_micros()),
+                first.map(|(at, _)| at)
+            );
+            let Some((at, Event::Timer(HostId(of)))) = events.pop() else {
+                panic!("{first:?} is missing");
+            };
+            now = at.as_micros();
+            assert_eq!(Some((now, of)), first, "turn {turn}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::base::time::Instant;
 pub enum UdpAnswer {
     /// The other peers of the swarm, asked for again in so many seconds.
     Peers(u32),
-    /// These instead of them: a lie.
+    /// These instead of them, asked for again in a minute: a lie.
     Lie(Vec<SocketAddr>),
     /// Action 3 with this text.
     Error(String),
@@ -139,7 +139,7 @@ impl UdpTracker {
         let announce = read(bytes, datagram.from, hands.now);
         let answer = self.first.pop_front().unwrap_or_else(|| self.then.clone());
         let right = match &answer {
-            UdpAnswer::Lie(peers) => list(transaction, 1800, peers),
+            UdpAnswer::Lie(peers) => list(transaction, LIE_S, peers),
             UdpAnswer::Peers(interval) => {
                 self.list(&announce);
                 list(transaction, *interval, &self.others(&announce))
@@ -268,6 +268,8 @@ fn list(transaction: u32, interval: u32, peers: &[SocketAddr]) -> Vec<u8> {
 const CONNECT: u64 = 0x417_2710_1980;
 /// How long a connection id is good.
 const CONNECTION_TIME: Duration = Duration::from_secs(120);
+/// When who was lied to asks again.
+const LIE_S: u32 = 60;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ mod chance;
 mod crash;
 mod crowd;
 mod datagrams;
+mod discovery;
 mod foreign;
 mod hostile;
 mod peer_connection;

@@ -11,6 +11,10 @@ use evpeer::sim::{Have, HostId, PeerSpec, World};
 
 use crate::world::{LAN, for_seeds, torrent};
 
+mod tiered;
+mod tiers;
+mod udp;
+
 const MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
 

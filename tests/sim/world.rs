@@ -10,6 +10,28 @@ use evpeer::sim::Link;
 
 /// A torrent of files of these lengths, with random content.
 pub fn torrent(rng_seed: u64, piece_len: u32, lengths: &[u64]) -> (Arc<Metainfo>, Arc<[u8]>) {
+    create(rng_seed, lengths, |options| {
+        options.piece_len = Some(piece_len)
+    })
+}
+
+/// The same as a private torrent (BEP 27).
+pub fn private_torrent(
+    rng_seed: u64,
+    piece_len: u32,
+    lengths: &[u64],
+) -> (Arc<Metainfo>, Arc<[u8]>) {
+    create(rng_seed, lengths, |options| {
+        options.piece_len = Some(piece_len);
+        options.private = true;
+    })
+}
+
+fn create(
+    rng_seed: u64,
+    lengths: &[u64],
+    set: impl FnOnce(&mut CreateOptions),
+) -> (Arc<Metainfo>, Arc<[u8]>) {
     let mut rng = Rng::new(rng_seed);
     let total: u64 = lengths.iter().sum();
     let content: Vec<u8> = (0..total).map(|_| rng.next_u64() as u8).collect();
@@ -18,12 +40,12 @@ pub fn torrent(rng_seed: u64, piece_len: u32, lengths: &[u64]) -> (Arc<Metainfo>
         len,
         executable: false,
     };
-    let options = CreateOptions {
+    let mut options = CreateOptions {
         name: "content".to_owned(),
         files: lengths.iter().enumerate().map(file).collect(),
-        piece_len: Some(piece_len),
         ..CreateOptions::default()
     };
+    set(&mut options);
     let mut creator = Creator::new(options).expect("the options are sound");
     creator.feed(&content).expect("as long as said");
     let bytes = creator.finish().expect("all of it was fed");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, Guest, HostPlan, Plan, Settings};
+use super::{BadAnswer, Fault, Guest, HostPlan, Plan, Settings, TrackerKind, TrackerPlan};
 use crate::base::rng::Rng;
 use crate::sim::disk::DiskFaults;
 use crate::sim::foreign::{Flood, Holds, Manners, Opening, Vice};
@@ -26,15 +26,27 @@ impl Plan {
         let count = 2 + rng.below(11);
         let seeds = 1 + rng.below(3).min(count - 2);
         let base = draw_link(&mut rng);
-        let hosts: Vec<HostPlan> = (0..count)
+        let trackers: Vec<TrackerPlan> = (0..rng.below(6).saturating_sub(3))
+            .map(|_| draw_tracker(&mut rng))
+            .collect();
+        let mut hosts: Vec<HostPlan> = (0..count)
             .map(|index| draw_host(index, seeds, base, &mut rng))
             .collect();
+        for index in 0..hosts.len() {
+            let numbers = 0..trackers.len() as u32;
+            hosts[index].trackers = numbers.filter(|_| rng.below(3) > 0).collect();
+            let finds_first = find_each_other(&hosts[0], &hosts[index]);
+            if index > 0 && finds_first && rng.below(3) == 0 {
+                hosts[index].peers.clear();
+            }
+        }
         let mut plan = Self {
             rng_seed,
             files,
             piece_len,
             hosts,
             guests: Vec::new(),
+            trackers,
             faults: Vec::new(),
         };
         let span = plan.bound() * 4 + Duration::from_secs(2);
@@ -96,7 +108,38 @@ fn draw_host(index: u32, seeds: u32, base: Link, rng: &mut Rng) -> HostPlan {
             _ => Duration::ZERO,
         },
         is_reachable: index == 0 || rng.below(5) > 0,
+        trackers: Vec::new(),
         settings: draw_settings(rng),
+    }
+}
+
+/// Whether two hosts hear of each other though nobody tells them.
+fn find_each_other(a: &HostPlan, b: &HostPlan) -> bool {
+    let shares_tracker = a
+        .trackers
+        .iter()
+        .any(|tracker| b.trackers.contains(tracker));
+    shares_tracker || (a.settings.lsd && b.settings.lsd && a.is_reachable && b.is_reachable)
+}
+
+fn draw_tracker(rng: &mut Rng) -> TrackerPlan {
+    let kinds = [
+        TrackerKind::Http,
+        TrackerKind::Udp,
+        TrackerKind::EvpeerHttp,
+        TrackerKind::EvpeerUdp,
+    ];
+    let answers = [
+        BadAnswer::Silence,
+        BadAnswer::Refusal,
+        BadAnswer::Lie,
+        BadAnswer::Noise,
+    ];
+    TrackerPlan {
+        kind: kinds[rng.below(4) as usize],
+        first: (0..rng.below(4))
+            .map(|_| answers[rng.below(4) as usize])
+            .collect(),
     }
 }
 

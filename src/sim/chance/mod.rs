@@ -42,8 +42,45 @@ pub struct Plan {
     pub hosts: Vec<HostPlan>,
     /// Foreign clients and attackers, which dial the hosts.
     pub guests: Vec<Guest>,
+    /// Trackers, which the hosts may know.
+    pub trackers: Vec<TrackerPlan>,
     /// What goes wrong, in order of time.
     pub faults: Vec<(Duration, Fault)>,
+}
+
+/// A tracker of a plan.
+#[derive(Clone, Debug)]
+pub struct TrackerPlan {
+    /// What runs there.
+    pub kind: TrackerKind,
+    /// What its first answers are; of an evpeer they are all good.
+    pub first: Vec<BadAnswer>,
+}
+
+/// What runs on a tracker's host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrackerKind {
+    /// A tracker of another make that speaks HTTP.
+    Http,
+    /// One that speaks UDP.
+    Udp,
+    /// An evpeer without a torrent, asked by HTTP.
+    EvpeerHttp,
+    /// The same, asked by UDP.
+    EvpeerUdp,
+}
+
+/// An answer of a tracker that helps nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadAnswer {
+    /// None.
+    Silence,
+    /// That it will not.
+    Refusal,
+    /// Addresses at which nobody is.
+    Lie,
+    /// Bytes.
+    Noise,
 }
 
 /// A host of a plan.
@@ -51,8 +88,11 @@ pub struct Plan {
 pub struct HostPlan {
     /// What it begins with.
     pub have: Have,
-    /// Hosts that it is told of, all before it in the plan.
+    /// Hosts that it is told of, all before it in the plan. If there are none, it and the first
+    /// host look around on their link, or have a tracker in common.
     pub peers: Vec<u32>,
+    /// Trackers that it knows.
+    pub trackers: Vec<u32>,
     /// Its line.
     pub link: Link,
     /// When it joins, from the start.

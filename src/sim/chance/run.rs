@@ -1,17 +1,23 @@
 //! Runs a plan: first what goes wrong, then the time in which all has to end well.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use std::sync::Arc;
-
-use super::{Fault, HostId, HostPlan, PeerSpec, Plan, Settings, Tally, World};
+use super::{
+    BadAnswer, Fault, HostId, HostPlan, PeerSpec, Plan, Settings, Tally, TrackerKind, TrackerPlan,
+    World,
+};
 use crate::config::Config;
 use crate::engine::State;
 use crate::sim::Failure;
 use crate::sim::disk::DiskFaults;
 use crate::sim::foreign::{Foreign, Holds};
+use crate::sim::host::address;
 use crate::sim::net::Link;
 use crate::sim::spec::Payload;
+use crate::sim::tracker::{Answer, Terms, Tracker};
+use crate::sim::udp_tracker::{UdpAnswer, UdpTracker};
 
 /// What is done at a moment of the first phase.
 #[derive(Clone, Debug)]
@@ -37,7 +43,7 @@ pub fn run(plan: &Plan) -> Result<(String, Tally), Box<Failure>> {
     let mut late = Vec::new();
     for (index, host) in (0..).zip(&plan.hosts) {
         // All hosts take their places, so that places in the plan are those in the world.
-        world.add(spec_of(host));
+        world.add(spec_of(host, plan));
         if host.joins > Duration::ZERO {
             world.cut(HostId(index));
             late.push(index);
@@ -61,6 +67,9 @@ pub fn run(plan: &Plan) -> Result<(String, Tally), Box<Failure>> {
         );
         let actor = Foreign::vicious(meta, payload, manners, guest.vices.clone());
         world.add_actor(Box::new(actor), Some(guest.link));
+    }
+    for tracker in &plan.trackers {
+        add_tracker(&mut world, tracker);
     }
     let faults = plan.faults.iter().cloned();
     deeds.extend(faults.map(|(at, fault)| (at, Deed::Fault(fault))));
@@ -112,13 +121,60 @@ pub fn run(plan: &Plan) -> Result<(String, Tally), Box<Failure>> {
     Ok((world.digest(), tally))
 }
 
-fn spec_of(host: &HostPlan) -> PeerSpec {
+fn spec_of(host: &HostPlan, plan: &Plan) -> PeerSpec {
     let peers: Vec<HostId> = host.peers.iter().map(|&peer| HostId(peer)).collect();
     let mut spec = PeerSpec::new(host.have, &peers);
+    let first = (plan.hosts.len() + plan.guests.len()) as u32;
+    let url = |&tracker: &u32| {
+        let scheme = match plan.trackers[tracker as usize].kind {
+            TrackerKind::Http | TrackerKind::EvpeerHttp => "http",
+            TrackerKind::Udp | TrackerKind::EvpeerUdp => "udp",
+        };
+        format!("{scheme}://{}/announce", address(HostId(first + tracker)))
+    };
+    spec.trackers = host.trackers.iter().map(url).collect();
     spec.link = Some(host.link);
     spec.is_reachable = host.is_reachable;
     set(&mut spec.config, host.settings);
     spec
+}
+
+/// The trackers come after all hosts and guests.
+fn add_tracker(world: &mut World, plan: &TrackerPlan) {
+    let lie = || {
+        let nobody = (1..30_u8).map(|n| SocketAddr::from(([198, 51, 100, n], 6881)));
+        nobody.collect::<Vec<_>>()
+    };
+    let first = plan.first.iter();
+    match plan.kind {
+        TrackerKind::Http => {
+            let first = first.map(|answer| match answer {
+                BadAnswer::Silence => Answer::Silence,
+                BadAnswer::Refusal => Answer::Failure("no".to_owned(), None),
+                BadAnswer::Noise => Answer::Raw(vec![0xfe; 2000]),
+                BadAnswer::Lie => Answer::Peers(Terms {
+                    lie: Some(lie()),
+                    ..Terms::every(60)
+                }),
+            });
+            let then = Answer::Peers(Terms::every(60));
+            world.add_actor(Box::new(Tracker::after(first, then)), None);
+        }
+        TrackerKind::Udp => {
+            let mut tracker = UdpTracker::new(UdpAnswer::Peers(60));
+            let first = first.map(|answer| match answer {
+                BadAnswer::Silence => UdpAnswer::Silence,
+                BadAnswer::Refusal => UdpAnswer::Error("no".to_owned()),
+                BadAnswer::Noise => UdpAnswer::Raw(vec![0xfe; 1400]),
+                BadAnswer::Lie => UdpAnswer::Lie(lie()),
+            });
+            tracker.first = first.collect();
+            world.add_actor(Box::new(tracker), None);
+        }
+        TrackerKind::EvpeerHttp | TrackerKind::EvpeerUdp => {
+            world.add(PeerSpec::tracker());
+        }
+    }
 }
 
 fn set(config: &mut Config, settings: Settings) {
@@ -201,12 +257,21 @@ fn end_well(world: &mut World, plan: &Plan) -> Result<(), Box<Failure>> {
         if let Some(disk) = world.disk(index) {
             disk.set_faults(DiskFaults::default());
         }
+        // Who is told of nobody needs the settings by which it finds others.
+        if let Some(config) = world.config_mut(index)
+            && (config.lsd, config.pex) != (host.settings.lsd, host.settings.pex)
+        {
+            set(config, host.settings);
+            world.kill(index);
+        }
         world.restart(index);
         world.set_link(index, host.link);
     }
     let hosts: Vec<HostId> = (0..plan.hosts.len() as u32).map(HostId).collect();
     let everybody = world.host_count();
-    let limit = plan.bound() * 3 * everybody + GRACE * (1 + plan.guests.len() as u32);
+    let is_told = plan.hosts.iter().skip(1).all(|host| !host.peers.is_empty());
+    let search = if is_told { Duration::ZERO } else { SEARCH };
+    let limit = plan.bound() * 3 * everybody + GRACE * (1 + plan.guests.len() as u32) + search;
     let is_right = |world: &World, host: HostId| world.is_complete(host);
     let end = world.now() + limit;
     while world.now() < end && !hosts.iter().all(|&host| is_right(world, host)) {
@@ -250,6 +315,8 @@ fn restart_stopped(world: &mut World) {
     }
 }
 
+/// Time to hear of others on the link or from a tracker that was away: two rounds of either.
+const SEARCH: Duration = Duration::from_secs(1200);
 /// Time that a host takes to leave in good order, at most.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Virtual time between two looks at torrents that have stopped.

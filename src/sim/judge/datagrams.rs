@@ -184,8 +184,8 @@ const NETWORK_DIALS_TIME: Duration = Duration::from_secs(60);
 const CONNECT: [u8; 12] = [0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0];
 /// Time between two multicasts of a host in the long run: 5 a second.
 const MULTICAST_TIME: Duration = Duration::from_millis(200);
-/// Multicasts that may leave at once after a silence: those of two seconds.
-const MULTICASTS_AT_ONCE_MAX: u32 = 10;
+/// Multicasts that may leave at once after a silence: those of a second.
+const MULTICASTS_AT_ONCE_MAX: u32 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -315,7 +315,7 @@ mod tests {
             court.judges.multicast_sent(HOST, is_known, b"", at);
             court.judges.take_fault().map(|fault| fault.judge)
         };
-        assert!((0..10).all(|_| sends(10_000, true).is_none()));
+        assert!((0..5).all(|_| sends(10_000, true).is_none()));
         assert!((1..100).all(|turn| sends(10_000 + turn * 200, true).is_none()));
         assert_eq!(sends(29_900, true), Some("groups"), "one more");
         assert_eq!(sends(90_000, false), Some("groups"), "a strange interface");
