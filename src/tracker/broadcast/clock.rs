@@ -42,7 +42,7 @@ impl Clock {
     fn follow(&mut self, mut skews_ms: Vec<i64>) -> bool {
         let before = self.offset_ms;
         skews_ms.sort_unstable();
-        let most = (skews_ms.len() + 1) / 2 + 1;
+        let most = skews_ms.len().div_ceil(2) + 1;
         let (ahead, behind) = (skews_ms.iter().rev().nth(most - 1), skews_ms.get(most - 1));
         self.offset_ms = match (ahead, behind) {
             (Some(&ahead), _) if ahead > WRONG_MS => ahead,

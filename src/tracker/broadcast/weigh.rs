@@ -138,26 +138,26 @@ impl Broadcast {
         let its_link = links
             .copied()
             .find(|&other| self.link(other).remote_key == key);
+        let is_due = |known: &Record| self.age_s(known, now) >= WITNESS_PAUSE.as_secs();
         match (its_link, known) {
-            (Some(its), _) if its != slot && self.rumours.len() < RUMOURS_MAX => {
-                if self.link(its).shares(list) {
-                    self.rumours.push(Rumour {
-                        slot: its,
-                        list,
-                        entry: record.entry(key),
-                    });
+            (Some(its), _) => {
+                let has_room = self.rumours.len() < RUMOURS_MAX;
+                if its != slot && has_room && self.link(its).shares(list) {
+                    let entry = record.entry(key);
+                    let slot = its;
+                    self.rumours.push(Rumour { slot, list, entry });
                 }
             }
-            (None, Some(known)) if !known.is_evpeer && known.standing.is_here() => {
-                if self.age_s(&known, now) >= WITNESS_PAUSE.as_secs() {
-                    let after = Record {
-                        epoch: record.epoch.max(known.epoch),
-                        ..known
-                    };
-                    let roster = self.roster_mut(list).expect("known above");
-                    roster.put(key, after);
-                    self.witness(list, key, known.standing, now);
-                }
+            (None, Some(known))
+                if !known.is_evpeer && known.standing.is_here() && is_due(&known) =>
+            {
+                let after = Record {
+                    epoch: record.epoch.max(known.epoch),
+                    ..known
+                };
+                let roster = self.roster_mut(list).expect("known above");
+                roster.put(key, after);
+                self.witness(list, key, known.standing, now);
             }
             _ => {}
         }
