@@ -159,6 +159,7 @@ impl Server {
             event: announce.event,
             count: announce.count,
             families: announce.families,
+            ids: announce.ids,
         };
         self.told.clear();
         let asker = (&asker.ears(), nearness);
@@ -199,6 +200,8 @@ struct Announce {
     /// Peers to be told at most.
     count: usize,
     families: Families,
+    /// Whether those peers' ids are to be told.
+    ids: bool,
 }
 
 /// How many peers are told to who wants `numwant`.
