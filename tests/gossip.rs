@@ -279,9 +279,13 @@ fn one_host_is_cut_off_and_comes_back() {
 }
 
 /// Goal: with three liars on seven honest hosts the honest ones keep their links and their lists,
-/// and what they dial of a victim is within R54: three attempts in ten minutes off the link.
+/// and what they dial of a victim is within R54: three attempts in ten minutes off the link. All
+/// vices but one are tried by night: lists fill up with what liars make up, which takes long.
 #[test]
 fn a_third_of_liars_cannot_break_the_lists() {
+    if env::var_os("NIGHTLY").is_none() {
+        return liars(&[Vice::Buries], 35, 10);
+    }
     for vice in VICES {
         liars(&[vice], 35, 8 + vice as u64);
     }

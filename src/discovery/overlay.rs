@@ -1,11 +1,11 @@
 //! The overlay: to which evpeers this host holds links.
 //!
-//! Links belong to hosts, not to swarms. Each host draws [`DRAWN`] others at random from all that it
-//! ever heard of, whatever swarms they are in, and holds a link to each; so all hosts together are a
-//! random graph in which everybody reaches everybody in a few hops, and which does not fall apart
-//! when half of it dies. Nobody is preferred: whoever is drawn too often refuses, naming others. A
-//! draw that a swarm's stream reaches already is carried by that stream; for others a stream for
-//! links alone is dialled.
+//! Links belong to hosts, not to swarms. Each host draws [`DRAWN`] others at random from all that
+//! it ever heard of, whatever swarms they are in, and holds a link to each; so all hosts together
+//! are a random graph in which everybody reaches everybody in a few hops, and which does not fall
+//! apart when half of it dies. Nobody is preferred: whoever is drawn too often refuses, naming
+//! others. A draw that a swarm's stream reaches already is carried by that stream; for others a
+//! stream for links alone is dialled.
 //!
 //! ```text
 //!                       ┌── 5 drawn by us
@@ -14,14 +14,14 @@
 //! ```
 //!
 //! *Which stream.* Two hosts have at most one link. Either may offer one, on any stream they have;
-//! if both offer at once on different streams, the offer of the smaller peer id stands and the other
-//! side takes its own back: both come to the same without a further message.
+//! if both offer at once on different streams, the offer of the smaller peer id stands and the
+//! other side takes its own back: both come to the same without a further message.
 //!
 //! *Who is gone.* A link that broke without a good bye is dialled again at once; the failure of
 //! that is the departure that the broadcast tells, and its success the link. After that it is tried
 //! ever more rarely for hours: so two halves of a network find each other again after they were
-//! apart, and a host that lost everybody keeps trying everybody it knew. With each departure that is
-//! heard of, eight random hosts of the network try one random address each: so those who died
+//! apart, and a host that lost everybody keeps trying everybody it knew. With each departure that
+//! is heard of, eight random hosts of the network try one random address each: so those who died
 //! together with all their neighbours are found out too, while a quiet network stays quiet.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -19,8 +19,8 @@
 //! *What ends the gossip.* Only what is new here is told on, once, on each link that did not tell
 //! it itself in the meantime; a repetition is dropped where it arrives. So an event crosses each
 //! link at most once in each direction. Nothing is ever refreshed by hearsay: when an entry was
-//! heard of and when it expires is local. Repairs (see `repair`) end when two sides agree or a round
-//! changes nothing.
+//! heard of and when it expires is local. Repairs (see `repair`) end when two sides agree or a
+//! round changes nothing.
 //!
 //! *Whose word counts.* An evpeer sets its own epoch, which begins with the wall clock and grows
 //! with each change; a foreign peer's is set by who met it. A departure that an evpeer could not

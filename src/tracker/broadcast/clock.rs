@@ -1,8 +1,8 @@
 //! The wall clock, as far as epochs need one.
 //!
-//! It comes from the shell once and is counted on from there. A machine whose clock is wrong by days
-//! would believe nobody, or be believed by nobody; so when most of its neighbours agree that it is,
-//! it follows them. Two of three are needed: one liar moves no clock.
+//! It comes from the shell once and is counted on from there. A machine whose clock is wrong by
+//! days would believe nobody, or be believed by nobody; so when most of its neighbours agree that
+//! it is, it follows them. Two of three are needed: one liar moves no clock.
 
 use crate::base::time::Instant;
 

@@ -1,3 +1,5 @@
+//! Vectors, splits and random bytes of `ev_peers` bodies.
+
 use super::*;
 use crate::base::id::hex;
 use crate::base::rng::Rng;
