@@ -12,7 +12,7 @@
 //!    └───────────┬───────────┘              └─────────────┬──────────────┘
 //!                ▼   inputs(bytes, now)  ▲ actions        ▼
 //!  ┌──────────────────────────────────────────────────────────────────────┐
-//!  │ control       reports and figures as JSON                            │
+//!  │ control       requests and answers, figures, the session: as JSON    │
 //!  │ engine        connections, timers; carries values between siblings   │
 //!  │ swarm (exchange)  │  tracker (both sides)  │  discovery (pex, lsd)   │
 //!  │ meta          metainfo, geometry, safe paths, create                 │

@@ -143,6 +143,15 @@ pub fn may_be_told(told: SocketAddr, asker: IpAddr) -> bool {
     }
 }
 
+/// Name or address of a host, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address, IPv6 without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

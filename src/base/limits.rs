@@ -104,6 +104,13 @@ pub const LAST_RESORT_MAX: usize = 32;
 /// Peers taken from one tracker reply at most.
 pub const TRACKER_PEERS_MAX: usize = 200;
 
+/// Longest line of the control language, bytes, each way.
+pub const CONTROL_LINE_LEN_MAX: usize = 1024 * 1024;
+/// Bytes that may wait for a client of the control socket, after which it is dropped.
+pub const CONTROL_UNREAD_LEN_MAX: usize = 1024 * 1024;
+/// Clients of the control socket at a time; one more takes the place of the one idle longest.
+pub const CONTROL_CLIENTS_MAX: usize = 32;
+
 /// Time for an HTTP request to be whole, and for its answer to be read on.
 pub const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an HTTP stream may stay open between two requests.

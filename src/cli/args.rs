@@ -6,11 +6,14 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::ctl::args::CtlArgs;
 use super::units;
-use crate::base::limits::{self, BLOCK_LEN, PIECE_LEN_MAX};
-use crate::config::{Config, StorageKind};
+use crate::base::limits::{BLOCK_LEN, PIECE_LEN_MAX};
+use crate::config::StorageKind;
+use crate::config::session::Given;
 use crate::engine::HostPort;
 use crate::sim::chance::Cut;
 
@@ -50,6 +53,8 @@ pub enum Command {
     Simulate(SimulateArgs),
     /// Search evpeer itself for faults: random swarms in virtual time in which much goes wrong
     Soak(SoakArgs),
+    /// Ask a running peer, or give it orders
+    Ctl(CtlArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell to complete for
@@ -92,9 +97,9 @@ impl RunArgs {
 /// Options of a running peer, whatever it runs.
 #[derive(Args, Debug)]
 pub struct PeerArgs {
-    /// The one port of this peer, TCP and UDP; 0 takes any free one
-    #[arg(short, long, value_name = "N", default_value_t = Config::default().port)]
-    pub port: u16,
+    /// The one port of this peer, TCP and UDP; 0 takes any free one [default: 6881]
+    #[arg(short, long, value_name = "N")]
+    pub port: Option<u16>,
     /// A peer to connect to, for every torrent of this command; repeatable
     #[arg(long = "peer", value_name = "HOST:PORT", value_parser = PeerAddress::parse)]
     pub peers: Vec<PeerAddress>,
@@ -102,27 +107,34 @@ pub struct PeerArgs {
     #[arg(long, value_name = "ADDR")]
     pub bind: Option<IpAddr>,
     /// Be the tracker of any swarm that is announced here, with or without torrents of its own
-    #[arg(long)]
-    pub open_tracker: bool,
-    /// Connections over all torrents
-    #[arg(long, value_name = "N", default_value_t = limits::CONNS_MAX_DEFAULT,
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_peers: u32,
-    /// How pieces are written
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = StorageChoice::Auto)]
-    pub storage: StorageChoice,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "yes",
+          value_name = "yes|no", value_parser = BoolishValueParser::new())]
+    pub open_tracker: Option<bool>,
+    /// Connections over all torrents [default: 500]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_peers: Option<u32>,
+    /// How pieces are written [default: auto]
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub storage: Option<StorageChoice>,
+    /// Where the session is kept [default: .evpeer in the output folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
     /// Ask no tracker
-    #[arg(long)]
-    pub no_tracker: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "yes",
+          value_name = "yes|no", value_parser = BoolishValueParser::new())]
+    pub no_tracker: Option<bool>,
     /// Do not look for peers on the local network
-    #[arg(long)]
-    pub no_lsd: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "yes",
+          value_name = "yes|no", value_parser = BoolishValueParser::new())]
+    pub no_lsd: Option<bool>,
     /// Do not exchange addresses of peers with peers
-    #[arg(long)]
-    pub no_pex: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "yes",
+          value_name = "yes|no", value_parser = BoolishValueParser::new())]
+    pub no_pex: Option<bool>,
     /// Do not use the distributed hash table
-    #[arg(long)]
-    pub no_dht: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "yes",
+          value_name = "yes|no", value_parser = BoolishValueParser::new())]
+    pub no_dht: Option<bool>,
     /// How much is said, and where.
     #[command(flatten)]
     pub talk: TalkArgs,
@@ -132,18 +144,18 @@ pub struct PeerArgs {
 }
 
 impl PeerArgs {
-    /// The settings of the peer that these options ask for.
-    pub fn config(&self) -> Config {
-        Config {
+    /// What of the settings of a peer these options name.
+    pub fn given(&self) -> Given {
+        let not = |flag: Option<bool>| flag.map(|flag| !flag);
+        Given {
             port: self.port,
             bind: self.bind,
             conns_max: self.max_peers,
-            trackers: !self.no_tracker,
+            trackers: not(self.no_tracker),
             open_tracker: self.open_tracker,
-            lsd: !self.no_lsd,
-            pex: !self.no_pex,
-            storage: self.storage.into(),
-            ..Config::default()
+            lsd: not(self.no_lsd),
+            pex: not(self.no_pex),
+            storage: self.storage.map(Into::into),
         }
     }
 
@@ -421,6 +433,8 @@ Examples:
   evpeer -p 6881 -t data.torrent -o .             seed what is there, fetch what is missing
   evpeer -t data.torrent -o /srv --peer 10.0.0.1:6881 --exit-on-complete
   evpeer verify -t data.torrent -o /srv
+  evpeer -o /srv                                  go on with what ran there before
+  evpeer ctl -o /srv status                       ask the peer that runs there
 
 Exit codes: 0 done, or stopped by SIGINT or SIGTERM in good order; 1 it failed while running;
 2 unusable command line or input file: nothing was started, nothing written.";
@@ -468,6 +482,18 @@ mod tests {
             "evpeer simulate --hosts 2 --link 125MB --size 1 --racks 2 --uplink 1M --plot x.svg",
             "evpeer soak --for 12h --jobs 8",
             "evpeer soak --seed 7 --only hosts=3,faults=1.4",
+            "evpeer -o d --state-dir s --no-lsd=no",
+            "evpeer ctl status",
+            "evpeer ctl -o d --json peers x y",
+            "evpeer ctl peers --network --state-dir s",
+            "evpeer ctl add x.torrent -o d --peer 1.2.3.4:5 --tracker http://h/a",
+            "evpeer ctl pause --all",
+            "evpeer ctl resume x",
+            "evpeer ctl remove x y",
+            "evpeer ctl files",
+            "evpeer ctl trackers x",
+            "evpeer ctl why",
+            "evpeer ctl shutdown",
             "evpeer completions bash",
             "evpeer man",
         ];
@@ -530,6 +556,13 @@ mod tests {
             ("evpeer soak --for ever", ValueValidation),
             ("evpeer soak --only hosts=3", MissingRequiredArgument),
             ("evpeer soak --seed 1 --only host=3", ValueValidation),
+            ("evpeer ctl pause", MissingRequiredArgument),
+            ("evpeer ctl pause x --all", ArgumentConflict),
+            ("evpeer ctl remove", MissingRequiredArgument),
+            ("evpeer ctl remove x --data", UnknownArgument),
+            ("evpeer ctl add", MissingRequiredArgument),
+            ("evpeer ctl status x", UnknownArgument),
+            ("evpeer --no-lsd=perhaps -t x", ValueValidation),
             ("evpeer completions", MissingRequiredArgument),
             ("evpeer completions cmd", InvalidValue),
         ];
@@ -544,7 +577,7 @@ mod tests {
     #[test]
     fn options_reach_the_configuration() {
         let line = parse("evpeer -p 7 --bind ::1 --max-peers 9 --no-tracker --storage map -t x");
-        let config = line.expect("parses").run.peer.config();
+        let config = line.expect("parses").run.peer.given().config();
         assert_eq!(config.port, 7);
         assert_eq!(config.bind, Some("::1".parse().expect("an address")));
         assert_eq!(config.conns_max, 9);
@@ -552,8 +585,18 @@ mod tests {
         assert_eq!(config.storage, StorageKind::Map);
         assert!(config.lsd && config.pex && !config.open_tracker);
         let line = parse("evpeer --no-lsd --no-pex --open-tracker").expect("parses");
-        let config = line.run.peer.config();
+        let config = line.run.peer.given().config();
         assert!(!config.lsd && !config.pex && config.open_tracker);
+        let line = parse("evpeer --no-lsd=no --no-pex=yes x.torrent").expect("parses");
+        let given = line.run.peer.given();
+        assert_eq!(
+            (given.lsd, given.pex, given.trackers),
+            (Some(true), Some(false), None)
+        );
+        assert_eq!(
+            (given.port, given.conns_max, given.storage),
+            (None, None, None)
+        );
     }
 
     #[test]

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use super::output::{printable, printable_path};
 use super::units::show_len;
 use crate::base::limits;
+use crate::control::session::SessionError;
 use crate::meta::create::CreateError;
 use crate::meta::magnet::MagnetError;
 use crate::meta::metainfo::MetainfoError;
 use crate::reactor::{ReactorError, StartError};
 use crate::storage::error::StorageError;
+use crate::storage::state::StateError;
 
 /// What a command stops at. Every text names the thing and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -243,6 +245,36 @@ pub enum CliError {
         /// What is wrong with it, and what is not.
         why: String,
     },
+    /// The state folder cannot be used, or another process uses it.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The session cannot be read by this version.
+    #[error(
+        "the session '{}' cannot be taken up: {source}; use that version, or another folder with \
+         --state-dir",
+        printable_path(path)
+    )]
+    NewerSession {
+        /// The session.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SessionError,
+    },
+    /// No peer serves a control socket there.
+    #[error(
+        "no peer answers at {tried}; start one with evpeer -o DIR, or say where it runs with \
+             -o DIR or --state-dir DIR"
+    )]
+    NoPeer {
+        /// Sockets that were tried, and what the system said.
+        tried: String,
+    },
+    /// The running peer does not do what it was asked.
+    #[error("{0}")]
+    Refused(String),
+    /// The running peer does not speak as it should.
+    #[error("the peer gives no usable answer: {0}; is it of the same version?")]
+    NoAnswer(String),
     /// The peer cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -299,9 +331,14 @@ impl CliError {
             | Self::CannotCreate { .. }
             | Self::NotAMagnet { .. }
             | Self::NoSwarm { .. }
+            | Self::NewerSession { .. }
             | Self::BadTracker { .. } => 2,
             Self::Changed { .. }
             | Self::Unwritable { .. }
+            | Self::State(_)
+            | Self::NoPeer { .. }
+            | Self::Refused(_)
+            | Self::NoAnswer(_)
             | Self::Start(_)
             | Self::Loop(_)
             | Self::NoThread(_)

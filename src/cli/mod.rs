@@ -7,6 +7,7 @@
 //!      ├▶ show     source ─▶ text, JSON
 //!      ├▶ verify   source ─▶ storage jobs ─▶ progress
 //!      ├▶ simulate forecast ─▶ table, JSON, plot
+//!      ├▶ ctl      a line to the control socket of a running peer ─▶ its answer
 //!      ├▶ soak     worlds of chance on all cores
 //!      └▶ completions, man
 //! ```
@@ -16,8 +17,10 @@
 
 pub mod args;
 mod create;
+mod ctl;
 mod error;
 mod fetch;
+mod keeping;
 mod logging;
 mod meter;
 mod output;
@@ -71,6 +74,7 @@ fn dispatch(line: &CommandLine) -> Result<ExitCode, CliError> {
         Some(Command::Verify(args)) => verify::verify(args),
         Some(Command::Simulate(args)) => simulate::simulate(args),
         Some(Command::Soak(args)) => soak::soak(args),
+        Some(Command::Ctl(args)) => ctl::ctl(args),
         Some(Command::Completions { shell }) => pages::completions(*shell),
         Some(Command::Man) => pages::man(),
     }

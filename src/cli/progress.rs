@@ -18,8 +18,8 @@ use self::bars::Bars;
 use self::json::Json;
 use self::plain::Plain;
 use super::args::PeerArgs;
-use super::output::{Printer, Worth};
-use crate::base::id::TorrentId;
+use super::output::{Printer, Worth, printable};
+use crate::base::id::{InfoHash, TorrentId};
 use crate::control::api;
 use crate::engine::action::{Report, Snapshot};
 
@@ -90,6 +90,14 @@ impl Progress {
             Self::Json(_, printer) => printer.print(object.to_string(), Worth::Keep),
             Self::Bars(_) | Self::Plain(..) | Self::Quiet => self.say(lines),
         }
+    }
+
+    /// Tells that a torrent was removed.
+    pub fn removed(&mut self, name: &str, info_hash: InfoHash) {
+        if let Self::Bars(bars) = self {
+            bars.remove(info_hash);
+        }
+        self.say(&format!("{}: removed, its data stays", printable(name)));
     }
 
     /// Says something about the whole process; JSON readers have no use for it.
@@ -170,7 +178,6 @@ fn counters(snapshot: &Snapshot) -> [u64; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::InfoHash;
     use crate::engine::action::State;
 
     /// Figures of a torrent of 1000 bytes, `done` of which are there.

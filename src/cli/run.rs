@@ -11,16 +11,20 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::args::RunArgs;
 use super::error::CliError;
+use super::keeping;
 use super::logging;
-use super::output::printable;
+use super::output::{printable, printable_path};
 use super::progress::Progress;
 use super::source::{self, Source};
 use crate::base::id::TorrentId;
+use crate::config::Config;
+use crate::config::session::{Session, SessionTorrent};
 use crate::control::api;
 use crate::engine::TorrentSpec;
 use crate::engine::action::{Report, Snapshot, State};
@@ -36,23 +40,49 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     let progress = Progress::new(&args.peer).map_err(CliError::NoThread)?;
     logging::start(&args.peer.talk, progress.bars())?;
     let sources = source::read_all(args.all_sources(), args.peer.bind)?;
+    let places = keeping::places(&args.output, args.peer.state_dir.as_deref());
+    let is_tracker = args.peer.open_tracker == Some(true);
     // A tracker without torrents has nothing to be complete.
-    if sources.is_empty() && (!args.peer.open_tracker || args.exit_on_complete) {
+    let is_enough = !sources.is_empty() || (is_tracker && !args.exit_on_complete);
+    if !is_enough && !keeping::has_session(&places) {
         return Err(CliError::NoSource);
     }
     source::refuse_unusable_folder(&args.output)?;
     source::refuse_unusable_trackers(&args.trackers)?;
-    let reactor = Reactor::new(ReactorOptions {
-        config: args.peer.config(),
+    let mut keeping = keeping::open(&places)?;
+    let before = match &mut keeping {
+        Some(keeping) => {
+            keeping.session.given = args.peer.given().or(keeping.session.given);
+            keeping.session.clone()
+        }
+        None => Session {
+            given: args.peer.given(),
+            ..Session::default()
+        },
+    };
+    let mut reactor = Reactor::new(ReactorOptions {
+        config: Config {
+            port_before: before.port,
+            ..before.given.config()
+        },
         root: args.output.clone(),
         access: Access::ReadWrite,
         watch_signals: true,
     })?;
+    let mut state_dir = None;
+    if let Some(keeping) = keeping {
+        if keeping.state.is_fallback() {
+            let path = printable_path(keeping.state.path());
+            log::warn!("output folder cannot be written, the session is kept in {path}");
+        }
+        state_dir = Some(keeping.state.path().to_owned());
+        reactor.keep(keeping)?; // who hears that it listens may give orders
+    }
     let mut peer = Peer::new(reactor, progress);
-    if args.peer.open_tracker {
+    if before.given.open_tracker == Some(true) {
         peer.tell_tracker();
     }
-    peer.add_all(&sources, args);
+    peer.add_all(&sources, &before, args, state_dir.as_deref());
     peer.run(args.exit_on_complete)
 }
 
@@ -93,16 +123,54 @@ impl Peer {
         }
     }
 
-    fn add_all(&mut self, sources: &[Source], args: &RunArgs) {
+    /// Takes up what ran before, with what this command says of it, and then what is new.
+    fn add_all(
+        &mut self,
+        sources: &[Source],
+        before: &Session,
+        args: &RunArgs,
+        state_dir: Option<&Path>,
+    ) {
         for source in sources {
             let mut peers = args.peer.host_ports();
             peers.extend(source.peers.iter().cloned());
-            self.add(TorrentSpec {
+            let spec = TorrentSpec {
                 meta: source::named_as_in(&args.output, &source.meta),
                 peers,
                 trackers: args.trackers.clone(),
-            });
+            };
+            match before.torrent(spec.meta.info_hash) {
+                // Whoever names a torrent wants it to run.
+                Some(memory) => {
+                    let running = SessionTorrent {
+                        is_paused: false,
+                        ..memory.clone()
+                    };
+                    self.restore(keeping::joined(spec, memory), &running);
+                }
+                None => self.add(spec),
+            }
         }
+        for memory in &before.torrents {
+            let is_named = |s: &Source| s.meta.info_hash == memory.info_hash;
+            if !sources.iter().any(is_named)
+                && let Some(meta) = keeping::kept_torrent(memory, state_dir, &args.output)
+            {
+                let spec = TorrentSpec {
+                    meta,
+                    peers: Vec::new(),
+                    trackers: Vec::new(),
+                };
+                self.restore(keeping::joined(spec, memory), memory);
+            }
+        }
+    }
+
+    /// Takes up a torrent that ran before.
+    fn restore(&mut self, spec: TorrentSpec, memory: &SessionTorrent) {
+        let added = self.reactor.restore(spec, memory);
+        let torrent = added.expect("every info hash is added once");
+        self.torrents.insert(torrent, Outcome::Open);
     }
 
     /// Takes up a torrent that is not there yet.
@@ -131,14 +199,16 @@ impl Peer {
     pub fn run(&mut self, exit_on_complete: bool) -> Result<ExitCode, CliError> {
         let end = loop {
             self.turn(Duration::MAX)?;
-            if self.reactor.signals_seen() > 0 {
+            if self.reactor.signals_seen() > 0 || self.reactor.is_stop_wanted() {
                 break End::Stopped;
             }
             let is_failed = |o: &Outcome| matches!(o, Outcome::Failed { .. });
-            if !self.torrents.is_empty() && self.torrents.values().all(is_failed) {
+            let has_torrents = !self.torrents.is_empty();
+            if has_torrents && self.torrents.values().all(is_failed) {
                 break End::Failed;
             }
-            if exit_on_complete && self.torrents.values().all(|o| *o != Outcome::Open) {
+            let is_done = has_torrents && self.torrents.values().all(|o| *o != Outcome::Open);
+            if exit_on_complete && is_done {
                 break End::Done;
             }
         };
@@ -178,6 +248,15 @@ impl Peer {
                 log::warn!("tracker warns url={url}: {}", printable(warning));
                 return;
             }
+            Report::Removed {
+                torrent,
+                name,
+                info_hash,
+            } => {
+                self.torrents.remove(torrent);
+                self.progress.removed(name, *info_hash);
+                return;
+            }
             // The engine's log lines say all that there is.
             Report::TrackerAnswered { .. }
             | Report::TrackerFailed { .. }
@@ -203,6 +282,10 @@ impl Peer {
                 name: snapshot.name,
                 reason: reason.clone().unwrap_or_default(),
             },
+            Report::State {
+                state: State::Checking,
+                ..
+            } => Outcome::Open,
             _ => return,
         };
         self.torrents.insert(torrent, outcome);
@@ -217,6 +300,7 @@ impl Peer {
             self.progress
                 .say("stopping in good order; once more to leave at once");
         }
+        let expected = u32::from(end == End::Stopped && self.reactor.signals_seen() > 0);
         self.reactor.shutdown();
         let deadline = Instant::now() + LAST_SYNC_TIME;
         while !self.reactor.is_finished() {
@@ -225,7 +309,7 @@ impl Peer {
                 return Ok(false);
             }
             self.turn(left)?;
-            if self.reactor.signals_seen() > u32::from(end == End::Stopped) {
+            if self.reactor.signals_seen() > expected {
                 log::warn!("left at once: unwritten data is fetched again by the next start");
                 return Ok(true);
             }

@@ -52,7 +52,7 @@ pub fn share(args: &ShareArgs) -> Result<ExitCode, CliError> {
         None => None,
     };
     let mut reactor = Reactor::new(ReactorOptions {
-        config: args.peer.config(),
+        config: args.peer.given().config(),
         root: root.clone(),
         access: Access::ReadOnly,
         watch_signals: true,
@@ -66,7 +66,7 @@ pub fn share(args: &ShareArgs) -> Result<ExitCode, CliError> {
     let meta = Arc::new(Metainfo::from_bytes(&bytes).expect("what we make, we can read"));
     let offer = Offer::new(&meta, &reactor, args.save.as_deref());
     let mut peer = Peer::new(reactor, progress);
-    if args.peer.open_tracker {
+    if args.peer.open_tracker == Some(true) {
         peer.tell_tracker();
     }
     peer.add(TorrentSpec {

@@ -11,10 +11,11 @@ use super::fetch::{Fetched, fetch};
 use super::output::printable_path;
 use crate::base::limits;
 use crate::engine::HostPort;
-use crate::meta::metainfo::{FileKind, Metainfo};
-use crate::meta::paths::Naming;
+use crate::meta::metainfo::Metainfo;
 use crate::meta::trackers;
 use crate::wire::url::TrackerUrl;
+
+pub use crate::storage::keep::named_as_in;
 
 /// One .torrent and where it came from.
 #[derive(Clone, Debug)]
@@ -71,26 +72,6 @@ fn read_one(path: PathBuf, bind: Option<IpAddr>) -> Result<Source, CliError> {
         meta: Arc::new(meta),
         peers,
     })
-}
-
-/// The same torrent with its files called what they are called in `root`.
-///
-/// Names that other systems forbid are replaced when data is fetched. Data that was there before,
-/// such as that of whoever made the .torrent, still has the names of the torrent: they are used
-/// if more of its files are found under them.
-pub fn named_as_in(root: &Path, meta: &Arc<Metainfo>) -> Arc<Metainfo> {
-    if !meta.names_changed {
-        return Arc::clone(meta);
-    }
-    let found = |meta: &Metainfo| {
-        let paths = meta.files.iter().filter(|f| f.kind == FileKind::Data);
-        let there = paths.filter(|f| root.join(f.path.as_path()).is_file());
-        there.count()
-    };
-    match Metainfo::from_bytes_named(&meta.source, Naming::Exact) {
-        Ok(exact) if found(&exact) > found(meta) => Arc::new(exact),
-        _ => Arc::clone(meta),
-    }
 }
 
 /// Reads one .torrent file.

@@ -14,7 +14,7 @@ use crate::meta::paths::SafePath;
 
 /// The figures of a torrent at one moment, as event `progress`.
 pub fn progress(snapshot: &Snapshot) -> Value {
-    figures("progress", snapshot)
+    event_with("progress", snapshot)
 }
 
 /// The port that this peer listens on, as event `listening`: the first line of a run.
@@ -48,13 +48,13 @@ pub fn tracker(urls: &[String]) -> Value {
 pub fn event(report: &Report, snapshot: &Snapshot) -> Option<Value> {
     Some(match report {
         Report::State { state, reason, .. } => {
-            let mut object = figures("state", snapshot);
+            let mut object = event_with("state", snapshot);
             object["state"] = json!(state.name());
             object["reason"] = json!(reason);
             object
         }
-        Report::Complete { .. } => figures("complete", snapshot),
-        Report::Durable { .. } => figures("durable", snapshot),
+        Report::Complete { .. } => event_with("complete", snapshot),
+        Report::Durable { .. } => event_with("durable", snapshot),
         Report::PeerJoined {
             remote, peer_id, ..
         } => {
@@ -72,7 +72,8 @@ pub fn event(report: &Report, snapshot: &Snapshot) -> Option<Value> {
             object["reason"] = json!(format!("sent wrong data for piece {piece}"));
             object
         }
-        Report::TrackerFailed { .. }
+        Report::Removed { .. }
+        | Report::TrackerFailed { .. }
         | Report::TrackerAnswered { .. }
         | Report::NameFailed { .. } => return None,
     })
@@ -180,9 +181,15 @@ pub fn verified(meta: &Metainfo, found: &Verified) -> Value {
     })
 }
 
-fn figures(event: &str, snapshot: &Snapshot) -> Value {
+fn event_with(event: &str, snapshot: &Snapshot) -> Value {
+    let mut object = figures(snapshot);
+    object["event"] = json!(event);
+    object
+}
+
+/// The figures of a torrent at one moment.
+pub(super) fn figures(snapshot: &Snapshot) -> Value {
     json!({
-        "event": event,
         "torrent": snapshot.name,
         "info_hash": snapshot.info_hash.to_string(),
         "state": snapshot.state.name(),
@@ -202,7 +209,7 @@ fn figures(event: &str, snapshot: &Snapshot) -> Value {
 }
 
 fn peer(snapshot: &Snapshot, remote: &SocketAddr, change: &str) -> Value {
-    let mut object = figures("peer", snapshot);
+    let mut object = event_with("peer", snapshot);
     object["peer"] = json!(remote.to_string());
     object["change"] = json!(change);
     object["client"] = Value::Null;

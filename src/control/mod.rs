@@ -1,5 +1,14 @@
-//! What the outside is told of a peer, as JSON: the objects that `--json` prints, one a line.
+//! What the outside asks of a peer and is told of it, as JSON objects, one a line.
 //!
 //! Pure: values in, values out. Who prints or sends them is the shell's business.
+//!
+//! ```text
+//! bytes ─▶ lines ─▶ request ─▶ answer (asks the engine) ─▶ a line
+//!                              └ work for the shell ─▶ done, refused
+//! ```
 
+pub mod answer;
 pub mod api;
+pub mod lines;
+pub mod request;
+pub mod session;

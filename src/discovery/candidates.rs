@@ -41,6 +41,34 @@ pub enum Source {
         /// Which.
         sender: IpAddr,
     },
+    /// A former run of this peer was connected to it.
+    Session,
+}
+
+impl Source {
+    /// The word for it in every output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Tracker => "tracker",
+            Self::Incoming => "incoming",
+            Self::Lsd => "lsd",
+            Self::Pex { .. } => "pex",
+            Self::Evpeer { .. } => "evpeer",
+            Self::Session => "session",
+        }
+    }
+}
+
+/// How many addresses there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All.
+    pub known: usize,
+    /// Those that wait for another attempt after a failed one.
+    pub failed: usize,
+    /// Those that are not dialled again.
+    pub never: usize,
 }
 
 /// How a connection ended, for the decision when to dial again.
@@ -235,6 +263,31 @@ impl Candidates {
         }
     }
 
+    /// How an address was learned; `None` if it is not known.
+    pub fn source(&self, remote: SocketAddr) -> Option<Source> {
+        let candidate = self.known.get(&canonical(remote))?;
+        Some(candidate.source)
+    }
+
+    /// Lets whoever may be dialled at all be dialled now: the torrent goes on after a pause.
+    pub fn wake(&mut self, now: Instant) {
+        for (_, remote) in std::mem::take(&mut self.waiting) {
+            let mut candidate = self.take_out(remote).expect("who waits is known");
+            candidate.state = State::Waiting(now);
+            self.put_in(remote, candidate);
+        }
+    }
+
+    /// Counts the addresses.
+    pub fn tally(&self, now: Instant) -> Tally {
+        let is_never = |candidate: &&Candidate| candidate.state == State::Never;
+        Tally {
+            known: self.known.len(),
+            failed: self.waiting.iter().filter(|(at, _)| *at > now).count(),
+            never: self.known.values().filter(is_never).count(),
+        }
+    }
+
     /// Number of known addresses.
     pub fn len(&self) -> usize {
         self.known.len()
@@ -266,7 +319,7 @@ impl Candidates {
         let count = |counts: &BTreeMap<_, _>, of| counts.get(&of).copied().unwrap_or(0);
         match newcomer.source {
             Source::User => true,
-            Source::Tracker | Source::Incoming => scope(ip) != Scope::Nowhere,
+            Source::Tracker | Source::Incoming | Source::Session => scope(ip) != Scope::Nowhere,
             Source::Lsd => self.privacy == Privacy::Public && scope(ip) != Scope::Nowhere,
             Source::Pex { sender } | Source::Evpeer { sender } => {
                 let ports_max = match scope(ip) {
@@ -388,7 +441,7 @@ impl Source {
     fn trust(self) -> Trust {
         match self {
             Self::User => Trust::User,
-            Self::Tracker => Trust::Tracker,
+            Self::Tracker | Self::Session => Trust::Tracker,
             Self::Incoming | Self::Lsd => Trust::FirstHand,
             Self::Pex { .. } | Self::Evpeer { .. } => Trust::Hearsay,
         }
@@ -398,7 +451,7 @@ impl Source {
     fn sender(self) -> Option<IpAddr> {
         match self {
             Self::Pex { sender } | Self::Evpeer { sender } => Some(sender.to_canonical()),
-            Self::User | Self::Tracker | Self::Incoming | Self::Lsd => None,
+            Self::User | Self::Tracker | Self::Incoming | Self::Lsd | Self::Session => None,
         }
     }
 }

@@ -142,6 +142,15 @@ pub enum Report {
         /// The torrent.
         torrent: TorrentId,
     },
+    /// A torrent was removed. Nothing else is told of it.
+    Removed {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Its name.
+        name: String,
+        /// Its info hash.
+        info_hash: InfoHash,
+    },
     /// A tracker did not answer, or refused.
     TrackerFailed {
         /// The torrent.

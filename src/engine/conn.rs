@@ -88,6 +88,8 @@ pub struct Exchange {
     pub extended: bool,
     /// The id under which it wants to hear `upload_only` messages; 0 if not at all.
     pub upload_only_id: u8,
+    /// What it calls itself (BEP 10 `v`), safe to print.
+    pub client: Option<Box<str>>,
     /// Peer exchange, if both sides want it.
     pub pex: Option<Box<PexLink>>,
     /// Messages from its bytes.

@@ -34,7 +34,7 @@ impl Engine {
             Source::Incoming => Heard::Announce,
             Source::Pex { .. } => Heard::Pex,
             Source::Lsd => Heard::Lsd,
-            Source::Evpeer { .. } => Heard::Gossip,
+            Source::Evpeer { .. } | Source::Session => Heard::Gossip,
         };
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
@@ -193,6 +193,19 @@ impl Engine {
             registry.heard(info_hash, &sighting, &self.interfaces, now);
         }
         self.rearm_registry();
+    }
+
+    /// Our tracker lists us no more in the swarm of a torrent that is paused.
+    pub(super) fn unlist(&mut self, id: TorrentId, now: Instant) {
+        let Some(torrent) = self.torrents.get(&id) else {
+            return;
+        };
+        let info_hash = torrent.swarm.meta().info_hash;
+        for ip in OURSELVES {
+            let addr = SocketAddr::new(ip, self.port);
+            let registry = &mut self.server.registry;
+            registry.left(info_hash, addr, Heard::Ourselves, now);
+        }
     }
 
     /// Whether one of these trackers is ours.

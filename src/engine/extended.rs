@@ -64,6 +64,9 @@ impl Engine {
         if let Some(wanted) = theirs.m.upload_only {
             exchange.upload_only_id = wanted;
         }
+        if let Some(name) = theirs.v {
+            exchange.client = Some(name.into());
+        }
         let (torrent, key) = (exchange.torrent, exchange.key);
         let Some(running) = self.torrents.get_mut(&torrent) else {
             return;

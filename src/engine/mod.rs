@@ -15,6 +15,9 @@
 //! | `announce` | announces, and HTTP exchanges with trackers |
 //! | `announce_udp` | exchanges of datagrams with trackers |
 //! | `datagrams` | what comes by UDP |
+//! | `commands` | what a user asks of a running torrent |
+//! | `memory` | what is remembered of a torrent |
+//! | `why` | why a torrent does not get on |
 //! | `discover`, `pex` | how peers become known |
 //! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
@@ -44,11 +47,13 @@ pub mod action;
 pub mod announce;
 mod announce_udp;
 mod audit;
+mod commands;
 pub mod conn;
 mod datagrams;
 mod discover;
 mod extended;
 pub mod http;
+mod memory;
 mod offences;
 pub mod outbox;
 mod peers;
@@ -56,9 +61,11 @@ pub mod pex;
 mod timers;
 pub mod torrent;
 mod torrents;
+pub mod view;
+mod why;
 
 pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction};
-pub use torrent::{AddError, HostPort, TorrentSpec};
+pub use torrent::{AddError, HostPort, TorrentSpec, Transferred};
 
 use announce_udp::{UdpQuestion, UdpTrackers};
 use conn::{Conn, Head, Purpose, Stage};
@@ -352,7 +359,7 @@ impl Engine {
         let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
         for id in ids {
             self.stop_announcing(id, now);
-            if self.torrents[&id].state != State::Error {
+            if self.torrents[&id].is_open {
                 self.last_syncs.insert(id);
                 self.storage(StorageAction::Sync { torrent: id });
             }
@@ -375,6 +382,7 @@ impl Engine {
     }
 
     fn report(&mut self, report: Report) {
+        self.note_what_trackers_say(&report);
         self.actions.push_back(Action::Report(report));
     }
 

@@ -152,6 +152,7 @@ impl Engine {
             peer_id: theirs.peer_id,
             extended: theirs.reserved.extended,
             upload_only_id: 0,
+            client: None,
             pex: None,
             decoder: Decoder::default(),
             dialled: dialled.is_some(),

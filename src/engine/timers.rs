@@ -124,6 +124,7 @@ impl Engine {
     /// Makes sure that the torrent's timer fires at `at` or sooner.
     pub(super) fn arm_torrent(&mut self, id: TorrentId, at: Instant) {
         if let Some(torrent) = self.torrents.get_mut(&id)
+            && torrent.state != State::Paused
             && at < torrent.armed
         {
             torrent.armed = at;

@@ -1,10 +1,12 @@
 //! One torrent as the engine runs it: its exchange, its addresses, its tracker, its state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::action::{Snapshot, State};
+use super::view::Heard;
+pub use crate::base::address::HostPort;
 use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::base::time::Instant;
@@ -13,15 +15,6 @@ use crate::discovery::pex::Roster;
 use crate::meta::metainfo::Metainfo;
 use crate::swarm::Swarm;
 use crate::tracker::client::Client;
-
-/// Name or address of a host, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    /// A name or an address, IPv6 without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
 
 /// What a user wants of a torrent.
 #[derive(Clone, Debug)]
@@ -72,6 +65,49 @@ pub struct Torrent {
     pub ticked: Instant,
     /// When its earliest timer fires.
     pub armed: Instant,
+    /// While it is paused: what it did before.
+    pub paused_from: Option<State>,
+    /// Storage has its files.
+    pub is_open: bool,
+    /// What was transferred before the present exchange, in this run.
+    pub before: Transferred,
+    /// What was transferred in former runs.
+    pub former: Transferred,
+    /// Trackers that the user named, beside those of the metainfo.
+    pub extra_trackers: Vec<String>,
+    /// Peers that the user named.
+    pub extra_peers: Vec<HostPort>,
+    /// What each of its trackers said last, by its address.
+    pub heard: BTreeMap<String, Heard>,
+}
+
+/// Payload that was transferred, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transferred {
+    /// Sent.
+    pub up: u64,
+    /// Received.
+    pub down: u64,
+    /// Received in vain.
+    pub wasted: u64,
+}
+
+impl Transferred {
+    /// What an exchange has transferred.
+    pub fn of(swarm: &Swarm) -> Self {
+        Self {
+            up: swarm.uploaded_bytes(),
+            down: swarm.downloaded_bytes(),
+            wasted: swarm.wasted_bytes(),
+        }
+    }
+
+    /// Adds what was transferred elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.up += other.up;
+        self.down += other.down;
+        self.wasted += other.wasted;
+    }
 }
 
 /// Progress of checking what was on disk.
@@ -110,6 +146,8 @@ impl Torrent {
             .peers()
             .filter(|(_, peer)| peer.is_seed())
             .count();
+        let mut all = self.before;
+        all.add(&Transferred::of(&self.swarm));
         Snapshot {
             name: meta.name.clone(),
             info_hash: meta.info_hash,
@@ -118,11 +156,11 @@ impl Torrent {
             length: meta.geometry().length(),
             done_bytes: self.swarm.done_bytes(),
             checked_bytes: self.check.as_ref().map_or(0, |check| check.bytes),
-            up_bytes: self.swarm.up().total(),
-            down_bytes: self.swarm.down().total(),
+            up_bytes: all.up,
+            down_bytes: all.down,
             up_bytes_s: self.swarm.up().bytes_per_sec(now),
             down_bytes_s: self.swarm.down().bytes_per_sec(now),
-            wasted_bytes: self.swarm.wasted_bytes(),
+            wasted_bytes: all.wasted,
             peers: self.swarm.peer_count() as u32,
             seeds: seeds as u32,
         }

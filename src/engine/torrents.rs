@@ -1,11 +1,12 @@
 //! Torrents as a whole: adding, checking, states, what storage answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::action::StorageAction;
-use super::conn::Stage;
-use super::torrent::{AddError, Check, HostPort, Torrent, TorrentSpec};
+use super::conn::{Purpose, Stage};
+use super::torrent::{AddError, Check, HostPort, Torrent, TorrentSpec, Transferred};
+use super::view::Heard;
 use super::{Action, Engine, Lookup, LookupId, Report, Snapshot, State};
 use crate::base::bits::Bitfield;
 use crate::base::id::{ConnId, PieceIndex, TorrentId};
@@ -36,7 +37,7 @@ impl Engine {
         self.torrents_added += 1;
         self.by_hash.insert(meta.info_hash, id);
         let mut tiers = meta.trackers.clone();
-        tiers.extend(spec.trackers.into_iter().map(|url| vec![url]));
+        tiers.extend(spec.trackers.iter().map(|url| vec![url.clone()]));
         let mut candidates = Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64()));
         candidates.interfaces_found(&self.interfaces);
         let torrent = Torrent {
@@ -51,6 +52,13 @@ impl Engine {
             durable: false,
             ticked: now,
             armed: Instant::NEVER,
+            paused_from: None,
+            is_open: true,
+            before: Transferred::default(),
+            former: Transferred::default(),
+            extra_trackers: spec.trackers,
+            extra_peers: spec.peers.clone(),
+            heard: BTreeMap::new(),
         };
         self.torrents.insert(id, torrent);
         self.track(id, now);
@@ -142,26 +150,28 @@ impl Engine {
 
     /// Storage cannot go on with this torrent; the others do.
     pub fn storage_failed(&mut self, id: TorrentId, message: String, now: Instant) {
-        if !self.torrents.contains_key(&id) {
+        let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
-        }
+        };
+        torrent.is_open = false;
         log::error!("torrent stopped torrent={id}: {message}");
         self.last_syncs.remove(&id);
         self.set_state(id, State::Error, Some(message));
-        for conn in self.conns_of(id) {
-            self.close(conn, super::Ending::Local("the torrent has failed"), now);
-        }
+        self.part_with_peers(id, "the torrent has failed", now);
         self.stop_announcing(id, now);
     }
 
     /// Hands further pieces to storage, or ends the check.
-    fn check_more(&mut self, id: TorrentId, now: Instant) {
+    pub(super) fn check_more(&mut self, id: TorrentId, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
         let Some(check) = &mut torrent.check else {
             return;
         };
+        if torrent.state != State::Checking {
+            return; // it is paused, and goes on when it is resumed
+        }
         let piece_len = u64::from(torrent.swarm.meta().geometry().nominal_piece_len());
         let most = (CHECK_AHEAD_LEN / piece_len.max(1)).clamp(4, 1024) as u32;
         let mut next = Vec::new();
@@ -198,7 +208,7 @@ impl Engine {
     }
 
     /// Everything is there: tells the peers that this one only uploads from now on (BEP 21).
-    fn become_seed(&mut self, id: TorrentId, now: Instant) {
+    pub(super) fn become_seed(&mut self, id: TorrentId, now: Instant) {
         self.set_state(id, State::Seeding, None);
         self.track(id, now);
         self.storage(StorageAction::Sync { torrent: id });
@@ -244,17 +254,48 @@ impl Engine {
         self.tell_lsd(id);
     }
 
-    fn conns_of(&self, id: TorrentId) -> Vec<ConnId> {
+    /// Streams to peers of a torrent, those that are being opened too.
+    pub(super) fn conns_of(&self, id: TorrentId) -> Vec<ConnId> {
         let belongs = |conn: &ConnId| match self.conn(*conn).map(|c| &c.stage) {
             Some(Stage::Exchange(exchange)) => exchange.torrent == id,
-            Some(Stage::Greeting(torrent, _)) => *torrent == id,
+            Some(Stage::Greeting(torrent, _) | Stage::Dialling(Purpose::Peer(torrent))) => {
+                *torrent == id
+            }
             _ => false,
         };
         self.conn_ids().into_iter().filter(belongs).collect()
     }
 
+    /// Keeps what a tracker said last. Trackers that are told of are those of the torrent, so
+    /// their number is bounded with those.
+    pub(super) fn note_what_trackers_say(&mut self, report: &Report) {
+        let (torrent, url, heard) = match report {
+            Report::TrackerAnswered {
+                torrent,
+                url,
+                peers,
+                warning,
+            } => {
+                let (peers, warning) = (*peers, warning.clone());
+                (torrent, url, Heard::Answered { peers, warning })
+            }
+            Report::TrackerFailed {
+                torrent,
+                url,
+                message,
+            } => {
+                let message = message.clone();
+                (torrent, url, Heard::Failed { message })
+            }
+            _ => return,
+        };
+        if let Some(torrent) = self.torrents.get_mut(torrent) {
+            torrent.heard.insert(url.clone(), heard);
+        }
+    }
+
     /// A peer that the user named: at once if it is an address, after a look-up if it is a name.
-    fn find_peer(&mut self, id: TorrentId, peer: HostPort, now: Instant) {
+    pub(super) fn find_peer(&mut self, id: TorrentId, peer: HostPort, now: Instant) {
         if let Ok(ip) = peer.host.parse::<IpAddr>() {
             let found = Ok(vec![SocketAddr::new(ip, peer.port)]);
             return self.peer_resolved(id, peer, found, now);

@@ -128,6 +128,7 @@ impl Reactor {
         while let Some(done) = self.lanes.disk.poll_done()? {
             self.storage.job_done(done);
         }
+        self.take_kept(now)?;
         self.take_storage_events(now);
         Ok(())
     }
@@ -135,6 +136,7 @@ impl Reactor {
     /// Keeps `report` for the user. If nobody listens, news of peers and trackers are dropped
     /// rather than kept without bound; those of torrents are few.
     fn report(&mut self, report: Report) {
+        self.note_for_memory(&report);
         if self.reports.len() >= REPORTS_MAX && is_passing_news(&report) {
             log::debug!("report dropped reports={}", self.reports.len());
         } else {
@@ -146,7 +148,10 @@ impl Reactor {
 /// Whether the network can make any number of such reports.
 fn is_passing_news(report: &Report) -> bool {
     match report {
-        Report::State { .. } | Report::Complete { .. } | Report::Durable { .. } => false,
+        Report::State { .. }
+        | Report::Complete { .. }
+        | Report::Durable { .. }
+        | Report::Removed { .. } => false,
         Report::TrackerFailed { .. }
         | Report::TrackerAnswered { .. }
         | Report::NameFailed { .. }

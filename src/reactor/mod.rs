@@ -23,20 +23,26 @@
 //! | `groups`  | multicast groups of local discovery |
 //! | `interfaces` | this machine's addresses |
 //! | `listen`  | opening the one port |
+//! | `start`   | what a start needs of the system |
 //! | `lanes`   | helper threads |
+//! | `control` | the control socket |
+//! | `memory`  | what survives the process |
 //! | `actions` | carrying out what engine and storage ask for |
 
 mod accept;
 mod actions;
 mod clock;
+pub mod control;
 mod dial;
 mod groups;
 mod interfaces;
 mod lanes;
 pub mod listen;
+mod memory;
 mod os;
 mod ready;
 mod slots;
+mod start;
 mod stream;
 mod udp;
 
@@ -48,30 +54,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Waker};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use mio::{Events, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::base::id::{PeerId, TorrentId};
+use crate::base::id::TorrentId;
 use crate::base::limits;
 use crate::base::plan::WritePlan;
 use crate::base::time::Instant;
 use crate::config::Config;
 use crate::engine::action::{Report, Snapshot};
-use crate::engine::{AddError, Engine, Secrets, TorrentSpec};
+use crate::engine::{AddError, Engine, TorrentSpec};
 use crate::storage::{Access, Pace, Storage, StorageOptions};
 
 pub use dial::dial;
+pub use memory::Keeping;
+pub use start::StartError;
 
 use accept::Acceptor;
 use actions::Lanes;
 use clock::Clock;
+use control::Control;
 use groups::Groups;
 use interfaces::Known;
 use lanes::LaneDied;
-use listen::{ListenError, Port};
+use listen::Port;
+use memory::Memory;
 use ready::{Ready, TURN_LEN_MAX};
 use slots::{Slots, Source};
+use start::{limit_conns, open_port, refused, secrets, watch_signals};
 use udp::{Batch, Udp};
 
 /// Runs one engine over real sockets and files, on the thread that calls [`Reactor::turn`].
@@ -103,6 +113,13 @@ pub struct Reactor {
     batch: Batch,
     plan: WritePlan,
     reports: VecDeque<Report>,
+    waker: Arc<Waker>,
+    control: Option<Control>,
+    memory: Option<Memory>,
+    /// Somebody asked for the end of the process.
+    is_stop_wanted: bool,
+    /// The end has begun.
+    is_stopping: bool,
 }
 
 /// What a reactor is made of.
@@ -116,25 +133,6 @@ pub struct ReactorOptions {
     pub access: Access,
     /// Whether SIGINT and SIGTERM are counted instead of ending the process.
     pub watch_signals: bool,
-}
-
-/// Why a reactor cannot start. Nothing is left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The port cannot be opened.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// Peer ids and keys that others can guess are not acceptable.
-    #[error("the system gives no random numbers: {0}")]
-    Entropy(getrandom::Error),
-    /// Something that every process gets, unless a limit is reached.
-    #[error("the system refuses {what}: {source}; raise the limit on open files or threads")]
-    System {
-        /// What was asked for.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 /// Why the loop cannot go on.
@@ -159,7 +157,7 @@ impl Reactor {
         limit_conns(&mut config);
         let bind = config.bind;
         let secrets = secrets().map_err(StartError::Entropy)?;
-        let port = listen::open(config.port, bind)?;
+        let port = open_port(&config)?;
 
         let poll = Poll::new().map_err(refused("an event queue"))?;
         let waker = Waker::new(poll.registry(), Source::Waker.token());
@@ -216,6 +214,11 @@ impl Reactor {
             batch: Batch::new(),
             plan: WritePlan::default(),
             reports: VecDeque::new(),
+            waker,
+            control: None,
+            memory: None,
+            is_stop_wanted: false,
+            is_stopping: false,
         };
         reactor.look_at_interfaces(clock.now());
         reactor.run_actions(clock.now());
@@ -229,7 +232,11 @@ impl Reactor {
     /// The engine's, for instance that it is there already.
     pub fn add_torrent(&mut self, spec: TorrentSpec) -> Result<TorrentId, AddError> {
         let now = self.clock.now();
+        let kept = spec.clone();
         let added = self.engine.add_torrent(spec, now);
+        if added.is_ok() {
+            self.keep_torrent(&kept);
+        }
         self.settle_call(now);
         added
     }
@@ -237,6 +244,8 @@ impl Reactor {
     /// Begins to end in good order; [`Reactor::is_finished`] tells when that is done.
     pub fn shutdown(&mut self) {
         let now = self.clock.now();
+        self.remember(now); // before those who are connected go
+        self.is_stopping = true;
         self.engine.shutdown(now);
         self.settle_call(now);
     }
@@ -266,6 +275,11 @@ impl Reactor {
         self.signals_seen
     }
 
+    /// Whether a client of the control socket asked for the end of the process.
+    pub fn is_stop_wanted(&self) -> bool {
+        self.is_stop_wanted
+    }
+
     /// The engine, for questions that need no answer in actions.
     pub fn engine_mut(&mut self) -> &mut Engine {
         &mut self.engine
@@ -284,6 +298,7 @@ impl Reactor {
         self.accept_turns(now);
         self.udp_turns(now);
         self.group_turns(now);
+        self.control_turn(now);
         let received = self.conn_turns();
         self.hash(received);
         let now = self.clock.now();
@@ -293,6 +308,7 @@ impl Reactor {
             self.run_actions(now);
         }
         self.look_at_interfaces(now);
+        self.remember_due(now);
         // Last, as a job may take the windows that a connection was promised for its turn.
         self.submit_jobs();
         Ok(())
@@ -332,6 +348,16 @@ impl Reactor {
                 Source::Listener(place) => self.acceptor.set_acceptable(place),
                 Source::Udp(place) => self.udp[place].set_readable(),
                 Source::Group(place) => self.groups.set_readable(place),
+                Source::Control => {
+                    if let Some(control) = &mut self.control {
+                        control.set_acceptable();
+                    }
+                }
+                Source::ControlClient(place) => {
+                    if let Some(control) = &mut self.control {
+                        control.note(place, event);
+                    }
+                }
             }
         }
         Ok(())
@@ -343,12 +369,17 @@ impl Reactor {
             || self.has_hash_work
             || self.acceptor.has_work()
             || self.udp.iter().any(Udp::is_readable)
-            || self.groups.is_readable();
+            || self.groups.is_readable()
+            || self.control.as_ref().is_some_and(Control::has_work);
         if has_work {
             return Duration::ZERO;
         }
         let now = self.clock.now();
-        let deadlines = [self.engine.next_deadline(), self.acceptor.resumes_at()];
+        let deadlines = [
+            self.engine.next_deadline(),
+            self.acceptor.resumes_at(),
+            self.memory_due(),
+        ];
         deadlines
             .into_iter()
             .flatten()
@@ -393,61 +424,7 @@ fn note(stream: &mut slots::Stream, event: &Event) {
     stream.is_writable |= event.is_writable() || event.is_write_closed() || event.is_error();
 }
 
-/// Counts SIGINT and SIGTERM from now on.
-fn watch_signals(poll: &Poll) -> io::Result<Signals> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let token = Source::Signals.token();
-    poll.registry()
-        .register(&mut signals, token, Interest::READABLE)?;
-    Ok(signals)
-}
-
-/// Raises the soft limit of descriptors, and lowers the connections to what it allows: those to
-/// peers come first.
-fn limit_conns(config: &mut Config) {
-    let (wanted, http) = (
-        u64::from(config.conns_max),
-        u64::from(config.http_conns_max),
-    );
-    let needed = wanted + http + DESCRIPTORS_OTHER;
-    let limit = os::raise_descriptor_limit(needed);
-    if limit >= needed {
-        return;
-    }
-    let allowed = limit.saturating_sub(DESCRIPTORS_OTHER).max(limit / 3);
-    let conns = allowed.min(wanted);
-    let left = limit.saturating_sub(DESCRIPTORS_OTHER + conns);
-    let http = left.max(limit / 16).min(http);
-    if conns < wanted {
-        log::warn!("fewer connections than wanted wanted={wanted} allowed={conns} nofile={limit}");
-    }
-    // Neither is more than what it was.
-    (config.conns_max, config.http_conns_max) = (conns as u32, http as u32);
-}
-
-/// What only this process knows, from the system's generator.
-fn secrets() -> Result<Secrets, getrandom::Error> {
-    let mut id = [0; 12];
-    getrandom::fill(&mut id)?;
-    let mut tracker = [0; 16];
-    getrandom::fill(&mut tracker)?;
-    Ok(Secrets {
-        rng_seed: getrandom::u64()?,
-        peer_id: PeerId::ours(id),
-        key: getrandom::u32()?,
-        tracker,
-    })
-}
-
-/// Says what the system refused at the start.
-fn refused(what: &'static str) -> impl Fn(io::Error) -> StartError {
-    move |source| StartError::System { what, source }
-}
-
 /// Events taken from the system at a time; further ones wait there.
 const EVENTS_MAX: usize = 1024;
 /// Bytes that a pass may hash at least, about a millisecond's worth.
 const HASH_LEN_MIN: u64 = 1024 * 1024;
-/// Descriptors for everything but connections to peers and HTTP connections: streams that
-/// have not said what they are, files, the port, standard streams.
-const DESCRIPTORS_OTHER: u64 = limits::UNDECIDED_MAX as u64 + 256;

@@ -32,6 +32,10 @@ pub enum Source {
     Udp(usize),
     /// A socket of a multicast group, by its place.
     Group(usize),
+    /// The control socket.
+    Control,
+    /// A client of the control socket, by its place.
+    ControlClient(usize),
 }
 
 impl Source {
@@ -54,6 +58,8 @@ impl Source {
             Self::Listener(place) => special(2 + 3 * place),
             Self::Udp(place) => special(3 + 3 * place),
             Self::Group(place) => special(4 + 3 * place),
+            Self::Control => special(CONTROL_FIRST as usize),
+            Self::ControlClient(place) => special(CONTROL_FIRST as usize + 1 + place),
         }
     }
 
@@ -69,6 +75,10 @@ impl Source {
         match index - SPECIAL_FIRST {
             0 => Self::Waker,
             1 => Self::Signals,
+            CONTROL_FIRST => Self::Control,
+            number if number > CONTROL_FIRST => {
+                Self::ControlClient((number - CONTROL_FIRST - 1) as usize)
+            }
             number => {
                 let place = ((number - 2) / 3) as usize;
                 match number % 3 {
@@ -183,7 +193,9 @@ impl Slots {
 /// First index that is no connection.
 const SPECIAL_FIRST: u32 = u32::MAX - SPECIAL_COUNT;
 /// Indices that are no connections.
-const SPECIAL_COUNT: u32 = 64;
+const SPECIAL_COUNT: u32 = 256;
+/// Of them the first that belongs to the control socket.
+const CONTROL_FIRST: u32 = 128;
 
 const _: () = assert!(usize::BITS == 64, "a token holds an index and a generation");
 
@@ -192,6 +204,7 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
+    use crate::base::limits::CONTROL_CLIENTS_MAX;
 
     /// A stream to a listener on loopback that nobody serves.
     fn socket(listener: &TcpListener) -> TcpStream {
@@ -214,6 +227,9 @@ mod tests {
             Source::Udp(1),
             Source::Group(0),
             Source::Group(1),
+            Source::Control,
+            Source::ControlClient(0),
+            Source::ControlClient(CONTROL_CLIENTS_MAX - 1),
         ];
         for (place, source) in sources.into_iter().enumerate() {
             assert_eq!(Source::from_token(source.token()), source);

@@ -29,6 +29,7 @@ mod check;
 pub mod error;
 mod files;
 pub mod jobs;
+pub mod keep;
 pub mod lanes;
 mod leave;
 mod lend;

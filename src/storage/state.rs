@@ -38,8 +38,7 @@ impl Places {
 
     /// The folder for this output folder's state below the common one.
     fn fallback(&self) -> Option<PathBuf> {
-        let whole = fs::canonicalize(&self.output).unwrap_or_else(|_| self.output.clone());
-        let name = hex(&sha1(whole.as_os_str().as_encoded_bytes())[..10]);
+        let name = hex(&sha1(whole(&self.output).as_os_str().as_encoded_bytes())[..10]);
         self.fallback.as_ref().map(|common| common.join(name))
     }
 }
@@ -138,7 +137,7 @@ impl StateDir {
                 locks.push(lock(chosen, chosen).map_err(|refusal| refusal.for_good(chosen))?);
             }
             return Ok(Self {
-                path: chosen.clone(),
+                path: whole(chosen),
                 is_fallback: false,
                 _locks: locks,
             });
@@ -153,12 +152,12 @@ impl StateDir {
         };
         Ok(Self {
             _locks: vec![locked.map_err(|refusal| refusal.for_good(&path))?],
-            path,
+            path: whole(&path),
             is_fallback,
         })
     }
 
-    /// Where it is.
+    /// Where it is, from the root.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -197,7 +196,7 @@ fn lock(folder: &Path, what: &Path) -> Result<File, Refusal> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             // Only for the message of whoever comes second.
-            let text = format!("{}\n", std::process::id());
+            let text = format!("{}\n", rustix::process::getpid().as_raw_nonzero());
             let _ = file
                 .set_len(0)
                 .and_then(|()| file.write_all(text.as_bytes()));
@@ -236,6 +235,11 @@ fn make_folder(path: &Path) -> io::Result<()> {
         }
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// The path from the root, if the folder is there.
+pub fn whole(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn is_same_folder(a: &Path, b: &Path) -> bool {

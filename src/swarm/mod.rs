@@ -165,6 +165,12 @@ impl Swarm {
         &self.peers[key.0 as usize]
     }
 
+    /// Payload a second from a peer and to it, bytes.
+    pub fn peer_rates(&mut self, key: PeerKey, now: Instant) -> (u64, u64) {
+        let peer = self.peer_mut(key);
+        (peer.down.bytes_per_sec(now), peer.up.bytes_per_sec(now))
+    }
+
     /// All connected peers.
     pub fn peers(&self) -> impl Iterator<Item = (PeerKey, &Peer)> {
         self.peers

@@ -228,6 +228,11 @@ impl Peer {
         self.have.is_full() && !self.have.is_empty()
     }
 
+    /// Whether it owes answers and has not sent payload for longer than a request is borne.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.snubbed || now - self.heard >= PATIENCE_MIN
+    }
+
     /// Requests that should be open with it: what it delivers in [`QUEUE_TIME`], within its `reqq`.
     pub(super) fn queue_target(&mut self, now: Instant) -> usize {
         if self.snubbed {

@@ -114,7 +114,8 @@ impl DataSet {
         if tolerance.control_file {
             actual.remove(Path::new(&format!("{}.aria2", self.name)));
         }
-        let expected = files_below(&self.folder);
+        let mut expected = files_below(&self.folder);
+        expected.retain(|path, _| !path.starts_with(".evpeer"));
         for (path, expected) in &expected {
             let Some(actual) = actual.remove(path) else {
                 let may_miss = tolerance.empty_files && expected.len == 0;

@@ -79,7 +79,12 @@ pub struct Evpeer {
 impl Evpeer {
     /// Starts it and waits until it listens.
     pub fn start(name: &str, setup: &Setup<'_>) -> Self {
-        let process = Process::spawn(name, &mut setup.command());
+        Self::start_command(name, &mut setup.command(), setup.ip)
+    }
+
+    /// Starts what `command` says, which listens on `ip`, and waits until it does.
+    pub fn start_command(name: &str, command: &mut Command, ip: IpAddr) -> Self {
+        let process = Process::spawn(name, command);
         let port = process.wait_for_line("a `listening` event", START_LIMIT, |line| {
             let event = event_of(line, "listening")?;
             event["port"]
@@ -89,7 +94,7 @@ impl Evpeer {
         assert_ne!(port, 0, "{name} says which port it chose");
         Self {
             process,
-            address: SocketAddr::new(setup.ip, port),
+            address: SocketAddr::new(ip, port),
         }
     }
 
@@ -158,6 +163,48 @@ impl Evpeer {
             "{} panicked:\n{text}",
             self.process.name()
         );
+    }
+}
+
+/// What `evpeer ctl` said.
+#[derive(Debug)]
+pub struct Said {
+    /// The exit code.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Said {
+    /// The objects that it printed.
+    pub fn objects(&self) -> Vec<Value> {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        let object = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        self.out.lines().map(object).collect()
+    }
+
+    /// The one object that it printed.
+    pub fn object(&self) -> Value {
+        let objects = self.objects();
+        let [object] = &objects[..] else {
+            panic!("one object: {self:?}");
+        };
+        object.clone()
+    }
+}
+
+/// Runs `evpeer ctl -o folder` with further arguments.
+pub fn ctl(folder: &Path, args: &[&str]) -> Said {
+    let mut command = Command::new(BINARY);
+    command.args(["ctl", "-o"]).arg(folder).args(args);
+    let output = command.output().expect("the binary was built");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
+    Said {
+        code: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
     }
 }
 

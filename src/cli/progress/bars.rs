@@ -50,6 +50,13 @@ impl Bars {
         let _ = self.lines.println(text);
     }
 
+    /// Takes the line of a torrent away.
+    pub fn remove(&mut self, info_hash: InfoHash) {
+        if let Some(bar) = self.torrents.remove(&info_hash) {
+            bar.finish_and_clear();
+        }
+    }
+
     /// When the figures shall be drawn again.
     pub fn due(&self) -> Instant {
         self.due

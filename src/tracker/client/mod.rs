@@ -268,6 +268,12 @@ impl Client {
         self.phase = Phase::Stopping { since: now };
     }
 
+    /// The torrent goes on after [`Self::stopped`]: its trackers hear of it as of a start, at once.
+    pub fn resumed(&mut self, now: Instant) {
+        self.phase = Phase::Running;
+        self.all_tiers_mut().for_each(|tier| tier.restart(now));
+    }
+
     /// Whether this announce is under way: [`Self::answered`] or [`Self::failed`] shall hear of it.
     pub fn is_asking(&self, id: AnnounceId) -> bool {
         self.all_tiers().any(|tier| tier.is_asking(id))

@@ -205,6 +205,19 @@ impl Tier {
         }
     }
 
+    /// Begins anew: nobody lists us, and who answered last time may be asked at once.
+    pub fn restart(&mut self, now: Instant) {
+        self.due = now;
+        for tracker in &mut self.trackers {
+            tracker.membership = Membership::None;
+            tracker.owed = None;
+            tracker.asking = None;
+            if tracker.failures == 0 {
+                tracker.rests_until = now;
+            }
+        }
+    }
+
     /// What is under way is of no interest any more.
     pub fn forget_asking(&mut self) {
         for tracker in &mut self.trackers {

@@ -4,11 +4,15 @@ use std::net::IpAddr;
 
 use crate::base::limits;
 
+pub mod session;
+
 /// Everything that the core and its shell are configured by.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The one port of this peer, TCP and UDP; 0 lets the system choose.
     pub port: u16,
+    /// Where any port will do: the one that is tried first; 0 is none.
+    pub port_before: u16,
     /// Listen and connect from this address; all of them, IPv4 and IPv6, if not given.
     pub bind: Option<IpAddr>,
     /// Connections over all torrents.
@@ -45,6 +49,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             port: 6881,
+            port_before: 0,
             bind: None,
             conns_max: limits::CONNS_MAX_DEFAULT,
             http_conns_max: limits::HTTP_CONNS_MAX,

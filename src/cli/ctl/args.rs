@@ -1,0 +1,95 @@
+//! The command line of `evpeer ctl`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueHint};
+
+use crate::cli::args::PeerAddress;
+
+/// Options of `ctl`.
+#[derive(Args, Debug)]
+pub struct CtlArgs {
+    /// The output folder of the running peer
+    #[arg(short, long, value_name = "DIR", default_value = ".", global = true,
+          value_hint = ValueHint::DirPath)]
+    pub output: PathBuf,
+    /// Its state folder, if that is another than .evpeer in the output folder
+    #[arg(long, value_name = "DIR", global = true, value_hint = ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
+    /// Print one JSON object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What is wanted.
+    #[command(subcommand)]
+    pub order: Order,
+}
+
+/// What a running peer can be asked. A torrent is named by its name, its info hash, or a beginning
+/// of either that no other torrent has.
+#[derive(Debug, Subcommand)]
+pub enum Order {
+    /// How the peer and its torrents are
+    Status,
+    /// The connected peers of torrents, or all evpeers that are known to be there
+    Peers {
+        /// Only of these [default: all]
+        #[arg(value_name = "TORRENT")]
+        torrents: Vec<String>,
+        /// The evpeers of the whole network, whatever their torrents
+        #[arg(long, conflicts_with = "torrents")]
+        network: bool,
+    },
+    /// Take up torrents
+    Add {
+        /// A .torrent file, a folder of them, or the http:// address of one
+        #[arg(value_name = "SOURCE", required = true, value_hint = ValueHint::AnyPath)]
+        sources: Vec<PathBuf>,
+        /// A peer to connect to; repeatable
+        #[arg(long = "peer", value_name = "HOST:PORT", value_parser = PeerAddress::parse)]
+        peers: Vec<PeerAddress>,
+        /// One more tracker; repeatable
+        #[arg(long = "tracker", value_name = "URL")]
+        trackers: Vec<String>,
+    },
+    /// Let go of torrents; their data stays
+    Remove {
+        /// Which
+        #[arg(value_name = "TORRENT", required = true)]
+        torrents: Vec<String>,
+    },
+    /// Stop torrents until they are resumed
+    Pause(Chosen),
+    /// Go on with torrents that were paused or have failed
+    Resume(Chosen),
+    /// The files of torrents
+    Files {
+        /// Only of these [default: all]
+        #[arg(value_name = "TORRENT")]
+        torrents: Vec<String>,
+    },
+    /// The trackers of torrents
+    Trackers {
+        /// Only of these [default: all]
+        #[arg(value_name = "TORRENT")]
+        torrents: Vec<String>,
+    },
+    /// Why torrents do not get on
+    Why {
+        /// Only these [default: all]
+        #[arg(value_name = "TORRENT")]
+        torrents: Vec<String>,
+    },
+    /// End the peer in good order
+    Shutdown,
+}
+
+/// Torrents that were named, or all.
+#[derive(Args, Debug)]
+pub struct Chosen {
+    /// Which
+    #[arg(value_name = "TORRENT", required_unless_present = "all")]
+    pub torrents: Vec<String>,
+    /// All torrents
+    #[arg(long, conflicts_with = "torrents")]
+    pub all: bool,
+}

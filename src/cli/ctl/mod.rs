@@ -1,0 +1,205 @@
+//! `evpeer ctl`: asks a running peer through its control socket, and shows what it says.
+
+pub mod args;
+mod client;
+mod show;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use self::args::{CtlArgs, Order};
+use self::client::Client;
+use super::args::PeerAddress;
+use super::error::CliError;
+use super::keeping;
+use super::output::{print, print_error};
+use super::source::{self, Source};
+use crate::control::request::{Addition, Command};
+use crate::engine::HostPort;
+use crate::storage::keep::torrent_path;
+use crate::storage::state;
+
+/// Does what `args` ask for.
+///
+/// # Errors
+/// No peer answers, or it refuses.
+pub fn ctl(args: &CtlArgs) -> Result<ExitCode, CliError> {
+    let places = keeping::places(&args.output, args.state_dir.as_deref());
+    let additions = match &args.order {
+        Order::Add {
+            sources, trackers, ..
+        } => {
+            source::refuse_unusable_trackers(trackers)?;
+            source::read_all(sources.iter(), None)?
+        }
+        _ => Vec::new(),
+    };
+    let mut session = Session {
+        client: Client::connect(&places)?,
+        is_json: args.json,
+        failures: 0,
+    };
+    session.run(&args.order, &additions)?;
+    Ok(ExitCode::from(u8::from(session.failures > 0)))
+}
+
+/// One run of the command.
+struct Session {
+    client: Client,
+    is_json: bool,
+    /// Torrents for which the peer refused something.
+    failures: u32,
+}
+
+impl Session {
+    fn run(&mut self, order: &Order, additions: &[Source]) -> Result<(), CliError> {
+        match order {
+            Order::Status => {
+                let status = self.status()?;
+                self.show(&status, show::status)
+            }
+            Order::Peers { network: true, .. } => {
+                let network = |from| Command::Network { from };
+                let network = self.client.ask_all("network", network)?;
+                self.show(&network, show::network)
+            }
+            Order::Peers { torrents, .. } => self.each(torrents, show::peers, |client, torrent| {
+                let peers = |from| Command::Peers {
+                    torrent: torrent.clone(),
+                    from,
+                };
+                client.ask_all("peers", peers)
+            }),
+            Order::Files { torrents } => self.each(torrents, show::files, |client, torrent| {
+                let files = |from| Command::Files {
+                    torrent: torrent.clone(),
+                    from,
+                };
+                client.ask_all("files", files)
+            }),
+            Order::Trackers { torrents } => {
+                let trackers = |torrent| Command::Trackers { torrent };
+                self.each(torrents, show::trackers, |client, t| {
+                    client.ask(trackers(t))
+                })
+            }
+            Order::Why { torrents } => {
+                let why = |torrent| Command::Why { torrent };
+                self.each(torrents, show::why, |client, t| client.ask(why(t)))
+            }
+            Order::Remove { torrents } => {
+                let remove = |torrent| Command::Remove { torrent };
+                self.each(torrents, show::state, |client, t| client.ask(remove(t)))
+            }
+            Order::Pause(chosen) => {
+                let pause = |torrent| Command::Pause { torrent };
+                self.each(&chosen.torrents, show::state, |client, t| {
+                    client.ask(pause(t))
+                })
+            }
+            Order::Resume(chosen) => {
+                let resume = |torrent| Command::Resume { torrent };
+                self.each(&chosen.torrents, show::state, |client, t| {
+                    client.ask(resume(t))
+                })
+            }
+            Order::Add {
+                peers, trackers, ..
+            } => self.add(additions, peers, trackers),
+            Order::Shutdown => {
+                let answer = self.client.ask(Command::Shutdown)?;
+                self.show(&answer, |_| "the peer stops in good order\n".to_owned())
+            }
+        }
+    }
+
+    fn status(&mut self) -> Result<Value, CliError> {
+        self.client
+            .ask_all("torrents", |from| Command::Status { from })
+    }
+
+    /// Asks for each torrent that is named, or for all of them; one that the peer refuses does not
+    /// hide the others.
+    fn each(
+        &mut self,
+        named: &[String],
+        text: fn(&Value) -> String,
+        mut ask: impl FnMut(&mut Client, String) -> Result<Value, CliError>,
+    ) -> Result<(), CliError> {
+        let named = match named {
+            [] => {
+                let status = self.status()?;
+                let torrents = status["torrents"].as_array().cloned().unwrap_or_default();
+                let hash = |t: &Value| Some(t["info_hash"].as_str()?.to_owned());
+                torrents.iter().filter_map(hash).collect()
+            }
+            named => named.to_vec(),
+        };
+        for torrent in named {
+            let answer = ask(&mut self.client, torrent);
+            self.show_or_count(answer, text)?;
+        }
+        Ok(())
+    }
+
+    /// Has torrents added. The peer reads files itself; what came from elsewhere is put into its
+    /// state folder first.
+    fn add(
+        &mut self,
+        sources: &[Source],
+        peers: &[PeerAddress],
+        trackers: &[String],
+    ) -> Result<(), CliError> {
+        let status = self.client.ask(Command::Status { from: usize::MAX })?;
+        let state_dir = status["state_dir"].as_str().unwrap_or_default().to_owned();
+        let named = peers.iter().map(|peer| HostPort {
+            host: peer.host.clone(),
+            port: peer.port,
+        });
+        let named: Vec<HostPort> = named.collect();
+        for source in sources {
+            let path = match fs::canonicalize(&source.path) {
+                Ok(path) => path,
+                Err(_) => {
+                    let path = torrent_path(Path::new(&state_dir), source.meta.info_hash);
+                    state::replace(&path, &source.meta.source)?;
+                    path
+                }
+            };
+            let addition = Addition {
+                source: path.to_string_lossy().into_owned(),
+                peers: [named.clone(), source.peers.clone()].concat(),
+                trackers: trackers.to_vec(),
+            };
+            let answer = self.client.ask(Command::Add(addition));
+            self.show_or_count(answer, show::state)?;
+        }
+        Ok(())
+    }
+
+    fn show_or_count(
+        &mut self,
+        answer: Result<Value, CliError>,
+        text: fn(&Value) -> String,
+    ) -> Result<(), CliError> {
+        match answer {
+            Ok(answer) => self.show(&answer, text),
+            Err(error @ CliError::Refused(_)) => {
+                self.failures += 1;
+                print_error(&format!("error: {error}"));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn show(&self, answer: &Value, text: fn(&Value) -> String) -> Result<(), CliError> {
+        print(&match self.is_json {
+            true => format!("{answer}\n"),
+            false => text(answer),
+        })
+    }
+}

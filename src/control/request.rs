@@ -1,0 +1,408 @@
+//! What may be asked of a running peer, as one JSON object a line.
+//!
+//! ```text
+//! {"v":1,"id":7,"command":"pause","torrent":"debian"}
+//!    │      │          │             └ what the command is about
+//!    │      │          └ see `Command`
+//!    │      └ goes back with the answer; may be left out
+//!    └ version of this language
+//! ```
+//!
+//! Both ends use this: [`Request::to_line`] is what `evpeer ctl` sends, [`Request::parse`] is what
+//! the peer reads.
+
+use serde_json::{Map, Value, json};
+
+use super::answer::Refusal;
+use crate::base::limits::{NAME_LEN_MAX, TRACKER_URL_LEN_MAX, TRACKERS_MAX};
+use crate::engine::HostPort;
+
+/// One question or order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Goes back with the answer: a number, a text, or null.
+    pub id: Value,
+    /// What is wanted.
+    pub command: Command,
+}
+
+/// What a peer can be asked for. A torrent is named by its name, its info hash, or a beginning of
+/// either that no other torrent here has. Lists come in pages: `from` is where one begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// How the peer and its torrents are.
+    Status {
+        /// Torrents that are left out at the front.
+        from: usize,
+    },
+    /// The connected peers of a torrent.
+    Peers {
+        /// Which.
+        torrent: String,
+        /// Peers that are left out at the front.
+        from: usize,
+    },
+    /// The evpeers that are known to be there, whatever their torrents.
+    Network {
+        /// Hosts that are left out at the front.
+        from: usize,
+    },
+    /// The files of a torrent.
+    Files {
+        /// Which.
+        torrent: String,
+        /// Files that are left out at the front.
+        from: usize,
+    },
+    /// The trackers of a torrent.
+    Trackers {
+        /// Which.
+        torrent: String,
+    },
+    /// Why a torrent does not get on.
+    Why {
+        /// Which.
+        torrent: String,
+    },
+    /// Take up a torrent.
+    Add(Addition),
+    /// Let go of a torrent; its data stays.
+    Remove {
+        /// Which.
+        torrent: String,
+    },
+    /// Stop a torrent until it is resumed.
+    Pause {
+        /// Which.
+        torrent: String,
+    },
+    /// Go on with a torrent that was paused or has failed.
+    Resume {
+        /// Which.
+        torrent: String,
+    },
+    /// End the process in good order.
+    Shutdown,
+}
+
+/// A torrent that is to be taken up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addition {
+    /// Path of a .torrent file, from the root.
+    pub source: String,
+    /// Peers to connect to.
+    pub peers: Vec<HostPort>,
+    /// Trackers beside those of the torrent.
+    pub trackers: Vec<String>,
+}
+
+impl Request {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// It is no request, or none of this version. The id comes back if there is one.
+    pub fn parse(line: &[u8]) -> Result<Self, (Value, Refusal)> {
+        let nobody = Value::Null;
+        let value: Value = match serde_json::from_slice(line) {
+            Ok(value) => value,
+            Err(error) => return Err((nobody, Refusal::Malformed(format!("no JSON: {error}")))),
+        };
+        let Value::Object(object) = value else {
+            return Err((nobody, Refusal::Malformed("no JSON object".to_owned())));
+        };
+        let id = object.get("id").cloned().unwrap_or_default();
+        let is_short = match &id {
+            Value::Null | Value::Number(_) => true,
+            Value::String(text) => text.len() <= ID_LEN_MAX,
+            Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
+        };
+        if !is_short {
+            let text = format!("`id` is a number or a text of {ID_LEN_MAX} B at most");
+            return Err((nobody, Refusal::Malformed(text)));
+        }
+        match read(&object) {
+            Ok(command) => Ok(Self { id, command }),
+            Err(refusal) => Err((id, refusal)),
+        }
+    }
+
+    /// The request as a line, with its line feed.
+    pub fn to_line(&self) -> String {
+        let mut object = match &self.command {
+            Command::Status { from } | Command::Network { from } => json!({ "from": from }),
+            Command::Peers { torrent, from } | Command::Files { torrent, from } => {
+                json!({ "torrent": torrent, "from": from })
+            }
+            Command::Trackers { torrent }
+            | Command::Why { torrent }
+            | Command::Remove { torrent }
+            | Command::Pause { torrent }
+            | Command::Resume { torrent } => json!({ "torrent": torrent }),
+            Command::Add(addition) => {
+                let peers = addition.peers.iter();
+                let peers: Vec<Value> = peers
+                    .map(|peer| json!({ "host": peer.host, "port": peer.port }))
+                    .collect();
+                json!({ "source": addition.source, "peers": peers, "trackers": addition.trackers })
+            }
+            Command::Shutdown => json!({}),
+        };
+        object["v"] = json!(VERSION);
+        object["id"] = self.id.clone();
+        object["command"] = json!(self.command.name());
+        format!("{object}\n")
+    }
+}
+
+impl Command {
+    /// Whether it changes anything.
+    pub fn is_order(&self) -> bool {
+        match self {
+            Self::Status { .. }
+            | Self::Peers { .. }
+            | Self::Network { .. }
+            | Self::Files { .. }
+            | Self::Trackers { .. }
+            | Self::Why { .. } => false,
+            Self::Add(_)
+            | Self::Remove { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Shutdown => true,
+        }
+    }
+
+    /// The word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status { .. } => "status",
+            Self::Peers { .. } => "peers",
+            Self::Network { .. } => "network",
+            Self::Files { .. } => "files",
+            Self::Trackers { .. } => "trackers",
+            Self::Why { .. } => "why",
+            Self::Add(_) => "add",
+            Self::Remove { .. } => "remove",
+            Self::Pause { .. } => "pause",
+            Self::Resume { .. } => "resume",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+fn read(object: &Map<String, Value>) -> Result<Command, Refusal> {
+    match object.get("v") {
+        Some(version) if *version == VERSION => {}
+        Some(version) => return Err(Refusal::Version(version.to_string())),
+        None => {
+            return Err(Refusal::Malformed(
+                "`v` is missing: the version, 1".to_owned(),
+            ));
+        }
+    }
+    let name = text(object, "command", ID_LEN_MAX)?;
+    let from = || match object.get("from") {
+        None | Some(Value::Null) => Ok(0),
+        Some(from) => {
+            let from = from.as_u64().and_then(|from| usize::try_from(from).ok());
+            from.ok_or_else(|| wrong("from", "a number, 0 or more"))
+        }
+    };
+    let torrent = || text(object, "torrent", NAME_LEN_MAX);
+    Ok(match name.as_str() {
+        "status" => Command::Status { from: from()? },
+        "network" => Command::Network { from: from()? },
+        "peers" => Command::Peers {
+            torrent: torrent()?,
+            from: from()?,
+        },
+        "files" => Command::Files {
+            torrent: torrent()?,
+            from: from()?,
+        },
+        "trackers" => Command::Trackers {
+            torrent: torrent()?,
+        },
+        "why" => Command::Why {
+            torrent: torrent()?,
+        },
+        "add" => Command::Add(addition(object)?),
+        "remove" => Command::Remove {
+            torrent: torrent()?,
+        },
+        "pause" => Command::Pause {
+            torrent: torrent()?,
+        },
+        "resume" => Command::Resume {
+            torrent: torrent()?,
+        },
+        "shutdown" => Command::Shutdown,
+        _ => return Err(Refusal::UnknownCommand(name)),
+    })
+}
+
+fn addition(object: &Map<String, Value>) -> Result<Addition, Refusal> {
+    let source = text(object, "source", PATH_LEN_MAX)?;
+    let peers = list(object, "peers")?.iter().map(host_port);
+    let trackers = list(object, "trackers")?.iter().map(|url| {
+        let url = url.as_str().filter(|url| url.len() <= TRACKER_URL_LEN_MAX);
+        let url = url.ok_or_else(|| wrong("trackers", "a list of addresses"))?;
+        Ok(url.to_owned())
+    });
+    Ok(Addition {
+        source,
+        peers: peers.collect::<Result<_, Refusal>>()?,
+        trackers: trackers.collect::<Result<_, Refusal>>()?,
+    })
+}
+
+fn host_port(value: &Value) -> Result<HostPort, Refusal> {
+    let host = value["host"].as_str();
+    let host = host.filter(|host| !host.is_empty() && host.len() <= NAME_LEN_MAX);
+    let port = value["port"]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok());
+    match (host, port) {
+        (Some(host), Some(port)) if port != 0 => Ok(HostPort {
+            host: host.to_owned(),
+            port,
+        }),
+        _ => Err(wrong("peers", "a list of objects with `host` and `port`")),
+    }
+}
+
+fn list<'a>(object: &'a Map<String, Value>, key: &'static str) -> Result<&'a [Value], Refusal> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(&[]),
+        Some(Value::Array(list)) if list.len() <= TRACKERS_MAX => Ok(list),
+        Some(_) => Err(wrong(key, "a list of 100 at most")),
+    }
+}
+
+fn text(object: &Map<String, Value>, key: &str, len_max: usize) -> Result<String, Refusal> {
+    let text = object.get(key).and_then(Value::as_str);
+    match text.filter(|text| !text.is_empty() && text.len() <= len_max) {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(wrong(key, "a text that is neither empty nor too long")),
+    }
+}
+
+fn wrong(key: &str, expected: &str) -> Refusal {
+    Refusal::Malformed(format!("`{key}` shall be {expected}"))
+}
+
+/// Version of the language.
+pub const VERSION: u64 = 1;
+/// Longest id and longest name of a command, bytes.
+const ID_LEN_MAX: usize = 64;
+/// Longest path of a source, bytes (Linux: PATH_MAX).
+const PATH_LEN_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rng::Rng;
+
+    fn all_commands() -> Vec<Command> {
+        let torrent = || "a \"b\" ü".to_owned();
+        let peer = HostPort {
+            host: "fe80::1".to_owned(),
+            port: 6881,
+        };
+        vec![
+            Command::Status { from: 0 },
+            Command::Peers {
+                torrent: torrent(),
+                from: 7,
+            },
+            Command::Network { from: 3 },
+            Command::Files {
+                torrent: torrent(),
+                from: usize::MAX,
+            },
+            Command::Trackers { torrent: torrent() },
+            Command::Why { torrent: torrent() },
+            Command::Add(Addition {
+                source: "/a b.torrent".to_owned(),
+                peers: vec![peer],
+                trackers: vec!["http://h/a".to_owned()],
+            }),
+            Command::Remove { torrent: torrent() },
+            Command::Pause { torrent: torrent() },
+            Command::Resume { torrent: torrent() },
+            Command::Shutdown,
+        ]
+    }
+
+    #[test]
+    fn every_request_is_read_as_it_was_written() {
+        for command in all_commands() {
+            for id in [Value::Null, json!(7), json!("x")] {
+                let request = Request {
+                    id,
+                    command: command.clone(),
+                };
+                let line = request.to_line();
+                let line = line.strip_suffix('\n').expect("a whole line");
+                assert!(!line.contains('\n'), "{line}");
+                assert_eq!(Request::parse(line.as_bytes()), Ok(request));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_with_its_reason() {
+        let deep = "[".repeat(100_000);
+        let long = format!(
+            r#"{{"v":1,"command":"why","torrent":"{}"}}"#,
+            "x".repeat(300)
+        );
+        #[rustfmt::skip]
+        let rows = [
+            // line                                                  reason
+            ("",                                                     "no JSON"),
+            ("status",                                               "no JSON"),
+            ("\u{0}\u{1}",                                           "no JSON"),
+            ("[]",                                                   "no JSON object"),
+            ("{}",                                                   "`v` is missing"),
+            (r#"{"v":2,"command":"status"}"#,                        "version 2"),
+            (r#"{"v":"1","command":"status"}"#,                      "version \"1\""),
+            (r#"{"v":1}"#,                                           "`command`"),
+            (r#"{"v":1,"command":["status"]}"#,                      "`command`"),
+            (r#"{"v":1,"command":"dance"}"#,                         "dance"),
+            (r#"{"v":1,"command":"status","from":-1}"#,              "`from`"),
+            (r#"{"v":1,"command":"status","id":{}}"#,                "`id`"),
+            (r#"{"v":1,"command":"pause"}"#,                         "`torrent`"),
+            (r#"{"v":1,"command":"pause","torrent":""}"#,            "`torrent`"),
+            (r#"{"v":1,"command":"add"}"#,                           "`source`"),
+            (r#"{"v":1,"command":"add","source":"x","peers":[1]}"#,  "`peers`"),
+            (r#"{"v":1,"command":"add","source":"x","peers":[{"host":"h","port":0}]}"#, "`peers`"),
+            (r#"{"v":1,"command":"add","source":"x","trackers":1}"#, "`trackers`"),
+            (deep.as_str(),                                          "no JSON"),
+            (long.as_str(),                                          "`torrent`"),
+        ];
+        for (line, reason) in rows {
+            let (_, refusal) = Request::parse(line.as_bytes()).expect_err(line);
+            assert!(refusal.to_string().contains(reason), "{line}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn random_bytes_are_no_request_and_no_panic() {
+        let mut rng = Rng::new(5);
+        let whole = Request {
+            id: json!(1),
+            command: all_commands().swap_remove(6),
+        };
+        let whole = whole.to_line().into_bytes();
+        for _ in 0..5000 {
+            let mut line = whole.clone();
+            for _ in 0..=rng.below(4) {
+                let place = rng.below(line.len() as u32) as usize;
+                line[place] = rng.next_u64() as u8;
+            }
+            line.truncate(rng.below(line.len() as u32 + 1) as usize);
+            let _ = Request::parse(&line);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The session as text: a line that names the format, then one JSON object.
+//!
+//! ```text
+//! evpeer session 1 <40 hex digits: SHA-1 of all that follows>
+//! {"given":{…},"port":6881,"torrents":[…],"evpeers":[…]}
+//! ```
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::base::digest::sha1;
+use crate::base::id::{InfoHash, hex};
+use crate::base::limits::TRACKERS_MAX;
+use crate::config::StorageKind;
+use crate::config::session::{
+    EVPEERS_MAX, Given, KNOWN_PER_TORRENT_MAX, KnownPeer, Session, SessionTorrent, TORRENTS_MAX,
+};
+use crate::engine::HostPort;
+
+/// Why a text is no session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// A later evpeer wrote it.
+    #[error("it is of format {version}, which a newer evpeer wrote; this one reads {VERSION}")]
+    Newer {
+        /// Its format.
+        version: u64,
+    },
+    /// It is not what an evpeer wrote.
+    #[error("it is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// The text of a session.
+pub fn encode(session: &Session) -> Vec<u8> {
+    let given = &session.given;
+    let torrents: Vec<Value> = session.torrents.iter().map(torrent_value).collect();
+    let object = json!({
+        "given": {
+            "port": given.port,
+            "bind": given.bind.map(|ip| ip.to_string()),
+            "conns_max": given.conns_max,
+            "trackers": given.trackers,
+            "open_tracker": given.open_tracker,
+            "lsd": given.lsd,
+            "pex": given.pex,
+            "storage": given.storage.map(storage_name),
+        },
+        "port": session.port,
+        "torrents": torrents,
+        "evpeers": known_value(&session.evpeers),
+    });
+    let body = format!("{object:#}\n");
+    let digest = hex(&sha1(body.as_bytes()));
+    format!("{MAGIC} {VERSION} {digest}\n{body}").into_bytes()
+}
+
+/// Reads the text of a session.
+///
+/// # Errors
+/// A newer evpeer wrote it, or it is not whole.
+pub fn decode(text: &[u8]) -> Result<Session, SessionError> {
+    let damaged = SessionError::Damaged;
+    let end = text.iter().position(|&b| b == b'\n');
+    let (head, body) = text.split_at(end.ok_or(damaged("its first line is not whole"))?);
+    let head = std::str::from_utf8(head).map_err(|_| damaged("its first line is no text"))?;
+    let rest = head
+        .strip_prefix(MAGIC)
+        .ok_or(damaged("its first line is none of a session"))?;
+    let mut words = rest.split_whitespace();
+    let version: Option<u64> = words.next().and_then(|word| word.parse().ok());
+    match version.ok_or(damaged("it names no format"))? {
+        VERSION => {}
+        version => return Err(SessionError::Newer { version }),
+    }
+    let body = &body[1..];
+    if words.next() != Some(hex(&sha1(body)).as_str()) {
+        return Err(damaged("its digest is not that of what follows"));
+    }
+    // What has the right digest is what some evpeer wrote: only what is absent remains to be seen.
+    let object: Value = serde_json::from_slice(body).map_err(|_| damaged("it is no JSON"))?;
+    let torrents = list(&object["torrents"]).iter().take(TORRENTS_MAX);
+    Ok(Session {
+        given: given(&object["given"]),
+        port: port(&object["port"]).unwrap_or(0),
+        torrents: torrents.filter_map(torrent).collect(),
+        evpeers: known(&object["evpeers"], EVPEERS_MAX),
+    })
+}
+
+fn torrent_value(torrent: &SessionTorrent) -> Value {
+    let peers = torrent.peers.iter();
+    let peers: Vec<Value> = peers
+        .map(|peer| json!({ "host": peer.host, "port": peer.port }))
+        .collect();
+    json!({
+        "info_hash": torrent.info_hash.to_string(),
+        "paused": torrent.is_paused,
+        "trackers": torrent.trackers,
+        "peers": peers,
+        "up_bytes": torrent.up_bytes,
+        "down_bytes": torrent.down_bytes,
+        "known": known_value(&torrent.known),
+    })
+}
+
+fn known_value(known: &[KnownPeer]) -> Value {
+    let known = known.iter().map(|peer| {
+        json!({
+            "address": peer.addr.to_string(),
+            "last_seen_unix_s": peer.last_seen,
+            "evpeer": peer.is_evpeer,
+        })
+    });
+    known.collect()
+}
+
+fn given(value: &Value) -> Given {
+    let storage = value["storage"].as_str();
+    let kinds = [StorageKind::Auto, StorageKind::Map, StorageKind::Pwrite];
+    Given {
+        port: port(&value["port"]),
+        bind: value["bind"].as_str().and_then(|ip| ip.parse().ok()),
+        conns_max: value["conns_max"]
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok()),
+        trackers: value["trackers"].as_bool(),
+        open_tracker: value["open_tracker"].as_bool(),
+        lsd: value["lsd"].as_bool(),
+        pex: value["pex"].as_bool(),
+        storage: kinds
+            .into_iter()
+            .find(|&kind| storage == Some(storage_name(kind))),
+    }
+}
+
+fn torrent(value: &Value) -> Option<SessionTorrent> {
+    let trackers = list(&value["trackers"]).iter().take(TRACKERS_MAX);
+    let peers = list(&value["peers"]).iter().take(TRACKERS_MAX);
+    let peer = |peer: &Value| {
+        Some(HostPort {
+            host: peer["host"].as_str()?.to_owned(),
+            port: port(&peer["port"])?,
+        })
+    };
+    Some(SessionTorrent {
+        info_hash: value["info_hash"].as_str()?.parse::<InfoHash>().ok()?,
+        is_paused: value["paused"].as_bool().unwrap_or(false),
+        trackers: trackers
+            .filter_map(|url| Some(url.as_str()?.to_owned()))
+            .collect(),
+        peers: peers.filter_map(peer).collect(),
+        up_bytes: value["up_bytes"].as_u64().unwrap_or(0),
+        down_bytes: value["down_bytes"].as_u64().unwrap_or(0),
+        known: known(&value["known"], KNOWN_PER_TORRENT_MAX),
+    })
+}
+
+fn known(value: &Value, count_max: usize) -> Vec<KnownPeer> {
+    let peer = |peer: &Value| {
+        Some(KnownPeer {
+            addr: peer["address"].as_str()?.parse::<SocketAddr>().ok()?,
+            last_seen: peer["last_seen_unix_s"].as_u64().unwrap_or(0),
+            is_evpeer: peer["evpeer"].as_bool().unwrap_or(false),
+        })
+    };
+    list(value)
+        .iter()
+        .filter_map(peer)
+        .take(count_max)
+        .collect()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn port(value: &Value) -> Option<u16> {
+    u16::try_from(value.as_u64()?).ok()
+}
+
+fn storage_name(kind: StorageKind) -> &'static str {
+    match kind {
+        StorageKind::Auto => "auto",
+        StorageKind::Map => "map",
+        StorageKind::Pwrite => "pwrite",
+    }
+}
+
+const MAGIC: &str = "evpeer session";
+/// The format that is written, and the only one that is read.
+const VERSION: u64 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rng::Rng;
+
+    fn session() -> Session {
+        let known = KnownPeer {
+            addr: "[fe80::1%2]:6881".parse().expect("an address"),
+            last_seen: 1_700_000_000,
+            is_evpeer: true,
+        };
+        let torrent = SessionTorrent {
+            info_hash: InfoHash([0xab; 20]),
+            is_paused: true,
+            trackers: vec!["http://h/a \"ü\"".to_owned()],
+            peers: vec![HostPort {
+                host: "host.lan".to_owned(),
+                port: 1,
+            }],
+            up_bytes: u64::MAX,
+            down_bytes: 7,
+            known: vec![known],
+        };
+        Session {
+            given: Given {
+                port: Some(0),
+                bind: Some("::1".parse().expect("an address")),
+                conns_max: Some(9),
+                trackers: Some(false),
+                open_tracker: Some(true),
+                lsd: Some(false),
+                pex: Some(true),
+                storage: Some(StorageKind::Pwrite),
+            },
+            port: 50_000,
+            torrents: vec![torrent],
+            evpeers: vec![known],
+        }
+    }
+
+    #[test]
+    fn every_session_is_read_as_it_was_written() {
+        for session in [session(), Session::default()] {
+            assert_eq!(decode(&encode(&session)), Ok(session));
+        }
+    }
+
+    #[test]
+    fn cut_or_flipped_text_is_damaged_wherever_that_is() {
+        let text = encode(&session());
+        for len in 0..text.len() {
+            let error = decode(&text[..len]).expect_err("a part");
+            assert!(
+                matches!(error, SessionError::Damaged(_)),
+                "{len} B: {error}"
+            );
+        }
+        let mut rng = Rng::new(3);
+        for _ in 0..3000 {
+            let mut flipped = text.clone();
+            let place = rng.below(flipped.len() as u32) as usize;
+            flipped[place] ^= 1 << rng.below(8);
+            // A flipped digit of the version is another version.
+            decode(&flipped).expect_err("one bit is wrong");
+        }
+        let mut longer = text;
+        longer.push(b' ');
+        assert!(decode(&longer).is_err());
+    }
+
+    #[test]
+    fn newer_format_is_told_from_damage() {
+        let text = String::from_utf8(encode(&session())).expect("text");
+        let newer = text.replacen("session 1 ", "session 2 ", 1);
+        assert_eq!(
+            decode(newer.as_bytes()),
+            Err(SessionError::Newer { version: 2 })
+        );
+        let other = text.replacen("session 1 ", "session x ", 1);
+        assert!(matches!(
+            decode(other.as_bytes()),
+            Err(SessionError::Damaged(_))
+        ));
+    }
+}

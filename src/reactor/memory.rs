@@ -1,0 +1,219 @@
+//! What survives the process: the session is written when something changed, and the .torrent of
+//! each torrent is kept beside it.
+//!
+//! A helper thread of its own writes and reads, so that neither the loop nor the syncs of data hold
+//! it up. The session is written as a whole, one write at a time, soon after a change; figures that
+//! change all the time are written once a minute.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::control::Control;
+use super::lanes::{Ending, Lane, LaneDied};
+use super::{Reactor, StartError, refused};
+use crate::base::id::TorrentId;
+use crate::base::time::Instant;
+use crate::config::session::{Session, SessionTorrent};
+use crate::control::session;
+use crate::engine::action::{Report, State};
+use crate::engine::{AddError, TorrentSpec};
+use crate::storage::keep::{self, KeepDone, KeepJob, kept_paths, torrent_path};
+use crate::storage::state::StateDir;
+
+/// What a reactor is to remember, and where.
+#[derive(Debug)]
+pub struct Keeping {
+    /// The state folder.
+    pub state: StateDir,
+    /// The output folder.
+    pub output: PathBuf,
+    /// What is remembered so far. Torrents that are never restored stay in it as they are.
+    pub session: Session,
+}
+
+/// The memory at work.
+pub(super) struct Memory {
+    keeping: Keeping,
+    lane: Lane<KeepJob, KeepDone>,
+    /// The text that is on the disk, or on its way there.
+    text: Vec<u8>,
+    is_writing: bool,
+    /// When the session is looked at next.
+    due: Instant,
+    tickets: u64,
+}
+
+impl Memory {
+    fn due_by(&mut self, at: Instant) {
+        self.due = self.due.min(at);
+    }
+}
+
+impl Reactor {
+    /// Remembers from now on, and serves the control socket in the state folder. Without a socket,
+    /// as where the file system has none, it goes on and says so.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn keep(&mut self, keeping: Keeping) -> Result<(), StartError> {
+        let lane = Lane::start("state", keep::run, Ending::Finish, &self.waker);
+        let lane = lane.map_err(refused("a thread"))?;
+        match Control::open(keeping.state.path(), self.poll.registry()) {
+            Ok(control) => self.control = Some(control),
+            Err(error) => log::warn!(
+                "no control socket, evpeer ctl will not reach this peer: {error} folder={}",
+                keeping.state.path().display()
+            ),
+        }
+        let mut memory = Memory {
+            keeping,
+            lane,
+            text: Vec::new(),
+            is_writing: false,
+            due: Instant::ZERO,
+            tickets: 0,
+        };
+        memory.keeping.session.port = self.port;
+        self.memory = Some(memory);
+        Ok(())
+    }
+
+    /// Takes up a torrent of the session.
+    ///
+    /// # Errors
+    /// The engine's, for instance that it is there already.
+    pub fn restore(
+        &mut self,
+        spec: TorrentSpec,
+        memory: &SessionTorrent,
+    ) -> Result<TorrentId, AddError> {
+        let id = self.add_torrent(spec)?;
+        let now = self.clock.now();
+        self.engine.recall(id, memory, now);
+        self.settle_call(now);
+        Ok(id)
+    }
+
+    /// When the session is to be looked at.
+    pub(super) fn memory_due(&self) -> Option<Instant> {
+        let memory = self.memory.as_ref().filter(|memory| !memory.is_writing)?;
+        Some(memory.due)
+    }
+
+    /// Notes what is worth writing down.
+    pub(super) fn note_for_memory(&mut self, report: &Report) {
+        let now = self.clock.now();
+        let Some(memory) = &mut self.memory else {
+            return;
+        };
+        match report {
+            // What the user did, or waited for: at once.
+            Report::State {
+                state: State::Checking | State::Paused | State::Downloading | State::Seeding,
+                ..
+            }
+            | Report::Complete { .. } => memory.due_by(now),
+            Report::Removed { info_hash, .. } => {
+                memory.keeping.session.remove(*info_hash);
+                let folder = memory.keeping.state.path();
+                let paths = kept_paths(folder, *info_hash);
+                memory.lane.submit(KeepJob::Forget { paths });
+                memory.due_by(now);
+            }
+            // Many come at a time, and their ports come a little later.
+            Report::PeerJoined { .. } => memory.due_by(now + SETTLE_TIME),
+            _ => {}
+        }
+    }
+
+    /// A torrent was added: its .torrent is kept.
+    pub(super) fn keep_torrent(&mut self, spec: &TorrentSpec) {
+        if let Some(memory) = &mut self.memory {
+            let path = torrent_path(memory.keeping.state.path(), spec.meta.info_hash);
+            let meta = spec.meta.clone();
+            memory.lane.submit(KeepJob::Torrent { path, meta });
+        }
+    }
+
+    /// Has a .torrent read; `None` if there is nobody to do it.
+    pub(super) fn load_torrent(&mut self, path: PathBuf) -> Option<u64> {
+        let memory = self.memory.as_mut()?;
+        memory.tickets += 1;
+        let ticket = memory.tickets;
+        let root = memory.keeping.output.clone();
+        memory.lane.submit(KeepJob::Load { ticket, path, root });
+        Some(ticket)
+    }
+
+    /// Output folder and state folder, to be shown.
+    pub(super) fn folders(&self) -> (String, String) {
+        let keeping = self.memory.as_ref().map(|memory| &memory.keeping);
+        let shown = |path: &std::path::Path| path.display().to_string();
+        keeping.map_or_else(Default::default, |keeping| {
+            (shown(&keeping.output), shown(keeping.state.path()))
+        })
+    }
+
+    /// Carries home what the thread has done.
+    pub(super) fn take_kept(&mut self, now: Instant) -> Result<(), LaneDied> {
+        while let Some(memory) = &mut self.memory
+            && let Some(done) = memory.lane.poll_done()?
+        {
+            match done {
+                KeepDone::Session(result) => {
+                    memory.is_writing = false;
+                    if let Err(error) = result {
+                        log::warn!("session not written, tried again later: {error}");
+                        memory.text.clear();
+                        memory.due = now + INTERVAL;
+                    }
+                }
+                KeepDone::Files(Ok(())) => {}
+                KeepDone::Files(Err(error)) => log::warn!("state not written: {error}"),
+                KeepDone::Loaded { ticket, result } => {
+                    let spec = result.map(|meta| TorrentSpec {
+                        meta,
+                        peers: Vec::new(),
+                        trackers: Vec::new(),
+                    });
+                    self.torrent_loaded(ticket, spec, now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the session down if it is time to and something changed.
+    pub(super) fn remember_due(&mut self, now: Instant) {
+        if self.memory_due().is_some_and(|at| at <= now) {
+            self.remember(now);
+        }
+    }
+
+    /// Writes the session down if something changed.
+    pub(super) fn remember(&mut self, now: Instant) {
+        let Some(memory) = &mut self.memory else {
+            return;
+        };
+        let unix_s = super::clock::unix_s();
+        let session = &mut memory.keeping.session;
+        for id in self.engine.torrents().collect::<Vec<_>>() {
+            if let Some(torrent) = self.engine.remembered(id) {
+                session.update(torrent, unix_s);
+            }
+        }
+        memory.due = now + INTERVAL;
+        let text = session::encode(session);
+        if text != memory.text {
+            memory.text.clone_from(&text);
+            memory.is_writing = true;
+            let path = memory.keeping.state.path().join(keep::SESSION);
+            memory.lane.submit(KeepJob::Session { path, text });
+        }
+    }
+}
+
+/// How long news of peers are collected.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// How often figures that change all the time are written.
+const INTERVAL: Duration = Duration::from_secs(60);
