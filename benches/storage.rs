@@ -51,6 +51,7 @@ impl Shell {
                 kind,
                 access: Access::ReadWrite,
                 windows_len_max: WINDOWS_LEN_MAX,
+                state_dir: None,
             }),
             lanes: [lane(), lane()],
             done,

@@ -73,6 +73,44 @@ impl Swarm {
         }
     }
 
+    /// Blocks of a piece are in storage, unverified, from a former process: they are not fetched.
+    /// To be called before the exchange begins.
+    pub fn took_up(&mut self, piece: PieceIndex, blocks: &Bitfield) {
+        let geometry = self.meta.geometry();
+        if self.ours.has(piece.0) || self.exchange != Exchange::ServeOnly {
+            return;
+        }
+        let mut complete = false;
+        for index in blocks.ones() {
+            let block = BlockRef {
+                piece,
+                begin: index * crate::base::limits::BLOCK_LEN,
+                len: geometry.block_len(piece, index),
+            };
+            complete |= self.picker.block_done(block).piece_complete;
+        }
+        if complete && self.hashing.insert(piece) {
+            self.effects.push_back(Effect::Check(piece));
+        }
+    }
+
+    /// A verified piece is not there any more: it is served no longer, and fetched again.
+    pub fn lost(&mut self, piece: PieceIndex) {
+        if !self.ours.clear(piece.0) {
+            return;
+        }
+        self.picker.lose(piece);
+        for key in self.keys() {
+            self.refuse_piece(key, piece);
+            let peer = self.peer_mut(key);
+            if peer.have.has(piece.0) {
+                peer.offers += 1;
+                self.review_interest(key);
+            }
+        }
+        self.refill_all = true;
+    }
+
     /// Storage hashed a piece that was fetched.
     pub fn piece_checked(&mut self, piece: PieceIndex, verdict: Verdict, now: Instant) {
         self.hashing.remove(&piece);

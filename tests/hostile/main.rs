@@ -10,6 +10,7 @@ mod support;
 
 mod bencode;
 mod discovery;
+mod journal;
 mod storage;
 mod torrent;
 mod tracker_client;

@@ -7,7 +7,7 @@ use crate::base::bits::Bitfield;
 use crate::base::id::PeerId;
 use crate::base::limits::CONTROL_LINE_LEN_MAX;
 use crate::config::Config;
-use crate::engine::{Secrets, TorrentSpec};
+use crate::engine::{OnDisk, Secrets, TorrentSpec};
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 use crate::meta::metainfo::Metainfo;
 
@@ -121,7 +121,11 @@ fn orders_change_the_state_and_say_so() {
     let mut engine = engine();
     let meta = metainfo("data", 2, 1);
     let id = add(&mut engine, &meta);
-    engine.scanned(id, Bitfield::new(meta.geometry().piece_count()), NOW);
+    engine.scanned(
+        id,
+        OnDisk::unknown(Bitfield::new(meta.geometry().piece_count())),
+        NOW,
+    );
     let torrent = || "data".to_owned();
     let rows = [
         (Command::Pause { torrent: torrent() }, "paused"),

@@ -91,6 +91,12 @@ impl Pieces {
         self.forget(piece);
     }
 
+    /// The piece is not there any more: it is fetched again.
+    pub fn lost(&mut self, piece: PieceIndex) {
+        self.verified.clear(piece.0);
+        self.forget(piece);
+    }
+
     fn forget(&mut self, piece: PieceIndex) {
         let blocks = self.blocks.range((piece, 0)..=(piece, u32::MAX));
         let keys: Vec<_> = blocks.map(|(&key, _)| key).collect();
