@@ -394,17 +394,6 @@ impl Disk {
         }
     }
 
-    fn sync_found(&mut self, found: Vec<PathBuf>) -> Result<(), StorageError> {
-        for path in found {
-            if !self.files.contains_key(&path) {
-                return Err(StorageError::Missing { path });
-            }
-            let file = self.handle(path);
-            self.sync(&file)?;
-        }
-        Ok(())
-    }
-
     fn handle(&mut self, path: PathBuf) -> Handle {
         self.handles.push(path);
         Handle::Sim(self.handles.len() as u64 - 1)

@@ -338,7 +338,7 @@ fn files_of(meta: &Metainfo, piece: PieceIndex) -> impl Iterator<Item = u32> + '
 }
 
 /// How long a whole block of an unfinished piece waits until it is noted.
-const PARTIALS_DELAY: Duration = Duration::from_millis(100);
+const PARTIALS_DELAY: Duration = Duration::from_millis(75);
 /// When it is looked at again if its bytes were not with the kernel.
 const PARTIALS_AGAIN: Duration = Duration::from_millis(20);
 /// Unfinished pieces whose blocks are noted at most.

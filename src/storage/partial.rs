@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_block_is_whole_when_one_run_of_stores_filled_it() {
-        let cases: [(&str, &[(u32, u32)], &[u32]); 8] = [
+        type Case<'a> = (&'a str, &'a [(u32, u32)], &'a [u32]);
+        let cases: [Case; 8] = [
             ("at once", &[(0, 16_384)], &[0]),
             ("in parts", &[(0, 5), (5, 16_000), (16_000, 16_384)], &[0]),
             ("the last, shorter", &[(32_768, 40_000)], &[2]),

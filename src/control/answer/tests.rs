@@ -26,7 +26,7 @@ fn engine() -> Engine {
 /// A torrent of small files; `mark` makes it another one.
 fn metainfo(name: &str, files: usize, mark: u8) -> Arc<Metainfo> {
     let file = |place: usize| NewFile {
-        path: vec![format!("{place:06}-{}", "x".repeat(200))],
+        path: vec![format!("{place:06}-{mark:03}{}", "x".repeat(197))],
         len: 3,
         executable: false,
     };

@@ -125,6 +125,18 @@ impl Disk {
         self.may_fail(self.faults.syncs_ppm, &path, "sync the folder")
     }
 
+    /// Syncs files that nobody has open.
+    pub(super) fn sync_found(&mut self, found: Vec<PathBuf>) -> Result<(), StorageError> {
+        for path in found {
+            if !self.files.contains_key(&path) {
+                return Err(StorageError::Missing { path });
+            }
+            let file = self.handle(path);
+            self.sync(&file)?;
+        }
+        Ok(())
+    }
+
     /// Whoever had the file `from` open has `to` now.
     pub(super) fn rename_handles(&mut self, from: &Path, to: &Path) {
         for path in &mut self.handles {

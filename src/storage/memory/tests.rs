@@ -34,6 +34,9 @@ struct World {
     ran: Vec<&'static str>,
 }
 
+/// What a start finds: pieces to check, pieces that are there, blocks of others.
+type Seen = (Vec<u32>, Vec<u32>, Vec<(u32, Vec<u32>)>);
+
 impl World {
     fn new(kind: StorageKind) -> Self {
         let files = [
@@ -111,7 +114,7 @@ impl World {
         said
     }
 
-    fn add(&mut self) -> (Vec<u32>, Vec<u32>, Vec<(u32, Vec<u32>)>) {
+    fn add(&mut self) -> Seen {
         self.storage.add(ID, Arc::clone(&self.meta));
         match self.drive().pop() {
             Some(Event::Scanned {

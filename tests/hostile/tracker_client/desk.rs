@@ -13,7 +13,7 @@ use evpeer::base::plan::WritePlan;
 use evpeer::base::time::Instant;
 use evpeer::config::Config;
 use evpeer::engine::{
-    Action, Engine, LookupId, PLAN_LEN, Report, Secrets, StorageAction, TorrentSpec,
+    Action, Engine, LookupId, OnDisk, PLAN_LEN, Report, Secrets, StorageAction, TorrentSpec,
 };
 use evpeer::meta::create::{CreateOptions, Creator, NewFile};
 use evpeer::meta::metainfo::Metainfo;
