@@ -132,7 +132,7 @@ fn tracker_tiers_retry_all() {
     });
 }
 
-/// `tracker_tiers_v4_and_v6_same_tier` and its like, as far as one name has several addresses: it is
+/// `tracker_tiers_v4_and_v6_same_tier` and its like, as far as one name has several addresses: it's
 /// one tracker, asked where it answers.
 #[test]
 fn tracker_with_a_dead_address_is_asked_at_the_other() {
@@ -234,8 +234,10 @@ fn evpeers_are_trackers_of_last_resort() {
             let c = add(&mut world, Have::Nothing, &[b]);
             let addr = world.addr(a);
             let has_met = |w: &mut World| {
-                let joined = |report: &Report| matches!(report, Report::PeerJoined { remote, .. } if remote.ip() == addr.ip());
-                w.reports(c).iter().any(joined)
+                w.reports(c).iter().any(|report| match report {
+                    Report::PeerJoined { remote, .. } => remote.ip() == addr.ip(),
+                    _ => false,
+                })
             };
             let met = world.run_until(Duration::from_secs(60), has_met);
             assert!(met, "{tracker:?}: they did not meet");
