@@ -299,14 +299,13 @@ impl Judges {
 
     /// Storage answers.
     pub fn storage_said(&mut self, host: HostId, event: &Event) {
-        let len = |piece: &PieceIndex| self.meta.geometry().piece_len(*piece);
         let Some(pieces) = self.hosts.get_mut(&host) else {
             return;
         };
         match event {
             Event::Checked { piece, verdict, .. } => match verdict {
                 Verdict::Good { .. } => {
-                    if !pieces.verified(*piece, len(piece)) {
+                    if !pieces.verified(*piece) {
                         let text = format!("piece {piece} was hashed right a second time");
                         self.blame("pieces", Some(host), text);
                     }
@@ -315,7 +314,7 @@ impl Judges {
             },
             Event::Scanned { vouched, .. } => {
                 for piece in vouched.ones().map(PieceIndex) {
-                    pieces.verified(piece, len(&piece));
+                    pieces.verified(piece);
                 }
             }
             Event::Lost { piece, .. } => {
