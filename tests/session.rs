@@ -243,8 +243,9 @@ fn damaged_session_is_put_aside_and_a_newer_one_refused() {
         let args = ["--bind", "127.0.0.1", "-p", "0", "--no-lsd"];
         let again = start_again(home, &args);
         again.wait_for_state("seeding", LIMIT);
-        let errors = again.process.errors();
-        assert!(errors.contains("session not readable"), "{name}: {errors}");
+        wait_for(&format!("{name}: it is told"), LIMIT, || {
+            again.process.errors().contains("session not readable")
+        });
         again.leave();
         let aside = home.join(".evpeer/session.damaged");
         assert_eq!(fs::read(&aside).expect("it was moved"), bytes, "{name}");
