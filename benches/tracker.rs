@@ -87,7 +87,7 @@ impl Stage {
         server.set_rates(Rates {
             on_link: u32::MAX,
             on_link_host: u32::MAX,
-            ..Rates::default()
+            ..Rates::BESIDE_TORRENTS
         });
         let now = Instant::from_micros(1_000_000);
         for swarm in 0..swarms {

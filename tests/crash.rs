@@ -108,8 +108,11 @@ impl World {
         <[u8; 20]>::from(hasher.finalize()) == *self.meta.piece_hash(piece)
     }
 
-    /// The command of a leecher that knows the relay alone.
+    /// The command of a leecher that knows the relay alone: a session would tell it of the seed.
     fn leecher(&self, folder: &Path, relay: &Relay, storage: &str, args: &[&str]) -> Command {
+        for name in ["session", "session.new"] {
+            let _ = fs::remove_file(folder.join(".evpeer").join(name));
+        }
         let peers = [relay.address()];
         let always = ["--no-tracker", "--no-pex", "--storage", storage];
         let args = [&always[..], args].concat();

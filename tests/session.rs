@@ -132,6 +132,113 @@ fn killed_peer_finishes_from_whom_it_knew_without_tracker_and_torrent_file() {
     seed.leave();
 }
 
+/// Addresses of the peers that `ctl` says are connected in `home`, and how each was learned.
+fn peers_of(home: &Path) -> Vec<(String, String)> {
+    let answer = ctl(home, &["peers", "--json"]).object();
+    let peers = answer["peers"].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let peer = |peer: &Value| (text(&peer["listens"]), text(&peer["source"]));
+    let mut peers: Vec<_> = peers.iter().map(peer).collect();
+    peers.sort();
+    peers
+}
+
+/// The evpeers that `ctl` lists in `home`: those that are connected, or those that are not.
+fn network_of(home: &Path, connected: bool) -> Vec<String> {
+    let answer = ctl(home, &["peers", "--network", "--json"]).object();
+    let hosts = answer["network"].as_array().cloned().unwrap_or_default();
+    let hosts = hosts.iter().filter(|host| host["connected"] == connected);
+    let addresses = hosts.filter_map(|host| Some(host["address"].as_str()?.to_owned()));
+    addresses.collect()
+}
+
+fn kill(peer: &mut Evpeer) {
+    peer.process.signal(Signal::KILL);
+    peer.process.wait(LIMIT);
+}
+
+/// Goal: killing peers costs the network nothing that their folders do not bring back.
+/// Method: three peers lack the same piece, so that none of them is done; a tracker introduces
+/// them, and goes away. One is killed and started with its folder alone, then all of them. A
+/// newcomer with the missing piece that knows one of them completes all.
+#[test]
+fn killed_peers_find_each_other_again_without_tracker_and_local_discovery() {
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "set", 4 * MIB, 1);
+    let tracker = Tracker::start(Ipv4Addr::LOCALHOST);
+    let made = HandMade::of(&set, 256 * 1024, Some(&tracker.url()));
+    let homes: Vec<PathBuf> = ["a", "b", "c"]
+        .iter()
+        .map(|name| folder(scratch.path(), name))
+        .collect();
+    let mut peers = Vec::new();
+    for home in &homes {
+        let part = &set.bytes()[..3 * MIB as usize];
+        fs::write(home.join("set"), part).expect("writable");
+        peers.push(Evpeer::start("first", &Setup::new(&made.path, home)));
+    }
+    let others = |of: usize| -> Vec<String> {
+        let others = (0..3).filter(|&n| n != of);
+        let mut others: Vec<_> = others.map(|n| peers[n].address.to_string()).collect();
+        others.sort();
+        others
+    };
+    let expected: Vec<Vec<String>> = (0..3).map(others).collect();
+    let is_joined = |n: usize| {
+        let joined = peers_of(&homes[n]);
+        joined.iter().map(|(addr, _)| addr).eq(&expected[n])
+    };
+    wait_for("all are joined", LIMIT, || (0..3).all(is_joined));
+    wait_for("all are remembered", LIMIT, || {
+        (0..3).all(|n| {
+            let known = session_of(&homes[n])["torrents"][0]["known"].clone();
+            let known = known.as_array().map_or(&[][..], Vec::as_slice);
+            let addresses = known.iter().filter_map(|k| k["address"].as_str());
+            let mut addresses: Vec<&str> = addresses.collect();
+            addresses.sort_unstable();
+            addresses == expected[n]
+        })
+    });
+    drop(tracker);
+
+    kill(&mut peers[2]);
+    let again = start_again(&homes[2], &[]);
+    assert_eq!(again.address, peers[2].address);
+    peers[2] = again;
+    wait_for("the killed one is back", LIMIT, || (0..3).all(is_joined));
+    assert_eq!(network_of(&homes[2], true), expected[2]);
+
+    peers.iter_mut().for_each(kill);
+    peers[0] = start_again(&homes[0], &[]);
+    assert_eq!(
+        network_of(&homes[0], false),
+        expected[0],
+        "though nobody is there"
+    );
+    kill(&mut peers[0]);
+    peers = homes.iter().map(|home| start_again(home, &[])).collect();
+    wait_for("all are back", LIMIT, || (0..3).all(is_joined));
+    let sources = |n: usize| peers_of(&homes[n]).into_iter().map(|(_, source)| source);
+    let sources: Vec<String> = (0..3).flat_map(sources).collect();
+    assert!(sources.contains(&"session".to_owned()), "{sources:?}");
+
+    let survivor = [peers[1].address];
+    let newcomer = Evpeer::start(
+        "newcomer",
+        &Setup {
+            peers: &survivor,
+            args: &["--no-tracker"],
+            ..Setup::new(&made.path, &set.folder)
+        },
+    );
+    for (peer, home) in peers.into_iter().zip(&homes) {
+        peer.wait_for_event("complete", LIMIT);
+        set.assert_same_in(home, Tolerance::NONE);
+        peer.leave();
+    }
+    newcomer.leave();
+}
+
 #[test]
 fn second_process_in_the_same_folder_is_refused_by_name() {
     let scratch = scratch();
@@ -238,7 +345,7 @@ fn damaged_session_is_put_aside_and_a_newer_one_refused() {
         ("garbage", vec![0xa5; 10_000]),
         ("a flipped bit", flipped),
     ];
-    for (name, bytes) in rows {
+    for (round, (name, bytes)) in rows.into_iter().enumerate() {
         fs::write(&path, &bytes).expect("writable");
         let args = ["--bind", "127.0.0.1", "-p", "0", "--no-lsd"];
         let again = start_again(home, &args);
@@ -247,8 +354,9 @@ fn damaged_session_is_put_aside_and_a_newer_one_refused() {
             again.process.errors().contains("session not readable")
         });
         again.leave();
-        let aside = home.join(".evpeer/session.damaged");
-        assert_eq!(fs::read(&aside).expect("it was moved"), bytes, "{name}");
+        let aside = ["", ".2", ".3", ".4"][round];
+        let aside = home.join(format!(".evpeer/session.damaged{aside}"));
+        assert_eq!(fs::read(&aside).expect("it was kept"), bytes, "{name}");
         assert!(session_of(home)["torrents"][0].is_object(), "{name}");
     }
 
@@ -325,6 +433,20 @@ fn state_goes_elsewhere_if_the_output_folder_takes_none_and_ctl_finds_it() {
     assert!(state_dir.join("lock").is_file());
     peer.leave();
     assert!(state_dir.join("session").is_file());
+
+    // The output folder can be written again: the session is not there, and that is said.
+    fs::remove_file(set.folder.join(".evpeer")).expect("writable");
+    let mut command = again(&set.folder, &[]);
+    let (code, said) = fails(command.env("XDG_STATE_HOME", &common));
+    assert_eq!(code, Some(2), "{said}");
+    let place = state_dir.display().to_string();
+    assert!(
+        said.contains("is elsewhere") && said.contains(&place),
+        "{said}"
+    );
+    let again = start_again(&set.folder, &["--state-dir", &place]);
+    again.wait_for_state("seeding", LIMIT);
+    again.leave();
 }
 
 #[test]

@@ -140,6 +140,9 @@ pub const TRACKED_ON_LINK_HOST_PER_SEC: u32 = 2000;
 pub const TRACKED_OFF_LINK_PER_SEC: u32 = 2000;
 /// Requests a second of this machine and all hosts on our links that our tracker answers.
 pub const TRACKED_ON_LINK_PER_SEC: u32 = 20_000;
+/// How many times as many it answers of hosts on our links while we have no torrent, so that there
+/// is no transfer to be slowed down.
+pub const TRACKED_ALONE_FACTOR: u32 = 20;
 /// Peers that our tracker tells who does not say how many it wants (wire-facts: as qBittorrent).
 pub const TOLD_PEERS_DEFAULT: usize = 50;
 /// Peers that our tracker tells at most (BEP 15: 200 of IPv4 in a datagram of 1,220 B).

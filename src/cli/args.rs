@@ -76,6 +76,9 @@ pub struct RunArgs {
     /// Where data is read from and written to
     #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub output: PathBuf,
+    /// Where the session is kept [default: .evpeer in the output folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
     /// One more tracker for every torrent of this command; repeatable
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
@@ -116,9 +119,6 @@ pub struct PeerArgs {
     /// How pieces are written [default: auto]
     #[arg(long, value_name = "HOW", value_enum)]
     pub storage: Option<StorageChoice>,
-    /// Where the session is kept [default: .evpeer in the output folder]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub state_dir: Option<PathBuf>,
     /// Ask no tracker
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "yes",
           value_name = "yes|no", value_parser = BoolishValueParser::new())]

@@ -33,8 +33,12 @@ pub fn places(output: &Path, chosen: Option<&Path>) -> Places {
 
 /// Whether something ran there before.
 pub fn has_session(places: &Places) -> bool {
-    let all = places.all();
-    all.iter().any(|folder| folder.join(SESSION).exists())
+    places.all().iter().any(|folder| is_session_in(folder))
+}
+
+/// Whether there is a session in this state folder.
+pub fn is_session_in(folder: &Path) -> bool {
+    folder.join(SESSION).exists()
 }
 
 /// Opens the state folder and reads the session. `None`: nothing can be kept, and nothing is.
@@ -52,6 +56,16 @@ pub fn open(places: &Places) -> Result<Option<Keeping>, CliError> {
         Err(error) => return Err(error.into()),
     };
     let session = read_session(state.path())?;
+    if !is_session_in(state.path()) {
+        // The output folder could not be written then, and now it can.
+        for other in places.all().iter().filter(|folder| is_session_in(folder)) {
+            log::warn!(
+                "a session of this folder is elsewhere and is not taken up, name its folder with \
+                 --state-dir: path={}",
+                printable_path(other)
+            );
+        }
+    }
     Ok(Some(Keeping {
         state,
         output: state::whole(&places.output),
@@ -68,24 +82,36 @@ fn read_session(folder: &Path) -> Result<Session, CliError> {
         Ok(session) => Ok(session),
         Err(source @ SessionError::Newer { .. }) => Err(CliError::NewerSession { path, source }),
         Err(error @ SessionError::Damaged(_)) => {
-            let aside = folder.join(format!("{SESSION}.damaged"));
+            let aside = put_aside(folder, &text)?;
             let torrents = kept_torrents(folder);
             log::warn!(
                 "session not readable, its torrents are taken up without their options: {error} \
-                 path={} moved_to={} torrents={}",
+                 path={} copied_to={} torrents={}",
                 printable_path(&path),
                 printable_path(&aside),
                 torrents.len()
             );
-            if let Err(error) = fs::rename(&path, &aside) {
-                log::warn!("damaged session not moved: {error}");
-            }
             Ok(Session {
                 torrents,
                 ..Session::default()
             })
         }
     }
+}
+
+/// Keeps a copy of a damaged session, beside those of earlier ones; the session itself stays until
+/// it is replaced, so that a crash before that changes nothing.
+fn put_aside(folder: &Path, text: &[u8]) -> Result<PathBuf, CliError> {
+    let mut place = folder.join(format!("{SESSION}.damaged"));
+    for number in 2..=DAMAGED_MAX {
+        match state::read(&place, text.len() as u64) {
+            Ok(None) => break,
+            Ok(Some(kept)) if kept == text => return Ok(place),
+            Ok(Some(_)) | Err(_) => place = folder.join(format!("{SESSION}.damaged.{number}")),
+        }
+    }
+    state::replace(&place, text)?;
+    Ok(place)
 }
 
 /// Torrents whose metainfo lies in the state folder, by info hash.
@@ -150,5 +176,36 @@ pub fn joined(mut spec: TorrentSpec, memory: &SessionTorrent) -> TorrentSpec {
     spec
 }
 
+/// Damaged sessions that are kept; a further one replaces the last of them.
+const DAMAGED_MAX: u32 = 9;
 /// Largest session that is read, bytes: some kilobytes for each torrent.
 const SESSION_LEN_MAX: u64 = 1024 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_damaged_session_is_kept_once_and_their_number_is_bounded() {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::create_dir(dir.path().join("session.damaged.3")).expect("writable");
+        for round in 0..2 {
+            for (text, name) in [
+                ("first", "session.damaged"),
+                ("", "session.damaged.2"),
+                ("a third", "session.damaged.4"),
+            ] {
+                let place = put_aside(dir.path(), text.as_bytes()).expect("writable");
+                assert_eq!(place, dir.path().join(name), "{round}");
+                assert_eq!(fs::read_to_string(place).expect("it is there"), text);
+            }
+        }
+        for number in 0..20 {
+            put_aside(dir.path(), format!("number {number}").as_bytes()).expect("writable");
+        }
+        let last = fs::read(dir.path().join("session.damaged.9")).expect("it is there");
+        assert_eq!(last, b"number 19");
+        let names = fs::read_dir(dir.path()).expect("it is there");
+        assert_eq!(names.count(), DAMAGED_MAX as usize);
+    }
+}

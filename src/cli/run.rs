@@ -30,7 +30,7 @@ use crate::control::api;
 use crate::engine::TorrentSpec;
 use crate::engine::action::{Report, Snapshot, State};
 use crate::meta::metainfo::Metainfo;
-use crate::reactor::{Reactor, ReactorOptions};
+use crate::reactor::{Keeping, Reactor, ReactorOptions};
 use crate::storage::Access;
 
 /// Runs a peer for all torrents of `args`.
@@ -42,7 +42,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     let progress = Progress::new(&args.peer).map_err(CliError::NoThread)?;
     logging::start(&args.peer.talk, progress.bars())?;
     let sources = source::read_all(args.all_sources(), args.peer.bind)?;
-    let places = keeping::places(&args.output, args.peer.state_dir.as_deref());
+    let places = keeping::places(&args.output, args.state_dir.as_deref());
     let is_tracker = args.peer.open_tracker == Some(true);
     // A tracker without torrents has nothing to be complete.
     let is_enough = !sources.is_empty() || (is_tracker && !args.exit_on_complete);
@@ -53,6 +53,10 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     source::refuse_unusable_trackers(&args.trackers)?;
     refuse_common_files(&sources, &args.output)?;
     let mut keeping = keeping::open(&places)?;
+    let has_session = |k: &Keeping| keeping::is_session_in(k.state.path());
+    if !is_enough && !keeping.as_ref().is_some_and(has_session) {
+        return Err(CliError::NoSource);
+    }
     let before = match &mut keeping {
         Some(keeping) => {
             keeping.session.given = args.peer.given().or(keeping.session.given);

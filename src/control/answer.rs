@@ -17,7 +17,7 @@ use super::request::{Addition, Command, Request, VERSION};
 use crate::base::id::TorrentId;
 use crate::base::status::DiskStatus;
 use crate::base::time::Instant;
-use crate::engine::view::{Direction, FileView, Heard, PeerView, TrackerView};
+use crate::engine::view::{Direction, FileView, Heard, HostView, PeerView, TrackerView};
 use crate::engine::{AddError, Engine};
 
 /// What goes back with an answer.
@@ -165,7 +165,7 @@ fn act(
     }
     Ok(Done::Result(match command {
         Command::Status { from } => status(engine, shell, from, now),
-        Command::Network { from } => network(from),
+        Command::Network { from } => network(engine, from, now),
         Command::Peers { torrent, from } => {
             let id = find(engine, &torrent, now)?;
             let peers = engine.peers(id, now).unwrap_or_default();
@@ -283,9 +283,12 @@ pub fn torrent_now(engine: &mut Engine, id: TorrentId, now: Instant) -> Value {
     object
 }
 
-/// The evpeers that are known to be there: null until the peer keeps such a list.
-fn network(_from: usize) -> Value {
-    json!({ "network": null, "next": null })
+/// A page of the evpeers that are known, whatever they share.
+fn network(engine: &Engine, from: usize, now: Instant) -> Value {
+    let hosts = engine.network(now);
+    let hosts = hosts.iter().enumerate().skip(from);
+    let (hosts, next) = page(hosts.map(|(place, view)| (place, host(view))));
+    json!({ "network": hosts, "next": next })
 }
 
 fn listed(
@@ -324,7 +327,7 @@ fn peer(view: &PeerView) -> Value {
         "listens": view.listens.map(|at| at.to_string()),
         "client": view.client,
         "peer_id": view.peer_id.to_string(),
-        "evpeer": view.peer_id.0.starts_with(b"-EV"),
+        "evpeer": view.peer_id.is_evpeer(),
         "source": view.source.map(|source| source.name()),
         "incoming": view.direction == Direction::Incoming,
         "seed": view.is_seed,
@@ -339,6 +342,15 @@ fn peer(view: &PeerView) -> Value {
         "wants_us": view.wants_us,
         "choked": view.choked,
         "wanted": view.wanted,
+    })
+}
+
+fn host(view: &HostView) -> Value {
+    json!({
+        "address": view.addr.to_string(),
+        "source": view.source.map(|source| source.name()),
+        "connected": view.silent_for.is_some(),
+        "last_heard_s": view.silent_for.map(|silent| silent.as_secs_f64()),
     })
 }
 

@@ -1,6 +1,9 @@
 //! What is remembered of a torrent from one run to the next.
 
+use std::collections::BTreeMap;
+
 use super::torrent::Transferred;
+use super::view::HostView;
 use super::{Engine, State};
 use crate::base::id::TorrentId;
 use crate::base::time::Instant;
@@ -40,6 +43,47 @@ impl Engine {
         })
     }
 
+    /// Takes over the list of evpeers that were met in all runs, whatever they shared.
+    pub fn recall_evpeers(&mut self, evpeers: &[KnownPeer]) {
+        self.evpeers_met = evpeers.iter().map(|peer| peer.addr).collect();
+    }
+
+    /// The evpeers that are connected for a torrent that is not private, and those that were met
+    /// in all runs, each once, by their addresses.
+    pub fn network(&self, now: Instant) -> Vec<HostView> {
+        let mut hosts = BTreeMap::new();
+        for &addr in &self.evpeers_met {
+            let torrents = self.torrents.values();
+            let mut torrents = torrents.filter(|torrent| !torrent.swarm.meta().private);
+            let source = torrents.find_map(|torrent| torrent.candidates.source(addr));
+            let host = HostView {
+                addr,
+                source: Some(source.unwrap_or(Source::Session)),
+                silent_for: None,
+            };
+            hosts.insert(addr, host);
+        }
+        for (_, (_, conn)) in &self.conns {
+            let Some(exchange) = conn.exchange().filter(|e| e.peer_id.is_evpeer()) else {
+                continue;
+            };
+            let torrent = self.torrents.get(&exchange.torrent);
+            let torrent = torrent.filter(|torrent| !torrent.swarm.meta().private);
+            let (Some(torrent), Some(addr)) = (torrent, conn.listens) else {
+                continue;
+            };
+            let silent_for = now - conn.last_in;
+            let heard = hosts.get(&addr).and_then(|host| host.silent_for);
+            let host = HostView {
+                addr,
+                source: torrent.candidates.source(addr),
+                silent_for: Some(heard.map_or(silent_for, |heard| heard.min(silent_for))),
+            };
+            hosts.insert(addr, host);
+        }
+        hosts.into_values().collect()
+    }
+
     /// Takes up what was remembered of a torrent that was added a moment ago: peers to call,
     /// totals, and that it is paused. Its trackers and named peers came with the torrent.
     pub fn recall(&mut self, id: TorrentId, memory: &SessionTorrent, now: Instant) {
@@ -57,5 +101,131 @@ impl Engine {
         if memory.is_paused {
             self.pause(id, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::id::{InfoHash, PeerId};
+    use crate::config::Config;
+    use crate::engine::{Secrets, TorrentSpec};
+    use crate::meta::create::{CreateOptions, Creator, NewFile};
+    use crate::meta::metainfo::Metainfo;
+    use crate::wire::extended::ExtHandshake;
+    use crate::wire::handshake::{Handshake, Reserved};
+
+    const NOW: Instant = Instant::from_micros(1_000_000);
+
+    fn engine() -> Engine {
+        let secrets = Secrets {
+            rng_seed: 1,
+            peer_id: PeerId([1; 20]),
+            key: 7,
+            tracker: [3; 16],
+        };
+        Engine::new(Config::default(), secrets, NOW)
+    }
+
+    /// Takes up a torrent of one empty piece.
+    fn add(engine: &mut Engine, name: &str, private: bool) -> (TorrentId, InfoHash) {
+        let options = CreateOptions {
+            name: name.to_owned(),
+            files: vec![NewFile {
+                path: Vec::new(),
+                len: 16_384,
+                executable: false,
+            }],
+            piece_len: Some(16_384),
+            private,
+            ..CreateOptions::default()
+        };
+        let mut creator = Creator::new(options).expect("the options are sound");
+        creator.feed(&[0; 16_384]).expect("as long as said");
+        let torrent = creator.finish().expect("all of it was fed");
+        let meta = Metainfo::from_bytes(&torrent).expect("what is created can be read");
+        let info_hash = meta.info_hash;
+        let spec = TorrentSpec {
+            meta: Arc::new(meta),
+            peers: Vec::new(),
+            trackers: Vec::new(),
+        };
+        let id = engine.add_torrent(spec, NOW).expect("it is new");
+        (id, info_hash)
+    }
+
+    /// A peer connects for a torrent and says that it listens on port 6881.
+    fn join(engine: &mut Engine, host: u8, peer_id: [u8; 20], info_hash: InfoHash) {
+        let remote = SocketAddr::from(([10, 0, 0, host], 40_000));
+        let local = SocketAddr::from(([10, 0, 0, 1], 6881));
+        let conn = engine.accepted(remote, local, NOW).expect("there is room");
+        let reserved = Reserved {
+            fast: true,
+            extended: true,
+            dht: false,
+        };
+        let handshake = Handshake {
+            reserved,
+            info_hash,
+            peer_id: PeerId(peer_id),
+        };
+        let told = ExtHandshake {
+            p: Some(6881),
+            ..ExtHandshake::default()
+        };
+        let told = told.encode();
+        let mut bytes = handshake.encode().to_vec();
+        bytes.extend_from_slice(&(told.len() as u32 + 2).to_be_bytes());
+        bytes.extend_from_slice(&[20, 0]);
+        bytes.extend_from_slice(&told);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let taken = engine.received(conn, rest, NOW);
+            assert!(taken.used > 0, "some of {rest:?} is used");
+            rest = &rest[taken.used..];
+        }
+    }
+
+    #[test]
+    fn peers_of_private_torrents_are_neither_remembered_nor_in_the_network() {
+        let mut engine = engine();
+        let (open, open_hash) = add(&mut engine, "open", false);
+        let (private, private_hash) = add(&mut engine, "private", true);
+        join(&mut engine, 2, *b"-EV0100-aaaaaaaaaaaa", open_hash);
+        join(&mut engine, 3, *b"-XX0100-bbbbbbbbbbbb", open_hash);
+        join(&mut engine, 4, *b"-EV0100-cccccccccccc", private_hash);
+
+        let known = |id| engine.remembered(id).expect("it is there").known;
+        let found: Vec<(SocketAddr, bool)> = known(open)
+            .iter()
+            .map(|peer| (peer.addr, peer.is_evpeer))
+            .collect();
+        let addr = |host| SocketAddr::from(([10, 0, 0, host], 6881));
+        assert_eq!(found, [(addr(2), true), (addr(3), false)]);
+        assert_eq!(known(private), []);
+        let hosts: Vec<SocketAddr> = engine.network(NOW).iter().map(|host| host.addr).collect();
+        assert_eq!(hosts, [addr(2)]);
+    }
+
+    #[test]
+    fn evpeer_of_a_former_run_is_listed_once_and_as_connected_when_it_is() {
+        let mut engine = engine();
+        let (_, info_hash) = add(&mut engine, "open", false);
+        let former = |host| KnownPeer {
+            addr: SocketAddr::from(([10, 0, 0, host], 6881)),
+            last_seen: 1,
+            is_evpeer: true,
+        };
+        engine.recall_evpeers(&[former(2), former(9)]);
+        join(&mut engine, 2, *b"-EV0100-aaaaaaaaaaaa", info_hash);
+        let later = NOW + Duration::from_secs(3);
+        let hosts = engine.network(later);
+        let shown: Vec<_> = hosts.iter().map(|h| (h.source, h.silent_for)).collect();
+        let connected = (Some(Source::Incoming), Some(Duration::from_secs(3)));
+        assert_eq!(shown, [connected, (Some(Source::Session), None)]);
     }
 }

@@ -135,6 +135,8 @@ pub struct Engine {
     ending: Option<Instant>,
     /// Torrents whose last sync is under way.
     last_syncs: BTreeSet<TorrentId>,
+    /// Evpeers that were met in all runs; as many as a session remembers.
+    evpeers_met: Vec<SocketAddr>,
 }
 
 /// Why a name is being looked up.
@@ -181,6 +183,7 @@ impl Engine {
             actions: VecDeque::new(),
             ending: None,
             last_syncs: BTreeSet::new(),
+            evpeers_met: Vec::new(),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::discovery::Privacy;
 use crate::discovery::candidates::{Candidates, Source};
 use crate::discovery::pex::Roster;
 use crate::swarm::Swarm;
+use crate::tracker::budget::Rates;
 use crate::tracker::client::Client;
 use crate::wire::message::Outgoing;
 
@@ -70,6 +71,7 @@ impl Engine {
             heard: BTreeMap::new(),
         };
         self.torrents.insert(id, torrent);
+        self.server.set_rates(Rates::BESIDE_TORRENTS);
         self.track(id, now);
         self.set_state(id, State::Checking, None);
         self.storage(StorageAction::Open { torrent: id, meta });

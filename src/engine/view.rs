@@ -56,6 +56,17 @@ pub enum Direction {
     Outgoing,
 }
 
+/// An evpeer of the network, whatever it shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostView {
+    /// Where it accepts connections.
+    pub addr: SocketAddr,
+    /// How its address was learned, if that is known.
+    pub source: Option<Source>,
+    /// Time since the last byte from it; `None` if it is not connected.
+    pub silent_for: Option<Duration>,
+}
+
 /// A tracker of a torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackerView {

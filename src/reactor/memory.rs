@@ -38,14 +38,44 @@ pub(super) struct Memory {
     /// The text that is on the disk, or on its way there.
     text: Vec<u8>,
     is_writing: bool,
-    /// When the session is looked at next.
-    due: Instant,
+    schedule: Schedule,
     tickets: u64,
 }
 
-impl Memory {
-    fn due_by(&mut self, at: Instant) {
-        self.due = self.due.min(at);
+/// When the session is looked at.
+#[derive(Clone, Copy, Debug)]
+struct Schedule {
+    due: Instant,
+    /// When all is known of the peer that joined last.
+    settled: Instant,
+}
+
+impl Schedule {
+    /// At once.
+    fn new() -> Self {
+        Self {
+            due: Instant::ZERO,
+            settled: Instant::ZERO,
+        }
+    }
+
+    /// Something changed that is worth a look at once.
+    fn changed(&mut self, now: Instant) {
+        self.due = self.due.min(now);
+    }
+
+    /// A peer joined. Many come at a time, and their ports come a little later.
+    fn joined(&mut self, now: Instant) {
+        self.settled = now + SETTLE_TIME;
+        self.due = self.due.min(self.settled);
+    }
+
+    /// The session was looked at; who had only just joined then is looked for again.
+    fn looked(&mut self, now: Instant) {
+        self.due = match self.settled > now {
+            true => self.settled,
+            false => now + INTERVAL,
+        };
     }
 }
 
@@ -70,10 +100,11 @@ impl Reactor {
             lane,
             text: Vec::new(),
             is_writing: false,
-            due: Instant::ZERO,
+            schedule: Schedule::new(),
             tickets: 0,
         };
         memory.keeping.session.port = self.port;
+        self.engine.recall_evpeers(&memory.keeping.session.evpeers);
         self.memory = Some(memory);
         Ok(())
     }
@@ -97,7 +128,7 @@ impl Reactor {
     /// When the session is to be looked at.
     pub(super) fn memory_due(&self) -> Option<Instant> {
         let memory = self.memory.as_ref().filter(|memory| !memory.is_writing)?;
-        Some(memory.due)
+        Some(memory.schedule.due)
     }
 
     /// Notes what is worth writing down.
@@ -112,16 +143,15 @@ impl Reactor {
                 state: State::Checking | State::Paused | State::Downloading | State::Seeding,
                 ..
             }
-            | Report::Complete { .. } => memory.due_by(now),
+            | Report::Complete { .. } => memory.schedule.changed(now),
             Report::Removed { info_hash, .. } => {
                 memory.keeping.session.remove(*info_hash);
                 let folder = memory.keeping.state.path();
                 let paths = kept_paths(folder, *info_hash);
                 memory.lane.submit(KeepJob::Forget { paths });
-                memory.due_by(now);
+                memory.schedule.changed(now);
             }
-            // Many come at a time, and their ports come a little later.
-            Report::PeerJoined { .. } => memory.due_by(now + SETTLE_TIME),
+            Report::PeerJoined { .. } => memory.schedule.joined(now),
             _ => {}
         }
     }
@@ -165,7 +195,7 @@ impl Reactor {
                     if let Err(error) = result {
                         log::warn!("session not written, tried again later: {error}");
                         memory.text.clear();
-                        memory.due = now + INTERVAL;
+                        memory.schedule.looked(now);
                     }
                 }
                 KeepDone::Files(Ok(())) => {}
@@ -202,7 +232,8 @@ impl Reactor {
                 session.update(torrent, unix_s);
             }
         }
-        memory.due = now + INTERVAL;
+        self.engine.recall_evpeers(&session.evpeers);
+        memory.schedule.looked(now);
         let text = session::encode(session);
         if text != memory.text {
             memory.text.clone_from(&text);
@@ -217,3 +248,26 @@ impl Reactor {
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// How often figures that change all the time are written.
 const INTERVAL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_that_joined_right_before_a_look_is_looked_for_again() {
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        let mut schedule = Schedule::new();
+        schedule.looked(at(0));
+        assert_eq!(schedule.due, at(60_000));
+        schedule.joined(at(5000));
+        schedule.joined(at(5990));
+        assert_eq!(schedule.due, at(6000), "those who come do not put it off");
+        schedule.looked(at(6000));
+        assert_eq!(schedule.due, at(6990));
+        schedule.changed(at(6500));
+        schedule.looked(at(6500));
+        assert_eq!(schedule.due, at(6990), "nor does another cause end it");
+        schedule.looked(at(6990));
+        assert_eq!(schedule.due, at(66_990));
+    }
+}

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::asker::Nearness;
 use super::secret::{Secret, ip_bits};
 use crate::base::limits::{
-    TRACKED_OFF_LINK_HOST_PER_SEC, TRACKED_OFF_LINK_PER_SEC, TRACKED_ON_LINK_HOST_PER_SEC,
-    TRACKED_ON_LINK_PER_SEC,
+    TRACKED_ALONE_FACTOR, TRACKED_OFF_LINK_HOST_PER_SEC, TRACKED_OFF_LINK_PER_SEC,
+    TRACKED_ON_LINK_HOST_PER_SEC, TRACKED_ON_LINK_PER_SEC,
 };
 use crate::base::time::Instant;
 
@@ -29,15 +29,20 @@ pub struct Rates {
     pub on_link: u32,
 }
 
-impl Default for Rates {
-    fn default() -> Self {
-        Self {
-            off_link_host: TRACKED_OFF_LINK_HOST_PER_SEC,
-            on_link_host: TRACKED_ON_LINK_HOST_PER_SEC,
-            off_link: TRACKED_OFF_LINK_PER_SEC,
-            on_link: TRACKED_ON_LINK_PER_SEC,
-        }
-    }
+impl Rates {
+    /// Of a peer that transfers data too.
+    pub const BESIDE_TORRENTS: Self = Self {
+        off_link_host: TRACKED_OFF_LINK_HOST_PER_SEC,
+        on_link_host: TRACKED_ON_LINK_HOST_PER_SEC,
+        off_link: TRACKED_OFF_LINK_PER_SEC,
+        on_link: TRACKED_ON_LINK_PER_SEC,
+    };
+    /// Of one that only tracks.
+    pub const ALONE: Self = Self {
+        on_link_host: TRACKED_ON_LINK_HOST_PER_SEC * TRACKED_ALONE_FACTOR,
+        on_link: TRACKED_ON_LINK_PER_SEC * TRACKED_ALONE_FACTOR,
+        ..Self::BESIDE_TORRENTS
+    };
 }
 
 /// What is left of it.
@@ -76,6 +81,11 @@ impl Budget {
             unproved: [Meter::default(); 2],
             hosts: vec![Meter::default(); HOSTS].into(),
         }
+    }
+
+    /// From now on these are the rates; what is used up stays so.
+    pub fn set_rates(&mut self, rates: Rates) {
+        self.rates = rates;
     }
 
     /// Takes one request of a host that has this address.

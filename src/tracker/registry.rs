@@ -65,6 +65,8 @@ pub(super) struct Announced {
     /// Peers that are wanted.
     pub count: usize,
     pub families: Families,
+    /// Whether the ids of those peers are wanted.
+    pub ids: bool,
 }
 
 /// What to answer to an announce, besides the peers.
@@ -217,6 +219,7 @@ impl Registry {
             count: wanted.count,
             seeds: wanted.seeds,
             families: wanted.families,
+            ids: true,
         };
         self.swarms[index as usize].sample(&draw, &asker.ears(), &mut self.rng, told);
     }
@@ -459,6 +462,7 @@ impl Announced {
             count: self.count,
             seeds,
             families: self.families,
+            ids: self.ids,
         }
     }
 }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::asker::{Asker, Nearness};
 use super::budget::{Budget, Rates};
+
 use super::registry::{
     Announced, ChangeKind, Counts, Families, Heard, Openness, Registry, Sighting,
 };
@@ -102,7 +103,7 @@ impl Server {
         Self {
             registry: Registry::new(&secret, openness),
             secret,
-            budget: Budget::new(Rates::default()),
+            budget: Budget::new(Rates::ALONE),
             events: VecDeque::new(),
             unreached: BTreeSet::new(),
             told: Vec::new(),
@@ -126,7 +127,7 @@ impl Server {
 
     /// Sets how many requests a second are answered.
     pub fn set_rates(&mut self, rates: Rates) {
-        self.budget = Budget::new(rates);
+        self.budget.set_rates(rates);
     }
 
     /// The next thing that the engine should know. To be polled after each request: beyond
@@ -158,6 +159,7 @@ impl Server {
             event: announce.event,
             count: announce.count,
             families: announce.families,
+            ids: announce.ids,
         };
         self.told.clear();
         let asker = (&asker.ears(), nearness);
@@ -198,6 +200,8 @@ struct Announce {
     /// Peers to be told at most.
     count: usize,
     families: Families,
+    /// Whether those peers' ids are to be told.
+    ids: bool,
 }
 
 /// How many peers are told to who wants `numwant`.

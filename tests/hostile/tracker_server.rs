@@ -516,7 +516,7 @@ fn hostile_094_flood_of_connects_is_answered_without_memory_and_within_budget() 
         stage.now += Duration::from_micros(1);
     }
     // A second's worth, and that of the burst.
-    assert!(replied < 3 * Rates::default().off_link, "{replied}");
+    assert!(replied < 3 * Rates::BESIDE_TORRENTS.off_link, "{replied}");
     assert_eq!(stage.server.registry.swarms().count(), 1);
     assert_eq!(stage.server.registry.peer_count(), 1);
     stage.assert_serves();

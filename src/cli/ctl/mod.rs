@@ -145,8 +145,8 @@ impl Session {
         Ok(())
     }
 
-    /// Has torrents added. The peer reads files itself; what came from elsewhere is put into its
-    /// state folder first.
+    /// Has torrents added. The peer reads files itself; what came from elsewhere, or has a name
+    /// that JSON cannot carry, is put into its state folder first.
     fn add(
         &mut self,
         sources: &[Source],
@@ -162,8 +162,8 @@ impl Session {
         let named: Vec<HostPort> = named.collect();
         for source in sources {
             let path = match fs::canonicalize(&source.path) {
-                Ok(path) => path,
-                Err(_) => {
+                Ok(path) if path.to_str().is_some() => path,
+                Ok(_) | Err(_) => {
                     let path = torrent_path(Path::new(&state_dir), source.meta.info_hash);
                     state::replace(&path, &source.meta.source)?;
                     path

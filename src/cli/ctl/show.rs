@@ -92,20 +92,17 @@ fn flags(peer: &Value) -> String {
 
 /// The evpeers of the whole network.
 pub fn network(answer: &Value) -> String {
-    let Some(hosts) = answer["network"].as_array() else {
-        return "this peer keeps no list of the network\n".to_owned();
-    };
+    let hosts = list(&answer["network"]);
     let mut table = Table::new(&["address", "learned", "heard"]);
     for host in hosts {
+        let heard = host["last_heard_s"].as_f64().map(Duration::from_secs_f64);
         table.row(vec![
             word(&host["address"]),
             host["source"].as_str().unwrap_or("-").to_owned(),
-            show_time(Duration::from_secs_f64(
-                host["last_heard_s"].as_f64().unwrap_or(0.0),
-            )),
+            heard.map_or("not connected".to_owned(), show_time),
         ]);
     }
-    table.text()
+    format!("{}\n{}", show_count(hosts.len(), "evpeer"), table.text())
 }
 
 /// The files of a torrent.
@@ -317,6 +314,16 @@ mod tests {
 
         let answer = json!({ "torrent": "d", "state": "paused", "reasons": ["a", "b"] });
         assert_eq!(why(&answer), "d: paused\n  a\n  b\n");
-        assert!(network(&json!({ "network": null })).contains("no list"));
+        let hosts = json!([
+            { "address": "10.0.0.1:1", "source": "lsd", "connected": true, "last_heard_s": 2.0 },
+            { "address": "10.0.0.2:1", "source": null, "connected": false, "last_heard_s": null },
+        ]);
+        let text = network(&json!({ "network": hosts }));
+        assert!(text.starts_with("2 evpeers\n") && text.contains("10.0.0.1:1  lsd      2 s"));
+        assert!(
+            text.contains("10.0.0.2:1  -        not connected"),
+            "{text}"
+        );
+        assert_eq!(network(&json!({ "network": [] })), "0 evpeers\n");
     }
 }

@@ -7,6 +7,7 @@ use crate::base::bits::Bitfield;
 use crate::base::id::PeerId;
 use crate::base::limits::CONTROL_LINE_LEN_MAX;
 use crate::config::Config;
+use crate::config::session::KnownPeer;
 use crate::engine::{OnDisk, Secrets, TorrentSpec};
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 use crate::meta::metainfo::Metainfo;
@@ -249,8 +250,16 @@ fn closer_looks_have_every_key() {
         },
     );
     assert_eq!(peers["peers"], json!([]));
+    engine.recall_evpeers(&[KnownPeer {
+        addr: ([10, 0, 0, 1], 6881).into(),
+        last_seen: 1,
+        is_evpeer: true,
+    }]);
     let network = result(&mut engine, Command::Network { from: 0 });
-    assert_eq!(network["network"], Value::Null);
+    let expected = json!([{
+        "address": "10.0.0.1:6881", "source": "session", "connected": false, "last_heard_s": null,
+    }]);
+    assert_eq!(network["network"], expected);
     let why = result(&mut engine, Command::Why { torrent: torrent() });
     assert!(
         why["reasons"][0]

@@ -290,10 +290,15 @@ impl Judges {
         let Some(pieces) = self.hosts.get_mut(&host) else {
             return;
         };
-        if let StorageAction::Store { slot, .. } = action
-            && let Err(text) = pieces.write(None, *slot, self.meta.geometry())
-        {
-            self.blame("writer", Some(host), text);
+        match action {
+            // It begins from the beginning: all that it knows is what storage will say.
+            StorageAction::Open { .. } => *pieces = Pieces::new(self.meta.geometry().piece_count()),
+            StorageAction::Store { slot, .. } => {
+                if let Err(text) = pieces.write(None, *slot, self.meta.geometry()) {
+                    self.blame("writer", Some(host), text);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -327,11 +332,13 @@ impl Judges {
                     }
                 }
             }
-            Event::Lapsed { .. } => self.started(host),
             Event::Durable { .. } => {
                 self.durable.insert(host);
             }
-            Event::Readable | Event::Settled { .. } | Event::Failed { .. } => {}
+            Event::Readable
+            | Event::Settled { .. }
+            | Event::Lapsed { .. }
+            | Event::Failed { .. } => {}
         }
     }
 

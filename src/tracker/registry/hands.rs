@@ -1,17 +1,58 @@
 //! Lists from which peers are drawn at random, in the time that the draw takes.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use crate::base::rng::Rng;
 
-/// Numbers of peers in four lists: IPv4 and IPv6, leechers and seeds.
+/// Peers in four lists: IPv4 and IPv6, leechers and seeds.
 ///
 /// The order of a list means nothing. So a draw brings what it drew to the front and leaves it
 /// there: the beginning of a Fisher–Yates shuffle, of which the next draw needs no undoing.
 #[derive(Debug, Default)]
 pub(super) struct Hands {
-    lists: [Vec<u32>; 4],
+    lists: [Vec<Card>; 4],
     /// Where in its list each peer stands, or [`NOWHERE`]. Apart from the peers, since every draw
     /// writes here.
     places: Vec<u32>,
+}
+
+/// What is to be known of a peer that was drawn: close together, since a draw of a big swarm is as
+/// fast as memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Card {
+    /// The number of the peer.
+    pub peer: u32,
+    /// Of the number of its client as much as tells two apart.
+    pub client: u32,
+    port: u16,
+    /// IPv4 as IPv6 writes it.
+    ip: Ipv6Addr,
+}
+
+impl Card {
+    /// Of a peer of this number, client and address.
+    pub fn new(peer: u32, client: u64, addr: SocketAddr) -> Self {
+        let ip = match addr.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self {
+            peer,
+            client: client as u32,
+            port: addr.port(),
+            ip,
+        }
+    }
+
+    /// The peer's address, without the scope that only link-local ones have.
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::new(self.ip.to_canonical(), self.port)
+    }
+
+    /// Whether the client is this one.
+    pub fn is_of(&self, client: u64) -> bool {
+        self.client == client as u32
+    }
 }
 
 /// One of the lists.
@@ -27,15 +68,15 @@ impl List {
 
 impl Hands {
     /// Puts a peer into a list.
-    pub fn put(&mut self, peer: u32, list: List) {
+    pub fn put(&mut self, card: Card, list: List) {
         let list = &mut self.lists[list.0];
-        let index = peer as usize;
+        let index = card.peer as usize;
         if index >= self.places.len() {
             self.places.resize(index + 1, NOWHERE);
         }
         assert_eq!(self.places[index], NOWHERE, "a peer is in one list");
         self.places[index] = list.len() as u32;
-        list.push(peer);
+        list.push(card);
     }
 
     /// Takes a peer out of a list, if it is there.
@@ -49,12 +90,12 @@ impl Hands {
         }
         let list = &mut self.lists[list.0];
         assert_eq!(
-            list[place as usize], peer,
+            list[place as usize].peer, peer,
             "a peer is in the list that is said"
         );
         list.swap_remove(place as usize);
-        if let Some(&moved) = list.get(place as usize) {
-            self.places[moved as usize] = place;
+        if let Some(moved) = list.get(place as usize) {
+            self.places[moved.peer as usize] = place;
         }
     }
 
@@ -76,7 +117,7 @@ impl Hands {
 
     /// The next peer of `draw`: any of those that are left, with equal chances. Between the first
     /// and the last of a draw nothing may be put or taken.
-    pub fn next(&mut self, draw: &mut Draw, rng: &mut Rng) -> Option<u32> {
+    pub fn next(&mut self, draw: &mut Draw, rng: &mut Rng) -> Option<Card> {
         let left = draw.left[0] + draw.left[1];
         if left == 0 {
             return None;
@@ -88,14 +129,14 @@ impl Hands {
         };
         let list = &mut self.lists[draw.lists[which].0];
         let front = draw.drawn[which];
-        let peer = list[(front + pick) as usize];
+        let card = list[(front + pick) as usize];
         let other = list[front as usize];
         list.swap(front as usize, (front + pick) as usize);
-        self.places[other as usize] = front + pick;
-        self.places[peer as usize] = front;
+        self.places[other.peer as usize] = front + pick;
+        self.places[card.peer as usize] = front;
         draw.drawn[which] += 1;
         draw.left[which] -= 1;
-        Some(peer)
+        Some(card)
     }
 }
 
@@ -117,6 +158,27 @@ mod tests {
 
     const LISTS: [List; 2] = [List(0), List(1)];
 
+    fn card(peer: u32) -> Card {
+        let ip = [10, 0, 0, peer as u8];
+        Card::new(peer, 0x7_0000_0000 + u64::from(peer), (ip, 6881).into())
+    }
+
+    #[test]
+    fn card_has_the_address_and_tells_clients_apart() {
+        for addr in [
+            "10.0.0.1:7",
+            "0.0.0.0:9",
+            "[fd00::1]:8",
+            "[::]:9",
+            "[::1]:1",
+        ] {
+            let addr: SocketAddr = addr.parse().expect("an address");
+            let card = Card::new(3, 0x5_1234_5678, addr);
+            assert_eq!((card.peer, card.addr()), (3, addr));
+            assert!(card.is_of(0x5_1234_5678) && !card.is_of(0x5_1234_5679));
+        }
+    }
+
     #[test]
     fn draw_gives_each_once_and_leaves_all_in_place() {
         let mut rng = Rng::new(3);
@@ -126,7 +188,7 @@ mod tests {
             let peer = rng.below(40);
             let list = LISTS[(peer % 2) as usize];
             match expected.insert(peer) {
-                true => hands.put(peer, list),
+                true => hands.put(card(peer), list),
                 false => {
                     expected.remove(&peer);
                     hands.take(peer, list);
@@ -137,7 +199,7 @@ mod tests {
             let mut seen = BTreeSet::new();
             let count = rng.below(45);
             for _ in 0..count {
-                let Some(peer) = hands.next(&mut draw, &mut rng) else {
+                let Some(Card { peer, .. }) = hands.next(&mut draw, &mut rng) else {
                     assert_eq!(seen, expected, "round {round}");
                     break;
                 };
@@ -157,14 +219,14 @@ mod tests {
         let mut rng = Rng::new(4);
         let mut hands = Hands::default();
         for peer in 0..20 {
-            hands.put(peer, LISTS[usize::from(peer >= 5)]);
+            hands.put(card(peer), LISTS[usize::from(peer >= 5)]);
         }
         let mut times = [0; 20];
         for _ in 0..20_000 {
             let mut draw = hands.draw(LISTS);
             for _ in 0..4 {
-                let peer = hands.next(&mut draw, &mut rng).expect("20 peers");
-                times[peer as usize] += 1;
+                let card = hands.next(&mut draw, &mut rng).expect("20 peers");
+                times[card.peer as usize] += 1;
             }
         }
         // 4000 each is expected, with a standard deviation of 57.
@@ -177,11 +239,11 @@ mod tests {
     #[test]
     fn one_list_alone_gives_nothing_of_the_other() {
         let mut hands = Hands::default();
-        hands.put(1, LISTS[0]);
-        hands.put(2, LISTS[1]);
+        hands.put(card(1), LISTS[0]);
+        hands.put(card(2), LISTS[1]);
         let mut draw = hands.draw_one(LISTS[0]);
         let mut rng = Rng::new(5);
-        assert_eq!(hands.next(&mut draw, &mut rng), Some(1));
+        assert_eq!(hands.next(&mut draw, &mut rng), Some(card(1)));
         assert_eq!(hands.next(&mut draw, &mut rng), None);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::clients::{Clients, Has};
-use super::hands::{Hands, List};
+use super::hands::{Card, Hands, List};
 use super::log::{Keep, Log};
 use super::news::{Change, ChangeKind, Counts, Entry, Families, Heard, Seeds, Sighting, Terms};
 use super::open::Opened;
@@ -85,6 +85,8 @@ pub(super) struct Draw {
     pub count: usize,
     pub seeds: Seeds,
     pub families: Families,
+    /// Whether the peers' ids are wanted.
+    pub ids: bool,
 }
 
 impl Swarm {
@@ -202,16 +204,18 @@ impl Swarm {
             let mut tries = 2 * (end - told.len()) + TRIES_MORE;
             while told.len() < end && tries > 0 {
                 tries -= 1;
-                let Some(slot) = self.hands.next(&mut drawing, rng) else {
+                let Some(card) = self.hands.next(&mut drawing, rng) else {
                     break;
                 };
-                let peer = &self.peers[slot as usize];
-                if draw.client == Some(peer.client) || draw.listed == Some(peer.entry.addr) {
+                let addr = card.addr();
+                if draw.client.is_some_and(|client| card.is_of(client)) || draw.listed == Some(addr)
+                {
                     continue;
                 }
-                told.extend(ears.told(peer.entry.addr).map(|addr| Told {
+                let id_of = |peer: u32| self.peers[peer as usize].entry.peer_id;
+                told.extend(ears.told(addr).map(|addr| Told {
                     addr,
-                    peer_id: peer.entry.peer_id,
+                    peer_id: draw.ids.then(|| id_of(card.peer)).flatten(),
                 }));
             }
         }
@@ -375,7 +379,8 @@ impl Swarm {
         }
         self.clients.add(peer.client, has(&peer.entry));
         if is_ever_told(peer.entry.addr) {
-            self.hands.put(slot, list_of(&peer.entry));
+            let card = Card::new(slot, peer.client, peer.entry.addr);
+            self.hands.put(card, list_of(&peer.entry));
         }
     }
 

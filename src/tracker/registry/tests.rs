@@ -664,6 +664,7 @@ fn announce(registry: &mut Registry, hash: u32, from: SocketAddr, secs: u64) -> 
         event: None,
         count: 10,
         families: Families::Own,
+        ids: true,
     };
     let who = (&asker.ears(), asker.nearness());
     let outcome = registry.announced(hash_of(hash), &announced, who, at(secs), &mut Vec::new());

@@ -92,6 +92,7 @@ impl Server {
             is_paused: false,
             count: told_count(announce.numwant, told_max),
             families: Families::Own,
+            ids: false,
         };
         let Some((counts, interval)) = self.announce(&announce, asker, nearness, now) else {
             let message = NOT_TRACKED.as_bytes();

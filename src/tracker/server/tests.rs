@@ -582,7 +582,7 @@ fn random_datagrams_are_answered_or_dropped() {
     let mut stage = Stage::new();
     stage.server.set_rates(Rates {
         on_link: 1_000_000,
-        ..Rates::default()
+        ..Rates::BESIDE_TORRENTS
     });
     let connection = stage.connect("127.0.0.1");
     let mut rng = Rng::new(96);
