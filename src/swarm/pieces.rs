@@ -88,6 +88,7 @@ impl Swarm {
                 len: geometry.block_len(piece, index),
             };
             complete |= self.picker.block_done(block).piece_complete;
+            *self.taken_up.entry(piece).or_default() += block.len;
         }
         if complete && self.hashing.insert(piece) {
             self.effects.push_back(Effect::Check(piece));
@@ -138,6 +139,7 @@ impl Swarm {
             self.effects.push_back(Effect::Ban(guilty, piece));
         }
         self.alone.remove(&piece);
+        self.taken_up.remove(&piece);
         if !self.ours.set(piece.0) {
             return;
         }
@@ -151,7 +153,9 @@ impl Swarm {
     fn piece_failed(&mut self, piece: PieceIndex, digests: Vec<u64>) {
         let geometry = self.geometry();
         let (blocks, len) = (geometry.block_count(piece), geometry.piece_len(piece));
-        self.wasted_bytes += u64::from(len);
+        // What a former process received is not of this one's account.
+        let taken_up = self.taken_up.remove(&piece).unwrap_or(0);
+        self.wasted_bytes += u64::from(len - taken_up);
         if let Some(guilty) = self.blame.failed(piece, digests) {
             self.effects.push_back(Effect::Ban(guilty, piece));
         }
