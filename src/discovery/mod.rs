@@ -5,6 +5,7 @@ use crate::meta::metainfo::Metainfo;
 pub mod candidates;
 pub mod gate;
 pub mod lsd;
+pub mod overlay;
 pub mod pex;
 
 /// Whether peers of a torrent may be found by other roads than its trackers (BEP 27).

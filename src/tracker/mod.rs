@@ -2,6 +2,7 @@
 //! is.
 
 pub mod asker;
+pub mod broadcast;
 pub mod budget;
 pub mod client;
 pub mod guard;

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod bencode;
 pub mod compact;
 pub mod decoder;
+pub mod ev_peers;
 pub mod extended;
 pub mod handshake;
 pub mod http;

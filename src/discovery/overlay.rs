@@ -1,0 +1,468 @@
+//! The overlay: to which evpeers this host holds links.
+//!
+//! Links belong to hosts, not to swarms. Each host draws [`DRAWN`] others at random from all that
+//! it ever heard of, whatever swarms they are in, and holds a link to each; so all hosts together
+//! are a random graph in which everybody reaches everybody in a few hops, and which does not fall
+//! apart when half of it dies. Nobody is preferred: whoever is drawn too often refuses, naming
+//! others. A draw that a swarm's stream reaches already is carried by that stream; for others a
+//! stream for links alone is dialled.
+//!
+//! ```text
+//!                       ┌── 5 drawn by us
+//!  at most 16 links ────┼── 11 at most that others drew, or that fill up
+//!                       └── (fill up: below 4 links, any evpeer at hand will do)
+//! ```
+//!
+//! *Which stream.* Two hosts have at most one link. Either may offer one, on any stream they have;
+//! if both offer at once on different streams, the offer of the smaller peer id stands and the
+//! other side takes its own back: both come to the same without a further message.
+//!
+//! *Who is gone.* A link that broke without a good bye is dialled again at once; the failure of
+//! that is the departure that the broadcast tells, and its success the link. After that it is tried
+//! ever more rarely for hours: so two halves of a network find each other again after they were
+//! apart, and a host that lost everybody keeps trying everybody it knew. With each departure that
+//! is heard of, eight random hosts of the network try one random address each: so those who died
+//! together with all their neighbours are found out too, while a quiet network stays quiet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::address::Interfaces;
+use crate::base::id::{ConnId, PeerId};
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
+use crate::wire::ev_peers::Reason;
+
+pub use action::{Action, Answer, Purpose, Stream};
+
+use addresses::Addresses;
+
+mod action;
+mod addresses;
+mod choose;
+#[cfg(test)]
+mod tests;
+
+/// The links of this host, and the addresses from which it draws others.
+#[derive(Debug)]
+pub struct Overlay {
+    own: PeerId,
+    rng: Rng,
+    addresses: Addresses,
+    streams: BTreeMap<ConnId, Held>,
+    dialling: BTreeMap<SocketAddr, Cause>,
+    anchors: BTreeMap<SocketAddr, Anchor>,
+    audits: VecDeque<SocketAddr>,
+    /// When there may be something to do.
+    next: Instant,
+    actions: VecDeque<Action>,
+}
+
+/// A stream, and the link that it carries if it does.
+#[derive(Debug)]
+struct Held {
+    stream: Stream,
+    link: Option<Carried>,
+    /// Since when it carries none.
+    idle_since: Instant,
+    /// No offer on it before this moment.
+    refused_until: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Carried {
+    /// Whether we drew the other side.
+    is_drawn: bool,
+    /// Whether the other side said hello too.
+    is_met: bool,
+}
+
+/// Why an address is dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Draw,
+    Anchor,
+    Audit,
+}
+
+/// Somebody to whom there was a link, or who is all that we know.
+#[derive(Clone, Copy, Debug)]
+struct Anchor {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Overlay {
+    /// A host without links; `own` is the peer id that it uses in all handshakes.
+    pub fn new(own: PeerId, rng: Rng) -> Self {
+        Self {
+            own,
+            rng,
+            addresses: Addresses::new(),
+            streams: BTreeMap::new(),
+            dialling: BTreeMap::new(),
+            anchors: BTreeMap::new(),
+            audits: VecDeque::new(),
+            next: Instant::NEVER,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The interfaces of this machine, at the start and after each change.
+    pub fn interfaces_found(&mut self, interfaces: &Interfaces) {
+        self.addresses.interfaces_found(interfaces);
+    }
+
+    /// An evpeer is there, by whatever road it was heard of. Not to be called for ourselves.
+    pub fn heard(&mut self, addr: SocketAddr, now: Instant) {
+        self.addresses.heard(addr, &mut self.rng);
+        self.addresses.resume(addr);
+        if let Some(anchor) = self.anchors.get_mut(&addr) {
+            *anchor = Anchor::new(now);
+            self.next = now;
+        } else if self.wants_draw() {
+            self.next = self.next.min(now);
+        }
+    }
+
+    /// An evpeer is gone.
+    pub fn departed(&mut self, addr: SocketAddr, now: Instant) {
+        self.addresses.remove(addr);
+        let present = u32::try_from(self.addresses.present()).unwrap_or(u32::MAX);
+        if self.audits.len() < AUDITS_MAX
+            && self.rng.below(present.max(1)) < AUDITS_A_DEPARTURE
+            && let Some(suspect) = self.addresses.any(&mut self.rng)
+        {
+            self.doubted(suspect, now);
+        }
+    }
+
+    /// Whether an address is alive is of interest.
+    pub fn doubted(&mut self, addr: SocketAddr, now: Instant) {
+        if self.audits.len() < AUDITS_MAX {
+            self.audits.push_back(addr);
+            self.next = self.next.min(now);
+        }
+    }
+
+    /// So many evpeers are there, as far as the owner knows. To be told before other changes of
+    /// the network.
+    pub fn counted(&mut self, present: usize) {
+        self.addresses.counted(present);
+    }
+
+    /// Whether some more addresses, a fair sample, would help; see [`Overlay::refill`].
+    pub fn is_short_of_addresses(&self, now: Instant) -> bool {
+        self.addresses.refill_at() <= now
+    }
+
+    /// Takes addresses of evpeers from a fair sample.
+    pub fn refill(&mut self, addrs: impl IntoIterator<Item = SocketAddr>, now: Instant) {
+        if self.addresses.refill(addrs, now) && self.wants_draw() {
+            self.next = self.next.min(now);
+        }
+    }
+
+    /// A stream to an evpeer is ready. One call a stream, before any of its messages.
+    pub fn stream_ready(&mut self, conn: ConnId, stream: Stream, now: Instant) {
+        let addr = stream.addr;
+        let cause = self.dialling.remove(&addr);
+        self.anchors.remove(&addr);
+        self.addresses.resume(addr);
+        let known = self.link_of(stream.peer);
+        self.streams.insert(
+            conn,
+            Held {
+                stream,
+                link: None,
+                idle_since: now,
+                refused_until: now,
+            },
+        );
+        self.next = self.next.min(now);
+        if stream.peer == self.own || known.is_some() {
+            // The same host by another address, or a stream too many; one side closes it.
+            let linked = known.map(|(conn, _)| self.streams[&conn].stream.addr);
+            if cause.is_some() && linked != Some(addr) {
+                self.addresses.pause(addr, now + TWIN_PAUSE, now);
+            }
+            if stream.purpose == Purpose::Overlay && self.own <= stream.peer {
+                self.drop(conn, Reason::Surplus);
+            }
+            return;
+        }
+        let has_room = self.link_count() < LINKS_MAX;
+        match cause {
+            Some(Cause::Draw | Cause::Anchor) if has_room => self.offer(conn, true),
+            Some(_) if self.link_count() >= FILL => self.drop(conn, Reason::Surplus),
+            _ => {}
+        }
+    }
+
+    /// The other end of a stream offers a link. `is_drawn` is what its hello says.
+    pub fn offered(&mut self, conn: ConnId, is_drawn: bool, now: Instant) -> Answer {
+        let Some(held) = self.streams.get(&conn) else {
+            return Answer::Refuse(Reason::Surplus);
+        };
+        let stream = held.stream;
+        if stream.peer == self.own || self.addresses.is_barred(stream.addr, now) {
+            return Answer::Refuse(Reason::Surplus);
+        }
+        if let Some((other, carried)) = self.link_of(stream.peer) {
+            if carried.is_met {
+                return Answer::Refuse(Reason::Surplus);
+            }
+            if self.own < stream.peer {
+                return Answer::Ignore;
+            }
+            self.drop(other, Reason::Surplus);
+        }
+        let accepted = self
+            .links_held()
+            .filter(|(_, carried)| !carried.is_drawn)
+            .count();
+        let is_full = accepted >= ACCEPTED_MAX || self.link_count() >= LINKS_MAX;
+        if is_full || (!is_drawn && self.link_count() >= FILLED) {
+            return Answer::Refuse(Reason::Full);
+        }
+        let held = self.streams.get_mut(&conn).expect("looked up above");
+        held.link = Some(Carried {
+            is_drawn: false,
+            is_met: true,
+        });
+        Answer::Accept
+    }
+
+    /// The other side answered our hello: the link is there.
+    pub fn met(&mut self, conn: ConnId) {
+        if let Some(link) = self
+            .streams
+            .get_mut(&conn)
+            .and_then(|held| held.link.as_mut())
+        {
+            link.is_met = true;
+        }
+    }
+
+    /// The other side ended the link on a stream, or refused it.
+    pub fn link_ended(&mut self, conn: ConnId, reason: Reason, now: Instant) {
+        let Some(held) = self.streams.get_mut(&conn) else {
+            return;
+        };
+        held.link = None;
+        held.idle_since = now;
+        let stream = held.stream;
+        let until = self.refused(stream, now);
+        if let Some(held) = self.streams.get_mut(&conn) {
+            held.refused_until = until;
+        }
+        if reason == Reason::Leaving {
+            self.addresses.remove(stream.addr);
+        }
+        if stream.purpose == Purpose::Overlay {
+            self.drop(conn, Reason::Surplus);
+        }
+        self.next = self.next.min(now);
+    }
+
+    /// The other side of a link broke the rules, or tells what is not so: no link for an hour.
+    pub fn distrusted(&mut self, conn: ConnId, now: Instant) {
+        if let Some(held) = self.streams.get_mut(&conn) {
+            held.link = None;
+            held.idle_since = now;
+            self.addresses.bar(held.stream.addr, now);
+            self.drop(conn, Reason::Surplus);
+            self.next = self.next.min(now);
+        }
+    }
+
+    /// A stream is closed.
+    pub fn stream_closed(&mut self, conn: ConnId, now: Instant) {
+        let Some(held) = self.streams.remove(&conn) else {
+            return;
+        };
+        let addr = held.stream.addr;
+        self.next = self.next.min(now);
+        match held.link {
+            Some(link) if link.is_met => self.anchor(addr, Anchor::new(now)),
+            Some(_) => {
+                self.refused(held.stream, now);
+            }
+            None => {}
+        }
+    }
+
+    /// A dial that we asked for led to no stream that is ready.
+    pub fn dial_failed(&mut self, addr: SocketAddr, now: Instant) {
+        self.next = self.next.min(now);
+        if self.dialling.remove(&addr).is_none() {
+            return;
+        }
+        self.addresses.failed(addr, now);
+        let is_alone = self.link_count() == 0;
+        if let Some(anchor) = self.anchors.get_mut(&addr) {
+            anchor.pause = (anchor.pause * 2).min(2 * ANCHOR_PAUSE_MAX);
+            let most = if is_alone {
+                ALONE_PAUSE
+            } else {
+                ANCHOR_PAUSE_MAX
+            };
+            if anchor.pause > ANCHOR_PAUSE_MAX && !is_alone {
+                self.anchors.remove(&addr);
+            } else {
+                let pause = anchor.pause.min(most);
+                anchor.at = now + pause + pause.mul_f64(f64::from(self.rng.below(256)) / 1024.0);
+            }
+        } else if is_alone {
+            let pause = FIRST_PAUSE;
+            let at = now + pause;
+            self.anchor(addr, Anchor { at, pause });
+        } else {
+            self.addresses.remove(addr);
+            self.addresses.pause(addr, now + FAILED_PAUSE, now);
+        }
+    }
+
+    /// A dial that we asked for may not be before `until`.
+    pub fn dial_postponed(&mut self, addr: SocketAddr, until: Instant, now: Instant) {
+        self.dialling.remove(&addr);
+        self.addresses.pause(addr, until, now);
+        if let Some(anchor) = self.anchors.get_mut(&addr) {
+            anchor.at = until;
+        }
+        self.next = self.next.min(now);
+    }
+
+    /// Does what is due. To be called after each input, or after some of them in a row.
+    pub fn poll(&mut self, now: Instant) {
+        if self.next > now {
+            return;
+        }
+        self.close_idle(now);
+        self.draw(now);
+        self.fill(now);
+        self.try_anchors(now);
+        self.try_suspects(now);
+        self.next = self.deadline(now);
+    }
+
+    /// When [`Overlay::poll`] has something to do again.
+    pub fn next_deadline(&self) -> Instant {
+        self.next
+    }
+
+    /// The next thing that the owner shall do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The links, those that are only offered too: stream, and whose.
+    pub fn links(&self) -> impl Iterator<Item = (ConnId, Stream)> {
+        self.links_held()
+            .map(|(conn, _)| (conn, self.streams[&conn].stream))
+    }
+
+    /// The host at the other end of a stream wants no link on it: until when it is left alone.
+    fn refused(&mut self, stream: Stream, now: Instant) -> Instant {
+        let until = match self.link_count() {
+            FILL.. => now + REFUSED_PAUSE,
+            _ => now + REFUSED_PAUSE / 10,
+        };
+        // If there is a link with it, this one was the second.
+        if self.link_of(stream.peer).is_none() {
+            self.addresses.pause(stream.addr, until, now);
+        }
+        until
+    }
+
+    fn links_held(&self) -> impl Iterator<Item = (ConnId, Carried)> {
+        let streams = self.streams.iter();
+        streams.filter_map(|(&conn, held)| Some((conn, held.link?)))
+    }
+
+    fn link_count(&self) -> usize {
+        self.links_held().count()
+    }
+
+    /// The link with a host, if there is one.
+    fn link_of(&self, peer: PeerId) -> Option<(ConnId, Carried)> {
+        let mut links = self.links_held();
+        links.find(|(conn, _)| self.streams[conn].stream.peer == peer)
+    }
+
+    fn anchor(&mut self, addr: SocketAddr, anchor: Anchor) {
+        if self.anchors.len() < ANCHORS_MAX || self.anchors.contains_key(&addr) {
+            self.anchors.insert(addr, anchor);
+            self.addresses.resume(addr);
+        }
+    }
+
+    fn offer(&mut self, conn: ConnId, is_drawn: bool) {
+        if let Some(held) = self.streams.get_mut(&conn) {
+            held.link = Some(Carried {
+                is_drawn,
+                is_met: false,
+            });
+            self.actions.push_back(Action::Offer { conn, is_drawn });
+        }
+    }
+
+    /// Ends the link on a stream, and the stream if it is for links alone.
+    fn drop(&mut self, conn: ConnId, reason: Reason) {
+        let Some(held) = self.streams.get_mut(&conn) else {
+            return;
+        };
+        held.link = None;
+        if held.stream.purpose == Purpose::Overlay {
+            self.streams.remove(&conn);
+        }
+        self.actions.push_back(Action::Drop { conn, reason });
+    }
+}
+
+impl Anchor {
+    fn new(now: Instant) -> Self {
+        Self {
+            at: now,
+            pause: FIRST_PAUSE / 2,
+        }
+    }
+}
+
+/// Links of a host at most.
+pub const LINKS_MAX: usize = 16;
+/// Others that a host draws. A graph of so many draws a node is connected, and stays so when half
+/// of its nodes go, but for a few that draw again.
+pub const DRAWN: usize = 5;
+/// Links that others drew, at most: there is always room for our own draws.
+const ACCEPTED_MAX: usize = LINKS_MAX - DRAWN;
+/// Links below which any stream will do.
+const FILL: usize = 4;
+/// Links at which we need not be anybody's fill.
+const FILLED: usize = 8;
+/// Dials at a time at most.
+const DIALS_MAX: usize = 8;
+/// Addresses at most that are tried because somebody else departed, a departure, all hosts
+/// together.
+const AUDITS_A_DEPARTURE: u32 = 8;
+/// Addresses that wait to be tried at most.
+const AUDITS_MAX: usize = 8;
+/// Lost neighbours that are tried again at most.
+const ANCHORS_MAX: usize = 64;
+/// First pause between two tries; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after which a lost neighbour is given up.
+const ANCHOR_PAUSE_MAX: Duration = Duration::from_secs(2 * 3600);
+/// Longest pause of who has no link at all.
+const ALONE_PAUSE: Duration = Duration::from_secs(30);
+/// Pause of an address that refused a link; a tenth of it for who has few.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+/// Pause of an address that did not answer.
+const FAILED_PAUSE: Duration = Duration::from_secs(600);
+/// Pause of an address of a host that we have a link with by another.
+const TWIN_PAUSE: Duration = Duration::from_secs(3600);
+/// Time after which a stream for links alone that carries none is closed.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+const _: () = assert!(FILL < DRAWN && DRAWN < FILLED && FILLED < LINKS_MAX);

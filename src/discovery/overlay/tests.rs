@@ -1,0 +1,200 @@
+//! Decisions of one overlay; networks of them are in `tests/gossip.rs`.
+
+use super::*;
+use crate::base::rng::Rng;
+
+fn addr(n: u16) -> SocketAddr {
+    let [high, low] = n.to_be_bytes();
+    ([10, 0, high, low], 6881).into()
+}
+
+fn peer(n: u16) -> PeerId {
+    let mut id = [0; 20];
+    id[..2].copy_from_slice(&n.to_be_bytes());
+    PeerId(id)
+}
+
+fn conn(index: u32) -> ConnId {
+    ConnId {
+        index,
+        generation: 0,
+    }
+}
+
+fn stream(n: u16) -> Stream {
+    Stream {
+        peer: peer(n),
+        addr: addr(n),
+        purpose: Purpose::Overlay,
+    }
+}
+
+/// The host with peer id 100.
+fn overlay() -> Overlay {
+    Overlay::new(peer(100), Rng::new(1))
+}
+
+fn actions(overlay: &mut Overlay, now: Instant) -> Vec<Action> {
+    overlay.counted(overlay.addresses.present());
+    overlay.poll(now);
+    std::iter::from_fn(|| overlay.poll_action()).collect()
+}
+
+fn dials(actions: &[Action]) -> usize {
+    let is_dial = |action: &&Action| matches!(action, Action::Dial(_));
+    actions.iter().filter(is_dial).count()
+}
+
+const NOW: Instant = Instant::from_micros(1_000_000);
+
+#[test]
+fn as_many_are_dialled_as_are_drawn_and_no_more() {
+    let mut overlay = overlay();
+    for n in 1..=50 {
+        overlay.counted(n.into());
+        overlay.heard(addr(n), NOW);
+    }
+    let dialled = actions(&mut overlay, NOW);
+    assert_eq!(dials(&dialled), DRAWN);
+    assert_eq!(dials(&actions(&mut overlay, NOW)), 0);
+
+    // A stream to one of them is offered a link, as drawn.
+    let Action::Dial(first) = dialled[0] else {
+        panic!("{:?}", dialled[0]);
+    };
+    let its = Stream {
+        addr: first,
+        ..stream(200)
+    };
+    overlay.stream_ready(conn(1), its, NOW);
+    let is_drawn = true;
+    let offer = Action::Offer {
+        conn: conn(1),
+        is_drawn,
+    };
+    assert_eq!(actions(&mut overlay, NOW), [offer]);
+}
+
+#[test]
+fn of_two_offers_at_once_that_of_the_smaller_peer_id_stands() {
+    for (other, expected) in [(50, Answer::Accept), (150, Answer::Ignore)] {
+        let mut overlay = overlay();
+        overlay.stream_ready(conn(1), stream(other), NOW);
+        actions(&mut overlay, NOW); // it fills up with whoever is there
+        let second = Stream {
+            purpose: Purpose::Swarm,
+            ..stream(other)
+        };
+        overlay.stream_ready(conn(2), second, NOW);
+        assert_eq!(overlay.offered(conn(2), true, NOW), expected, "{other}");
+        let links: Vec<_> = overlay.links().map(|(conn, _)| conn).collect();
+        let kept = if other < 100 { conn(2) } else { conn(1) };
+        assert_eq!(links, [kept], "one link with {other}");
+    }
+}
+
+#[test]
+fn links_are_bounded_and_there_is_room_for_our_own_draws() {
+    let mut overlay = overlay();
+    let mut accepted = 0;
+    for n in 1..=40 {
+        overlay.stream_ready(conn(n.into()), stream(n), NOW);
+        match overlay.offered(conn(n.into()), true, NOW) {
+            Answer::Accept => accepted += 1,
+            Answer::Refuse(reason) => assert_eq!(reason, Reason::Full),
+            Answer::Ignore => panic!("nothing was offered"),
+        }
+    }
+    assert_eq!(accepted, ACCEPTED_MAX);
+    // Who only fills up has to look elsewhere sooner.
+    assert_eq!(
+        overlay.offered(conn(40), false, NOW),
+        Answer::Refuse(Reason::Full)
+    );
+}
+
+#[test]
+fn ourselves_and_whom_we_do_not_believe_get_no_link() {
+    let mut overlay = overlay();
+    overlay.stream_ready(conn(1), stream(100), NOW);
+    assert_eq!(
+        overlay.offered(conn(1), true, NOW),
+        Answer::Refuse(Reason::Surplus)
+    );
+    overlay.stream_ready(conn(2), stream(7), NOW);
+    assert_eq!(overlay.offered(conn(2), true, NOW), Answer::Accept);
+    overlay.distrusted(conn(2), NOW);
+    let drop = Action::Drop {
+        conn: conn(2),
+        reason: Reason::Surplus,
+    };
+    assert!(actions(&mut overlay, NOW).contains(&drop));
+    overlay.stream_ready(conn(3), stream(7), NOW);
+    assert_eq!(
+        overlay.offered(conn(3), true, NOW),
+        Answer::Refuse(Reason::Surplus)
+    );
+}
+
+#[test]
+fn lost_neighbour_is_dialled_at_once_and_then_ever_more_rarely() {
+    let mut overlay = overlay();
+    overlay.stream_ready(conn(1), stream(7), NOW);
+    overlay.stream_ready(conn(2), stream(8), NOW);
+    for index in [1, 2] {
+        assert_eq!(overlay.offered(conn(index), true, NOW), Answer::Accept);
+    }
+    overlay.stream_closed(conn(1), NOW);
+    let mut now = NOW;
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        let expected = [Action::Dial(addr(7))];
+        assert_eq!(actions(&mut overlay, now), expected, "{pauses:?}");
+        overlay.dial_failed(addr(7), now);
+        assert_eq!(dials(&actions(&mut overlay, now)), 0);
+        let next = overlay.next_deadline();
+        pauses.push((next - now).as_secs());
+        now = next;
+    }
+    assert!(pauses[0] <= 2, "{pauses:?}");
+    assert!(pauses.is_sorted(), "{pauses:?}");
+    assert!(pauses[7] > 16 * pauses[2].max(1), "{pauses:?}");
+    // News of it is reason enough to try at once.
+    overlay.heard(addr(7), now);
+    assert_eq!(actions(&mut overlay, now), [Action::Dial(addr(7))]);
+}
+
+#[test]
+fn stream_for_links_alone_that_carries_none_is_closed() {
+    let mut overlay = overlay();
+    overlay.stream_ready(conn(1), stream(7), NOW);
+    assert!(matches!(
+        actions(&mut overlay, NOW)[..],
+        [Action::Offer { .. }]
+    ));
+    overlay.link_ended(conn(1), Reason::Full, NOW);
+    let drop = Action::Drop {
+        conn: conn(1),
+        reason: Reason::Surplus,
+    };
+    assert_eq!(actions(&mut overlay, NOW), [drop]);
+
+    // One of a swarm stays, and is offered a link again later.
+    let swarm = Stream {
+        purpose: Purpose::Swarm,
+        ..stream(8)
+    };
+    overlay.stream_ready(conn(2), swarm, NOW);
+    assert!(matches!(
+        actions(&mut overlay, NOW)[..],
+        [Action::Offer { .. }]
+    ));
+    overlay.link_ended(conn(2), Reason::Full, NOW);
+    assert_eq!(actions(&mut overlay, NOW), []);
+    let next = overlay.next_deadline();
+    assert!(next > NOW && next <= NOW + REFUSED_PAUSE);
+    assert!(matches!(
+        actions(&mut overlay, next)[..],
+        [Action::Offer { .. }]
+    ));
+}
