@@ -167,7 +167,7 @@ impl Draw {
 fn prime_from(n: u32) -> u32 {
     let is_prime = |n: &u32| {
         let mut divisors = (2..).take_while(|d| d * d <= *n);
-        divisors.all(|d| n % d != 0)
+        divisors.all(|d| !n.is_multiple_of(d))
     };
     (n.max(2)..)
         .find(is_prime)
