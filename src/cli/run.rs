@@ -157,14 +157,14 @@ impl Peer {
         args: &RunArgs,
         state_dir: Option<&Path>,
     ) {
+        let spec = |meta| TorrentSpec {
+            meta,
+            peers: args.peer.host_ports(),
+            trackers: args.trackers.clone(),
+        };
         for source in sources {
-            let mut peers = args.peer.host_ports();
-            peers.extend(source.peers.iter().cloned());
-            let spec = TorrentSpec {
-                meta: source::named_as_in(&args.output, &source.meta),
-                peers,
-                trackers: args.trackers.clone(),
-            };
+            let mut spec = spec(source::named_as_in(&args.output, &source.meta));
+            spec.peers.extend(source.peers.iter().cloned());
             match before.torrent(spec.meta.info_hash) {
                 // Whoever names a torrent wants it to run.
                 Some(memory) => {
@@ -182,10 +182,15 @@ impl Peer {
             if !sources.iter().any(is_named)
                 && let Some(meta) = keeping::kept_torrent(memory, state_dir, &args.output)
             {
-                let spec = TorrentSpec {
-                    meta,
-                    peers: Vec::new(),
-                    trackers: Vec::new(),
+                // Peers and trackers that are given are those of the torrents that are named, or
+                // of all if none is.
+                let spec = match sources.is_empty() {
+                    true => spec(meta),
+                    false => TorrentSpec {
+                        meta,
+                        peers: Vec::new(),
+                        trackers: Vec::new(),
+                    },
                 };
                 self.restore(keeping::joined(spec, memory), memory);
             }

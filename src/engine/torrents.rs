@@ -8,7 +8,7 @@ use super::conn::{Purpose, Stage};
 use super::torrent::{AddError, Check, HostPort, OnDisk, Torrent, TorrentSpec, Transferred};
 use super::view::Heard;
 use super::{Action, Engine, Lookup, LookupId, Report, Snapshot, State};
-use crate::base::id::{ConnId, PieceIndex, TorrentId};
+use crate::base::id::{ConnId, InfoHash, PieceIndex, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
@@ -84,6 +84,11 @@ impl Engine {
     /// The torrents, in the order in which they were added.
     pub fn torrents(&self) -> impl Iterator<Item = TorrentId> + '_ {
         self.torrents.keys().copied()
+    }
+
+    /// The torrent with this info hash.
+    pub fn torrent_of(&self, info_hash: InfoHash) -> Option<TorrentId> {
+        self.by_hash.get(&info_hash).copied()
     }
 
     /// What a torrent does at present; `None` if there is no such torrent.
