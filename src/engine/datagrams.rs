@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::action::Action;
 use super::timers::TimerId;
 use super::{Engine, State};
+use crate::base::address::{Scope, scope};
 use crate::base::id::TorrentId;
 use crate::base::time::Instant;
 use crate::discovery::Privacy;
@@ -29,6 +30,10 @@ impl Engine {
         bytes: &[u8],
         now: Instant,
     ) {
+        // Port 0 wants no answer (RFC 768), and no host has an address of no scope.
+        if from.port() == 0 || scope(from.ip()) == Scope::Nowhere {
+            return;
+        }
         if self.udp_tracker_reply(from, bytes, now) {
             return;
         }
@@ -132,6 +137,46 @@ impl Engine {
         {
             self.lsd_armed = at;
             self.timers.arm(TimerId::Lsd, at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::PeerId;
+    use crate::config::Config;
+    use crate::engine::Secrets;
+
+    #[test]
+    fn nothing_is_sent_to_where_nobody_is() {
+        let secrets = Secrets {
+            rng_seed: 1,
+            peer_id: PeerId([1; 20]),
+            key: 7,
+            tracker: [3; 16],
+        };
+        let now = Instant::from_micros(1_000_000);
+        let config = Config {
+            open_tracker: true,
+            ..Config::default()
+        };
+        let mut engine = Engine::new(config, secrets, now);
+        let connect = [
+            0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 0, 0, 0, 1,
+        ];
+        let cases = [
+            ("10.0.0.6:9", true),
+            ("10.0.0.6:0", false),
+            ("[fd00::6]:0", false),
+            ("224.0.0.1:9", false),
+            ("0.0.0.0:9", false),
+        ];
+        for (from, is_answered) in cases {
+            engine.datagram(from.parse().expect("an address"), None, &connect, now);
+            let actions = std::iter::from_fn(|| engine.poll_action());
+            let sent = actions.filter(|action| matches!(action, Action::Datagram { .. }));
+            assert_eq!(sent.count() > 0, is_answered, "{from}");
         }
     }
 }
