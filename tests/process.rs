@@ -85,7 +85,6 @@ fn reactor() -> Reactor {
         },
         root: std::env::temp_dir(),
         access: Access::ReadOnly,
-        state_dir: None,
         watch_signals: true,
     })
     .unwrap()

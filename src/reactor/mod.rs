@@ -131,8 +131,6 @@ pub struct ReactorOptions {
     pub root: PathBuf,
     /// Whether the data may be written.
     pub access: Access,
-    /// The folder of what outlives the process; without one nothing does.
-    pub state_dir: Option<PathBuf>,
     /// Whether SIGINT and SIGTERM are counted instead of ending the process.
     pub watch_signals: bool,
 }
@@ -188,7 +186,6 @@ impl Reactor {
             kind: config.storage,
             access: options.access,
             windows_len_max: limits::WINDOWS_LEN_MAX,
-            state_dir: options.state_dir,
         });
         let clock = Clock::start();
         let mut engine = Engine::new(config, secrets, clock.now());
@@ -313,7 +310,6 @@ impl Reactor {
         self.look_at_interfaces(now);
         self.remember_due(now);
         // Last, as a job may take the windows that a connection was promised for its turn.
-        self.storage.tick(now);
         self.submit_jobs();
         Ok(())
     }
@@ -381,7 +377,6 @@ impl Reactor {
         let now = self.clock.now();
         let deadlines = [
             self.engine.next_deadline(),
-            self.storage.next_deadline(),
             self.acceptor.resumes_at(),
             self.memory_due(),
         ];

@@ -20,12 +20,9 @@ impl Purpose {
             | Self::Populate(torrent)
             | Self::Open { torrent, .. }
             | Self::Sync { torrent, .. }
-            | Self::Close { torrent, .. }
-            | Self::LookAtTimes(torrent)
-            | Self::Prove { torrent, .. } => Some(*torrent),
+            | Self::Close { torrent, .. } => Some(*torrent),
             Self::Load { key, .. } | Self::WriteBack(key) => Some(key.torrent),
-            // The journal outlives its torrent, and whoever comes back waits for it (`logs`).
-            Self::Unmap | Self::Log { .. } => None,
+            Self::Unmap => None,
         }
     }
 }

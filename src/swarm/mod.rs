@@ -79,8 +79,6 @@ pub struct Swarm {
     down: Rate,
     up: Rate,
     wasted_bytes: u64,
-    /// Bytes of pieces under way that a former process had stored.
-    taken_up: BTreeMap<PieceIndex, u32>,
     picked: Vec<BlockRef>,
 }
 
@@ -129,7 +127,6 @@ impl Swarm {
             down: Rate::new(now),
             up: Rate::new(now),
             wasted_bytes: 0,
-            taken_up: BTreeMap::new(),
             picked: Vec::new(),
             meta,
         }
