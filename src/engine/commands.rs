@@ -22,6 +22,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::meta::metainfo::FileKind;
 use crate::swarm::Swarm;
+use crate::tracker::budget::Rates;
 use crate::wire::url::TrackerUrl;
 
 impl Engine {
@@ -36,6 +37,9 @@ impl Engine {
         let Some(torrent) = self.torrents.remove(&id) else {
             return false;
         };
+        if self.torrents.is_empty() {
+            self.server.set_rates(Rates::ALONE);
+        }
         let meta = torrent.swarm.meta();
         self.by_hash.remove(&meta.info_hash);
         self.server.registry.untrack(meta.info_hash);
