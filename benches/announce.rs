@@ -3,9 +3,9 @@
 //!
 //! `cargo bench --bench announce`. The load is 1,000 swarms of up to 100 peers on loopback, 50
 //! peers wanted, as much as the tracker takes: by UDP (one socket) and by HTTP with a connection
-//! each, 64 announces under way, and by HTTP on eight streams that stay open (which opentracker does
-//! not offer). CPU time is the
-//! process's, user and system, from `/proc`; the load comes from this process.
+//! each, 64 announces under way, and by HTTP on eight streams that stay open (which opentracker
+//! does not offer). CPU time is the process's, user and system, from `/proc`; the load comes from
+//! this process.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,0 +1,280 @@
+//! What announces cost a transfer: 256 MiB from a seed to a leecher over a line of 100 MiB/s, while
+//! the seed's tracker is asked 10,000 times a second by UDP, or 2,000 times by HTTP with a
+//! connection each.
+//!
+//! `cargo bench --bench beside`. The line is a relay that lets bytes pass by the clock; everything
+//! runs in this process, each part on a thread of its own. The kinds of load take turns, and the
+//! medians are compared.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use evpeer::base::rng::Rng;
+use evpeer::config::Config;
+use evpeer::engine::{HostPort, Report, State, TorrentSpec};
+use evpeer::meta::create::{CreateOptions, Creator, NewFile};
+use evpeer::meta::metainfo::Metainfo;
+use evpeer::reactor::{Reactor, ReactorOptions};
+use evpeer::storage::Access;
+
+/// Bytes of the torrent.
+const LEN: u64 = 256 * 1024 * 1024;
+/// What the line lets pass in a second.
+const LINE_BYTES_S: f64 = 100.0 * 1024.0 * 1024.0;
+const UDP_PER_SEC: f64 = 10_000.0;
+const HTTP_PER_SEC: f64 = 2000.0;
+const ROUNDS: usize = 5;
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--test") {
+        return; // `cargo test --benches`: building it is the test
+    }
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let meta = content(root.path());
+    let mut seed = reactor(root.path());
+    let tracker = SocketAddr::from((Ipv4Addr::LOCALHOST, seed.local_port()));
+    seed.add_torrent(spec(&meta, Vec::new()))
+        .expect("the torrent is new");
+    let is_seeding = |report: &Report| {
+        let Report::State { state, .. } = report else {
+            return false;
+        };
+        *state == State::Seeding
+    };
+    run_until(&mut seed, is_seeding);
+
+    let (stop, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let wait = Duration::from_millis(20);
+                seed.turn(wait).expect("the loop goes on");
+                while seed.poll_report().is_some() {}
+            }
+        });
+        let mut times = [const { Vec::new() }; LOADS.len()];
+        let mut answers = [const { Vec::new() }; LOADS.len()];
+        for _ in 0..ROUNDS {
+            for (n, (_, load)) in LOADS.iter().enumerate() {
+                let (line, ends) = (Line::start(tracker), AtomicBool::new(false));
+                asked.store(0, Ordering::Relaxed);
+                std::thread::scope(|scope| {
+                    scope.spawn(|| load(tracker, &meta, &ends, &asked));
+                    let time = transfer(&meta, line.port);
+                    ends.store(true, Ordering::Relaxed);
+                    times[n].push(time.as_secs_f64());
+                    let count = asked.load(Ordering::Relaxed) as f64;
+                    answers[n].push(count / time.as_secs_f64());
+                });
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        let alone = median(&mut times[0]);
+        for (n, (name, _)) in LOADS.iter().enumerate() {
+            let time = median(&mut times[n]);
+            println!(
+                "{name:24} {:6.1} MiB/s, {:+5.1} %, {:6.0} answers/s ({:.2?} s)",
+                LEN as f64 / 1024.0 / 1024.0 / time,
+                (alone / time - 1.0) * 100.0,
+                median(&mut answers[n]),
+                times[n],
+            );
+        }
+    });
+}
+
+/// Asks the tracker until it is told to end; counts the answers.
+type Load = fn(SocketAddr, &Metainfo, &AtomicBool, &AtomicU64);
+const LOADS: [(&str, Load); 3] = [
+    ("alone", |_, _, _, _| {}),
+    ("beside UDP announces", udp),
+    ("beside HTTP announces", http),
+];
+
+fn udp(tracker: SocketAddr, meta: &Metainfo, ends: &AtomicBool, answers: &AtomicU64) {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    socket.connect(tracker).expect("loopback");
+    let mut answer = [0; 2048];
+    let connect = [
+        0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 0, 0, 0, 1,
+    ];
+    socket.send(&connect).expect("loopback takes it");
+    let len = socket.recv(&mut answer).expect("an answer to connect");
+    assert_eq!(len, 16);
+    let mut announce = [0; 98];
+    announce[..8].copy_from_slice(&answer[8..16]);
+    announce[11] = 1;
+    announce[16..36].copy_from_slice(&meta.info_hash.0);
+    announce[64..72].copy_from_slice(&9u64.to_be_bytes());
+    announce[92..96].copy_from_slice(&50u32.to_be_bytes());
+    socket.set_nonblocking(true).expect("a flag");
+    let begin = Instant::now();
+    let mut sent = 0;
+    while !ends.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(1));
+        while f64::from(sent) < begin.elapsed().as_secs_f64() * UDP_PER_SEC {
+            let port = port_of(sent);
+            announce[36..56].copy_from_slice(format!("-XX0001-{port:012}").as_bytes());
+            announce[96..98].copy_from_slice(&port.to_be_bytes());
+            let _ = socket.send(&announce);
+            sent += 1;
+        }
+        while socket.recv(&mut answer).is_ok() {
+            answers.fetch_add(u64::from(answer[3] == 1), Ordering::Relaxed);
+        }
+    }
+}
+
+fn http(tracker: SocketAddr, meta: &Metainfo, ends: &AtomicBool, answers: &AtomicU64) {
+    let hash: String = meta.info_hash.0.map(|byte| format!("%{byte:02x}")).concat();
+    let begin = Instant::now();
+    let mut sent = 0;
+    let mut answer = Vec::new();
+    while !ends.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(1));
+        while f64::from(sent) < begin.elapsed().as_secs_f64() * HTTP_PER_SEC {
+            let mut stream = TcpStream::connect(tracker).expect("it accepts");
+            let port = port_of(sent);
+            let request = format!(
+                "GET /announce?info_hash={hash}&peer_id=-XX0001-{port:012}&port={port}&left=9\
+                 &compact=1&numwant=50 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            );
+            stream.write_all(request.as_bytes()).expect("it reads");
+            answer.clear();
+            let is_read = stream.read_to_end(&mut answer).is_ok();
+            answers.fetch_add(
+                u64::from(is_read && answer.starts_with(b"HTTP/1.1 200")),
+                Ordering::Relaxed,
+            );
+            sent += 1;
+        }
+    }
+}
+
+/// The ports of a hundred peers, at all of which nobody listens.
+fn port_of(sent: u32) -> u16 {
+    2 + (sent % 100) as u16
+}
+
+/// A line to the seed that lets bytes come back by the clock. It lasts as long as its streams.
+struct Line {
+    port: u16,
+}
+
+impl Line {
+    fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        std::thread::spawn(move || {
+            let (near, _) = listener.accept().expect("the leecher dials");
+            let far = TcpStream::connect(target).expect("the seed accepts");
+            let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+            let (near_in, far_out) = (clone(&near), clone(&far));
+            std::thread::spawn(move || pass(near_in, far_out, f64::INFINITY));
+            pass(far, near, LINE_BYTES_S);
+        });
+        Self { port }
+    }
+}
+
+/// Passes bytes on until either end is closed.
+fn pass(mut from: TcpStream, mut to: TcpStream, bytes_s: f64) {
+    let begin = Instant::now();
+    let mut part = vec![0; 128 * 1024];
+    let mut passed = 0;
+    while let Ok(n @ 1..) = from.read(&mut part) {
+        let due = Duration::from_secs_f64(passed as f64 / bytes_s);
+        if let Some(early) = due.checked_sub(begin.elapsed()) {
+            std::thread::sleep(early);
+        }
+        if to.write_all(&part[..n]).is_err() {
+            break;
+        }
+        passed += n;
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn reactor(root: &Path) -> Reactor {
+    let config = Config {
+        port: 0,
+        bind: Some(Ipv4Addr::LOCALHOST.into()),
+        lsd: false,
+        ..Config::default()
+    };
+    Reactor::new(ReactorOptions {
+        config,
+        root: root.to_path_buf(),
+        access: Access::ReadWrite,
+        watch_signals: false,
+    })
+    .expect("loopback has a free port")
+}
+
+/// Writes the content into `root` and makes its metainfo.
+fn content(root: &Path) -> Arc<Metainfo> {
+    let mut rng = Rng::new(1);
+    let mut bytes = vec![0; LEN as usize];
+    for word in bytes.chunks_exact_mut(8) {
+        word.copy_from_slice(&rng.next_u64().to_le_bytes());
+    }
+    std::fs::write(root.join("content"), &bytes).expect("the temporary folder takes the content");
+    let options = CreateOptions {
+        name: "content".to_owned(),
+        files: vec![NewFile {
+            path: Vec::new(),
+            len: LEN,
+            executable: false,
+        }],
+        ..CreateOptions::default()
+    };
+    let mut creator = Creator::new(options).expect("the options are sound");
+    creator.feed(&bytes).expect("as long as said");
+    let torrent = creator.finish().expect("all of it was fed");
+    Arc::new(Metainfo::from_bytes(&torrent).expect("what is created can be read"))
+}
+
+fn spec(meta: &Arc<Metainfo>, peers: Vec<HostPort>) -> TorrentSpec {
+    TorrentSpec {
+        meta: Arc::clone(meta),
+        peers,
+        trackers: Vec::new(),
+    }
+}
+
+/// Turns until `is_it` holds for a report.
+fn run_until(reactor: &mut Reactor, is_it: impl Fn(&Report) -> bool) {
+    loop {
+        let wait = Duration::from_millis(100);
+        reactor.turn(wait).expect("the loop goes on");
+        while let Some(report) = reactor.poll_report() {
+            if is_it(&report) {
+                return;
+            }
+        }
+    }
+}
+
+/// One transfer into a fresh folder.
+fn transfer(meta: &Arc<Metainfo>, port: u16) -> Duration {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let mut leecher = reactor(root.path());
+    let start = Instant::now();
+    let host = Ipv4Addr::LOCALHOST.to_string();
+    leecher
+        .add_torrent(spec(meta, vec![HostPort { host, port }]))
+        .expect("the torrent is new");
+    let is_complete = |report: &Report| matches!(report, Report::Complete { .. });
+    run_until(&mut leecher, is_complete);
+    start.elapsed()
+}
