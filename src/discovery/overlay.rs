@@ -286,10 +286,11 @@ impl Overlay {
         self.next = self.next.min(now);
         match held.link {
             Some(link) if link.is_met => self.anchor(addr, Anchor::new(now)),
-            Some(_) => {
+            Some(_) if held.stream.purpose == Purpose::Overlay => {
                 self.refused(held.stream, now);
             }
-            None => {}
+            // The swarm had no use for its stream, which says nothing about links.
+            Some(_) | None => {}
         }
     }
 
