@@ -210,6 +210,11 @@ impl Overlay {
             return Answer::Refuse(Reason::Surplus);
         }
         if let Some((other, carried)) = self.link_of(stream.peer) {
+            if other == conn {
+                // Both offered on the same stream, and ours has not left yet.
+                self.met(conn);
+                return Answer::Accept;
+            }
             if carried.is_met {
                 return Answer::Refuse(Reason::Surplus);
             }

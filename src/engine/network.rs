@@ -254,6 +254,10 @@ impl Engine {
 
     /// An `ev_peers` message came.
     pub(super) fn network_received(&mut self, conn: ConnId, body: &[u8], now: Instant) {
+        // What was decided before it came is done before it is heard.
+        while let Some(action) = self.overlay_action() {
+            self.obey_overlay(action, now);
+        }
         let Some(network) = &mut self.network else {
             return;
         };
@@ -437,6 +441,7 @@ impl Engine {
             Action::Dial(addr) => self.dial_link(addr, now),
             Action::Offer { conn, is_drawn } => {
                 if let Some(network) = &mut self.network
+                    && !network.broadcast.has_link(conn)
                     && let Some(held) = network.streams.get(&conn)
                 {
                     let addr = held.addr;
