@@ -158,7 +158,10 @@ impl Engine {
             return;
         };
         self.network_holds(conn, addr, now);
-        if !peer_id.is_evpeer() {
+        if peer_id.is_evpeer() {
+            // The stream may end before it says that it wants links: two seeds have no use for it.
+            self.network_heard(addr, now);
+        } else {
             self.network_saw(info_hash, addr, is_seed, now);
         }
     }
