@@ -75,6 +75,19 @@
 //!    of [`wire::url`] is what waits to be written.
 //! 3. The response is parsed as it comes, within limits; its peers become
 //!    [`Candidates`](discovery::candidates::Candidates).
+//!
+//! # Walk four: what outlives the process
+//!
+//! 1. A peer joins, or a torrent changes its state: the [`reactor`] hears of it in a
+//!    [`Report`](engine::action::Report), and soon after asks
+//!    [`Engine::remembered`](engine::Engine::remembered) of each torrent.
+//! 2. [`Session::update`](config::session::Session::update) keeps those who were seen for a month;
+//!    [`control::session`] makes text of it.
+//! 3. If that has changed, a helper thread replaces the file as a whole with
+//!    [`storage::keep`]; the .torrent of each torrent lies beside it.
+//! 4. The next start, under the lock of [`storage::state`], reads it, and
+//!    [`Engine::recall`](engine::Engine::recall) hands the peers to the
+//!    [`Candidates`](discovery::candidates::Candidates) again.
 #![cfg_attr(
     not(test),
     warn(clippy::disallowed_methods, clippy::iter_over_hash_type)

@@ -3,8 +3,9 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -321,6 +322,77 @@ fn state_paused_removed_and_totals_survive_and_a_named_torrent_runs() {
     seed.leave();
 }
 
+/// A peer that knows nobody is told of one when it is started again, and of a tracker that is
+/// remembered; with a torrent named beside it that is not for the others.
+#[test]
+fn peers_and_trackers_given_to_a_session_are_for_all_of_it_unless_a_torrent_is_named() {
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "one", MIB, 1);
+    let one = torrent::create(&set, None);
+    let home = folder(scratch.path(), "home");
+    Evpeer::start("alone", &Setup::new(&one, &home)).leave();
+    let two = torrent::create(&DataSet::file(&home, "two", MIB, 2), None);
+    let other = Tracker::start(Ipv4Addr::LOCALHOST);
+    let args = [
+        "-t",
+        two.to_str().expect("plain"),
+        "--tracker",
+        &other.url(),
+    ];
+    let named = start_again(&home, &args);
+    named.wait_for_state("seeding", LIMIT);
+    named.leave();
+    let seed = Evpeer::start("seed", &Setup::new(&one, &set.folder));
+    let tracker = Tracker::start(Ipv4Addr::LOCALHOST);
+    let peer = seed.address.to_string();
+    let args = ["--peer", &peer, "--tracker", &tracker.url()];
+    let mut told = start_again(&home, &[&args[..], &["--exit-on-complete"]].concat());
+    assert_eq!(told.wait_for_exit(LIMIT), Some(0));
+    let got = fs::read(home.join("one")).expect("it is there");
+    assert!(got == set.bytes(), "the same data");
+    let trackers = |place: usize| session_of(&home)["torrents"][place]["trackers"].clone();
+    assert_eq!(trackers(0), serde_json::json!([tracker.url()]));
+    assert_eq!(trackers(1), serde_json::json!([tracker.url(), other.url()]));
+    seed.leave();
+}
+
+/// Goal: a kill at any moment leaves a session that is whole.
+/// Method: orders that each change the session come as fast as they are answered; after a number
+/// of them that grows, the peer is killed and started again.
+#[test]
+fn session_is_whole_after_a_kill_at_any_moment() {
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "set", MIB, 1);
+    let torrent = torrent::create(&set, None);
+    let home = &set.folder;
+    let mut peer = Evpeer::start("first", &Setup::new(&torrent, home));
+    peer.wait_for_state("seeding", LIMIT);
+    wait_for("it is written", LIMIT, || session_of(home).is_object());
+    for orders in 0..12 {
+        let stream = UnixStream::connect(home.join(".evpeer/control.sock")).expect("it is served");
+        let mut stream = BufReader::new(stream);
+        for order in ["pause", "resume"].iter().cycle().take(orders) {
+            let line = format!("{{\"v\":1,\"command\":\"{order}\",\"torrent\":\"set\"}}\n");
+            let sent = stream.get_mut().write_all(line.as_bytes());
+            sent.expect("it reads");
+            let mut answer = String::new();
+            stream.read_line(&mut answer).expect("it answers");
+            assert!(answer.contains("\"ok\":true"), "{answer}");
+        }
+        kill(&mut peer);
+        assert!(session_of(home)["torrents"][0].is_object(), "{orders}");
+        peer = start_again(home, &[]);
+        let state = || ctl(home, &["status", "--json"]).object()["torrents"][0]["state"].clone();
+        wait_for("it is taken up", LIMIT, || {
+            state() == "seeding" || state() == "paused"
+        });
+    }
+    peer.leave();
+    let names = names_below(&home.join(".evpeer"));
+    let is_damaged = |name: &PathBuf| name.to_string_lossy().contains("damaged");
+    assert!(!names.iter().any(is_damaged), "{names:?}");
+}
+
 /// One row a session: what is on the disk, and what comes of it.
 #[test]
 fn damaged_session_is_put_aside_and_a_newer_one_refused() {
@@ -350,8 +422,7 @@ fn damaged_session_is_put_aside_and_a_newer_one_refused() {
         let args = ["--bind", "127.0.0.1", "-p", "0", "--no-lsd"];
         let again = start_again(home, &args);
         again.wait_for_state("seeding", LIMIT);
-        let errors = again.process.errors();
-        assert!(errors.contains("session not readable"), "{name}: {errors}");
+        again.wait_for_text("session not readable", LIMIT);
         again.leave();
         let aside = ["", ".2", ".3", ".4"][round];
         let aside = home.join(format!(".evpeer/session.damaged{aside}"));
@@ -386,9 +457,8 @@ fn torrent_whose_file_was_lost_stays_in_the_session() {
     let kept = home.join(format!(".evpeer/{hash}.torrent"));
     fs::write(&kept, "nonsense").expect("writable");
     let second = start_again(home, &[]);
-    let is_it = |line: &str| (line.contains("not taken up") && line.contains(hash)).then_some(());
-    let process = &second.process;
-    process.wait_for_line("a warning that names it", LIMIT, is_it);
+    let said = second.wait_for_text("not taken up", LIMIT);
+    assert!(said.contains(hash), "{said}");
     second.leave();
     assert_eq!(session_of(home)["torrents"][0]["info_hash"], hash);
     let third = Evpeer::start("third", &Setup::new(&torrent, home));
@@ -412,8 +482,7 @@ fn state_goes_elsewhere_if_the_output_folder_takes_none_and_ctl_finds_it() {
     command.env("XDG_STATE_HOME", &common);
     let peer = Evpeer::start_command("peer", &mut command, Ipv4Addr::LOCALHOST.into());
     peer.wait_for_state("seeding", LIMIT);
-    let said = peer.process.errors();
-    assert!(said.contains("cannot be written"), "{said}");
+    peer.wait_for_text("cannot be written", LIMIT);
     let mut command = Command::new(BINARY);
     command
         .args(["ctl", "--json", "status", "-o"])

@@ -218,6 +218,11 @@ fn act(
 
 /// The torrent that `name` means: its name or info hash, or a beginning of one that no other has.
 fn find(engine: &mut Engine, name: &str, now: Instant) -> Result<TorrentId, Refusal> {
+    let by_hash = name.parse().ok();
+    if let Some(id) = by_hash.and_then(|info_hash| engine.torrent_of(info_hash)) {
+        return Ok(id);
+    }
+    let lower = name.to_ascii_lowercase();
     let ids: Vec<TorrentId> = engine.torrents().collect();
     let mut exact = Vec::new();
     let mut begun = Vec::new();
@@ -226,11 +231,7 @@ fn find(engine: &mut Engine, name: &str, now: Instant) -> Result<TorrentId, Refu
             continue;
         };
         let hash = snapshot.info_hash.to_string();
-        let lower = name.to_ascii_lowercase();
         let shown = format!("\"{}\" ({})", snapshot.name, snapshot.info_hash.short());
-        if hash == lower {
-            return Ok(id);
-        }
         if snapshot.name == name {
             exact.push((id, shown));
         } else if snapshot.name.starts_with(name) || hash.starts_with(&lower) {

@@ -42,12 +42,14 @@ pub(super) struct Memory {
     tickets: u64,
 }
 
-/// When the session is looked at.
+/// When the session is looked at: the sooner, the less there is to make text of.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
     due: Instant,
     /// When all is known of the peer that joined last.
     settled: Instant,
+    /// Not before this, whatever happens.
+    rested: Instant,
 }
 
 impl Schedule {
@@ -56,24 +58,29 @@ impl Schedule {
         Self {
             due: Instant::ZERO,
             settled: Instant::ZERO,
+            rested: Instant::ZERO,
         }
     }
 
     /// Something changed that is worth a look at once.
     fn changed(&mut self, now: Instant) {
-        self.due = self.due.min(now);
+        self.due = self.due.min(now.max(self.rested));
     }
 
     /// A peer joined. Many come at a time, and their ports come a little later.
     fn joined(&mut self, now: Instant) {
         self.settled = now + SETTLE_TIME;
-        self.due = self.due.min(self.settled);
+        self.due = self.due.min(self.settled.max(self.rested));
     }
 
-    /// The session was looked at; who had only just joined then is looked for again.
-    fn looked(&mut self, now: Instant) {
+    /// The session was looked at, a text of `len` bytes; who had only just joined then is looked
+    /// for again.
+    fn looked(&mut self, len: usize, now: Instant) {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let rest = REST_PER_BYTE.saturating_mul(len).min(INTERVAL);
+        self.rested = now + rest;
         self.due = match self.settled > now {
-            true => self.settled,
+            true => self.settled.max(self.rested),
             false => now + INTERVAL,
         };
     }
@@ -194,8 +201,8 @@ impl Reactor {
                     memory.is_writing = false;
                     if let Err(error) = result {
                         log::warn!("session not written, tried again later: {error}");
+                        memory.schedule.looked(memory.text.len(), now);
                         memory.text.clear();
-                        memory.schedule.looked(now);
                     }
                 }
                 KeepDone::Files(Ok(())) => {}
@@ -233,8 +240,8 @@ impl Reactor {
             }
         }
         self.engine.recall_evpeers(&session.evpeers);
-        memory.schedule.looked(now);
         let text = session::encode(session);
+        memory.schedule.looked(text.len(), now);
         if text != memory.text {
             memory.text.clone_from(&text);
             memory.is_writing = true;
@@ -246,6 +253,9 @@ impl Reactor {
 
 /// How long news of peers are collected.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// Pause after a session was made text of, for each of its bytes: a session of 1 MiB, which is
+/// several thousand peers, takes some milliseconds once a second at most.
+const REST_PER_BYTE: Duration = Duration::from_micros(1);
 /// How often figures that change all the time are written.
 const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -253,21 +263,39 @@ const INTERVAL: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
 
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
     #[test]
     fn peer_that_joined_right_before_a_look_is_looked_for_again() {
-        let at = |ms: u64| Instant::from_micros(ms * 1000);
         let mut schedule = Schedule::new();
-        schedule.looked(at(0));
+        schedule.looked(0, at(0));
         assert_eq!(schedule.due, at(60_000));
         schedule.joined(at(5000));
         schedule.joined(at(5990));
         assert_eq!(schedule.due, at(6000), "those who come do not put it off");
-        schedule.looked(at(6000));
+        schedule.looked(0, at(6000));
         assert_eq!(schedule.due, at(6990));
         schedule.changed(at(6500));
-        schedule.looked(at(6500));
+        assert_eq!(schedule.due, at(6500));
+        schedule.looked(0, at(6500));
         assert_eq!(schedule.due, at(6990), "nor does another cause end it");
-        schedule.looked(at(6990));
+        schedule.looked(0, at(6990));
         assert_eq!(schedule.due, at(66_990));
+    }
+
+    #[test]
+    fn large_session_is_made_text_of_seldom() {
+        let mut schedule = Schedule::new();
+        schedule.looked(5_000_000, at(0));
+        schedule.changed(at(100));
+        assert_eq!(schedule.due, at(5000));
+        schedule.looked(5_000_000, at(5000));
+        schedule.joined(at(5001));
+        assert_eq!(schedule.due, at(10_000));
+        schedule.looked(usize::MAX, at(10_000));
+        schedule.changed(at(10_001));
+        assert_eq!(schedule.due, at(70_000), "but once a minute all the same");
     }
 }

@@ -225,16 +225,19 @@ fn lock(folder: &Path, what: &Path) -> Result<File, Refusal> {
 /// A folder for its owner alone, with those above it.
 fn make_folder(path: &Path) -> io::Result<()> {
     match mkdir(path, Mode::RWXU) {
-        Ok(()) => Ok(()),
-        Err(Errno::EXIST) if path.is_dir() => Ok(()),
+        Ok(()) => {}
+        Err(Errno::EXIST) if path.is_dir() => return Ok(()),
         Err(Errno::NOENT) => {
             if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
                 fs::create_dir_all(parent)?;
             }
-            mkdir(path, Mode::RWXU).map_err(Into::into)
+            mkdir(path, Mode::RWXU)?;
         }
-        Err(errno) => Err(errno.into()),
+        Err(errno) => return Err(errno.into()),
     }
+    // Best effort: what is written into it shall be found after a loss of power.
+    let _ = sync_folder_of(path);
+    Ok(())
 }
 
 /// The path from the root, if the folder is there.

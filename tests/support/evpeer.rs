@@ -114,6 +114,13 @@ impl Evpeer {
             .wait_for_line(&what, limit, |line| event_of(line, name))
     }
 
+    /// Waits for a line, on either stream, that contains `text`; returns it.
+    pub fn wait_for_text(&self, text: &str, limit: Duration) -> String {
+        let what = format!("a line with `{text}`");
+        let is_it = |line: &str| line.contains(text).then(|| line.to_owned());
+        self.process.wait_for_line(&what, limit, is_it)
+    }
+
     /// Whether there was an event of that name.
     pub fn has_event(&self, name: &str) -> bool {
         self.events().iter().any(|event| event["event"] == name)

@@ -6,13 +6,12 @@ use crate::base::rng::Rng;
 
 /// Peers in four lists: IPv4 and IPv6, leechers and seeds.
 ///
-/// The order of a list means nothing. So a draw brings what it drew to the front and leaves it
-/// there: the beginning of a Fisher–Yates shuffle, of which the next draw needs no undoing.
+/// A draw goes over the lists from a place and by steps that are chosen at random: it writes
+/// nothing, and nobody comes twice before all have come.
 #[derive(Debug, Default)]
 pub(super) struct Hands {
     lists: [Vec<Card>; 4],
-    /// Where in its list each peer stands, or [`NOWHERE`]. Apart from the peers, since every draw
-    /// writes here.
+    /// Where in its list each peer stands, or [`NOWHERE`].
     places: Vec<u32>,
 }
 
@@ -100,59 +99,86 @@ impl Hands {
     }
 
     /// Begins to draw from `lists`.
-    pub fn draw(&self, lists: [List; 2]) -> Draw {
-        Draw {
-            lists,
-            drawn: [0; 2],
-            left: lists.map(|list| self.lists[list.0].len() as u32),
-        }
+    pub fn draw(&self, lists: [List; 2], rng: &mut Rng) -> Draw {
+        let lens = lists.map(|list| self.lists[list.0].len() as u32);
+        Draw::new(lists, lens, rng)
     }
 
     /// Begins to draw from one list alone.
-    pub fn draw_one(&self, list: List) -> Draw {
-        let mut draw = self.draw([list, list]);
-        draw.left[1] = 0;
-        draw
+    pub fn draw_one(&self, list: List, rng: &mut Rng) -> Draw {
+        let lens = [self.lists[list.0].len() as u32, 0];
+        Draw::new([list, list], lens, rng)
     }
 
-    /// The next peer of `draw`: any of those that are left, with equal chances. Between the first
-    /// and the last of a draw nothing may be put or taken.
-    pub fn next(&mut self, draw: &mut Draw, rng: &mut Rng) -> Option<Card> {
-        let left = draw.left[0] + draw.left[1];
-        if left == 0 {
-            return None;
-        }
-        let pick = rng.below(left);
-        let (which, pick) = match pick.checked_sub(draw.left[0]) {
-            None => (0, pick),
-            Some(pick) => (1, pick),
-        };
-        let list = &mut self.lists[draw.lists[which].0];
-        let front = draw.drawn[which];
-        let card = list[(front + pick) as usize];
-        let other = list[front as usize];
-        list.swap(front as usize, (front + pick) as usize);
-        self.places[other.peer as usize] = front + pick;
-        self.places[card.peer as usize] = front;
-        draw.drawn[which] += 1;
-        draw.left[which] -= 1;
-        Some(card)
+    /// The next peer of `draw`, which is any of those that are left. Between the first and the last
+    /// of a draw nothing may be put or taken.
+    pub fn next(&self, draw: &mut Draw) -> Option<Card> {
+        draw.left = draw.left.checked_sub(1)?;
+        let at = draw.place();
+        Some(match at.checked_sub(draw.lens[0]) {
+            None => self.lists[draw.lists[0].0][at as usize],
+            Some(at) => self.lists[draw.lists[1].0][at as usize],
+        })
     }
 }
 
 /// How far a draw got.
+///
+/// Its places are those of `start + n × step` in the field of a prime that is no less than the
+/// lists are long: all of them once, and any two of them together about as often as any others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draw {
     lists: [List; 2],
-    drawn: [u32; 2],
-    left: [u32; 2],
+    lens: [u32; 2],
+    prime: u32,
+    at: u32,
+    step: u32,
+    left: u32,
+}
+
+impl Draw {
+    fn new(lists: [List; 2], lens: [u32; 2], rng: &mut Rng) -> Self {
+        let left = lens[0] + lens[1];
+        let prime = prime_from(left);
+        Self {
+            lists,
+            lens,
+            prime,
+            at: rng.below(prime),
+            step: 1 + rng.below(prime - 1),
+            left,
+        }
+    }
+
+    /// The next place, counted over both lists.
+    fn place(&mut self) -> u32 {
+        loop {
+            let at = self.at;
+            let to_end = self.prime - at;
+            self.at = self.step.checked_sub(to_end).unwrap_or(at + self.step);
+            if at < self.lens[0] + self.lens[1] {
+                return at;
+            }
+        }
+    }
+}
+
+/// The smallest prime that is no less than `n`. A list of a million takes some microseconds.
+fn prime_from(n: u32) -> u32 {
+    let is_prime = |n: &u32| {
+        let mut divisors = (2..).take_while(|d| d * d <= *n);
+        divisors.all(|d| n % d != 0)
+    };
+    (n.max(2)..)
+        .find(is_prime)
+        .expect("there is always another")
 }
 
 const NOWHERE: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -195,11 +221,11 @@ mod tests {
                     hands.take(peer, list);
                 }
             }
-            let mut draw = hands.draw(LISTS);
+            let mut draw = hands.draw(LISTS, &mut rng);
             let mut seen = BTreeSet::new();
             let count = rng.below(45);
             for _ in 0..count {
-                let Some(Card { peer, .. }) = hands.next(&mut draw, &mut rng) else {
+                let Some(Card { peer, .. }) = hands.next(&mut draw) else {
                     assert_eq!(seen, expected, "round {round}");
                     break;
                 };
@@ -222,11 +248,17 @@ mod tests {
             hands.put(card(peer), LISTS[usize::from(peer >= 5)]);
         }
         let mut times = [0; 20];
+        let mut together = BTreeMap::<_, u32>::new();
         for _ in 0..20_000 {
-            let mut draw = hands.draw(LISTS);
-            for _ in 0..4 {
-                let card = hands.next(&mut draw, &mut rng).expect("20 peers");
-                times[card.peer as usize] += 1;
+            let mut draw = hands.draw(LISTS, &mut rng);
+            let drawn: Vec<u32> = (0..4)
+                .map(|_| hands.next(&mut draw).expect("20 peers").peer)
+                .collect();
+            for &peer in &drawn {
+                times[peer as usize] += 1;
+                for &other in drawn.iter().filter(|&&other| other > peer) {
+                    *together.entry((peer, other)).or_default() += 1;
+                }
             }
         }
         // 4000 each is expected, with a standard deviation of 57.
@@ -234,6 +266,27 @@ mod tests {
             times.iter().all(|count| (3700..4300).contains(count)),
             "{times:?}"
         );
+        // 632 each would be even; steps over the three places of 23 where nobody stands are not.
+        assert_eq!(together.len(), 190);
+        assert!(
+            together.values().all(|count| (420..950).contains(count)),
+            "{together:?}"
+        );
+    }
+
+    #[test]
+    fn primes_are_found() {
+        let cases = [
+            (0, 2),
+            (2, 2),
+            (4, 5),
+            (20, 23),
+            (100, 101),
+            (65_536, 65_537),
+        ];
+        for (n, prime) in cases {
+            assert_eq!(prime_from(n), prime);
+        }
     }
 
     #[test]
@@ -241,9 +294,8 @@ mod tests {
         let mut hands = Hands::default();
         hands.put(card(1), LISTS[0]);
         hands.put(card(2), LISTS[1]);
-        let mut draw = hands.draw_one(LISTS[0]);
-        let mut rng = Rng::new(5);
-        assert_eq!(hands.next(&mut draw, &mut rng), Some(card(1)));
-        assert_eq!(hands.next(&mut draw, &mut rng), None);
+        let mut draw = hands.draw_one(LISTS[0], &mut Rng::new(5));
+        assert_eq!(hands.next(&mut draw), Some(card(1)));
+        assert_eq!(hands.next(&mut draw), None);
     }
 }

@@ -188,7 +188,7 @@ impl Swarm {
     }
 
     /// Appends to `told` peers drawn at random, at most as many as wanted.
-    pub fn sample(&mut self, draw: &Draw, ears: &Ears, rng: &mut Rng, told: &mut Vec<Told>) {
+    pub fn sample(&self, draw: &Draw, ears: &Ears, rng: &mut Rng, told: &mut Vec<Told>) {
         let end = told.len() + draw.count;
         let families = match draw.families {
             Families::Own => &[ears.is_ipv4()][..],
@@ -197,14 +197,14 @@ impl Swarm {
         for &is_ipv4 in families {
             let leechers = List::of(is_ipv4, false);
             let mut drawing = match draw.seeds {
-                Seeds::Told => self.hands.draw([leechers, List::of(is_ipv4, true)]),
-                Seeds::Withheld => self.hands.draw_one(leechers),
+                Seeds::Told => self.hands.draw([leechers, List::of(is_ipv4, true)], rng),
+                Seeds::Withheld => self.hands.draw_one(leechers, rng),
             };
             // Those that cannot be told cost a try: the rest of the list is not searched for.
             let mut tries = 2 * (end - told.len()) + TRIES_MORE;
             while told.len() < end && tries > 0 {
                 tries -= 1;
-                let Some(card) = self.hands.next(&mut drawing, rng) else {
+                let Some(card) = self.hands.next(&mut drawing) else {
                     break;
                 };
                 let addr = card.addr();
