@@ -52,6 +52,7 @@ mod commands;
 pub mod conn;
 mod datagrams;
 mod discover;
+mod ending;
 mod extended;
 pub mod http;
 pub mod link;
@@ -72,6 +73,7 @@ pub use torrent::{AddError, HostPort, OnDisk, TorrentSpec, Transferred};
 
 use announce_udp::{UdpQuestion, UdpTrackers};
 use conn::{Conn, Head, Purpose, Stage};
+use ending::Ending;
 use offences::Offences;
 use timers::TimerId;
 use torrent::Torrent;
@@ -465,33 +467,6 @@ impl Engine {
     fn close(&mut self, id: ConnId, ending: Ending<'_>, now: Instant) {
         if self.forget(id, ending, now) {
             self.actions.push_back(Action::Close { conn: id });
-        }
-    }
-}
-
-/// How a stream ends.
-#[derive(Clone, Copy, Debug)]
-enum Ending<'a> {
-    /// The socket failed.
-    Failed(&'a str),
-    /// The other side closed it.
-    Remote(&'a str),
-    /// We close it, and may connect again.
-    Local(&'a str),
-    /// Neither side needs it.
-    Redundant(&'a str),
-    /// The other side broke the rules: the address is not dialled again.
-    Fault(&'a str),
-}
-
-impl Ending<'_> {
-    fn text(&self) -> &str {
-        match self {
-            Self::Failed(text)
-            | Self::Remote(text)
-            | Self::Local(text)
-            | Self::Redundant(text)
-            | Self::Fault(text) => text,
         }
     }
 }
