@@ -206,7 +206,7 @@ fn hostile_023_many_files_need_few_descriptors_and_maps() {
         let begun = Instant::now();
         assert_eq!(add(&mut storage, &meta).unwrap().count_ones(), 0);
         let took = begun.elapsed();
-        assert!(took < Duration::from_secs(10), "added in {took:?}");
+        assert!(took < Duration::from_secs(2), "added in {took:?}");
 
         let slot = Slot {
             torrent: TORRENT,
