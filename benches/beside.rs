@@ -216,6 +216,7 @@ fn reactor(root: &Path) -> Reactor {
         config,
         root: root.to_path_buf(),
         access: Access::ReadWrite,
+        state_dir: None,
         watch_signals: false,
     })
     .expect("loopback has a free port")

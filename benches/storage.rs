@@ -51,6 +51,7 @@ impl Shell {
                 kind,
                 access: Access::ReadWrite,
                 windows_len_max: WINDOWS_LEN_MAX,
+                state_dir: None,
             }),
             lanes: [lane(), lane()],
             done,
@@ -67,7 +68,8 @@ impl Shell {
         while let Some(job) = self.storage.poll_job() {
             let lane = match job.lane() {
                 Lane::Paging => &self.lanes[0],
-                Lane::Disk => &self.lanes[1],
+                // Journals are not kept here.
+                Lane::Disk | Lane::Journal => &self.lanes[1],
             };
             lane.send(job).expect("a lane that runs");
         }

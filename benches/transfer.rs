@@ -35,6 +35,7 @@ fn reactor(root: &Path, storage: StorageKind) -> Reactor {
         config,
         root: root.to_path_buf(),
         access: Access::ReadWrite,
+        state_dir: None,
         watch_signals: false,
     })
     .expect("loopback has a free port")

@@ -85,6 +85,7 @@ fn reactor() -> Reactor {
         },
         root: std::env::temp_dir(),
         access: Access::ReadOnly,
+        state_dir: None,
         watch_signals: true,
     })
     .unwrap()

@@ -35,6 +35,7 @@ fn reactor(root: &Path, kind: StorageKind) -> Reactor {
         },
         root: root.into(),
         access: Access::ReadWrite,
+        state_dir: None,
         watch_signals: false,
     })
     .unwrap()
@@ -210,6 +211,7 @@ fn second_reactor_on_the_same_port_is_refused_by_name() {
         },
         root: dir.path().into(),
         access: Access::ReadWrite,
+        state_dir: None,
         watch_signals: false,
     });
     let text = second.err().unwrap().to_string();

@@ -472,6 +472,7 @@ mod tests {
             "evpeer share d -p 7000 --bind 10.0.0.1 --json --no-lsd --peer 1.2.3.4:5",
             "evpeer share d --tracker http://h/a --piece-length 1MiB --comment text --open-tracker",
             "evpeer share d --private --save x.torrent --force",
+            "evpeer -t x --state-dir /var/lib/evpeer",
             "evpeer create d",
             "evpeer create d -o x.torrent --tracker http://a/a --tracker http://b/a --private",
             "evpeer create d --piece-length 1MiB --comment text --force --json -q",

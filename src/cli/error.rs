@@ -10,6 +10,7 @@ use crate::control::session::SessionError;
 use crate::meta::create::CreateError;
 use crate::meta::magnet::MagnetError;
 use crate::meta::metainfo::MetainfoError;
+use crate::meta::paths::SafePath;
 use crate::reactor::{ReactorError, StartError};
 use crate::storage::error::StorageError;
 use crate::storage::state::StateError;
@@ -278,6 +279,20 @@ pub enum CliError {
     /// The peer cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Two torrents of this command have a file in common.
+    #[error(
+        "torrents '{}' and '{}' both have the file {path}; run them with different folders (-o)",
+        printable(name),
+        printable(other)
+    )]
+    SamePath {
+        /// The name of the second.
+        name: String,
+        /// The name of the first.
+        other: String,
+        /// The file.
+        path: SafePath,
+    },
     /// The loop cannot go on.
     #[error(transparent)]
     Loop(#[from] ReactorError),
@@ -332,6 +347,7 @@ impl CliError {
             | Self::NotAMagnet { .. }
             | Self::NoSwarm { .. }
             | Self::NewerSession { .. }
+            | Self::SamePath { .. }
             | Self::BadTracker { .. } => 2,
             Self::Changed { .. }
             | Self::Unwritable { .. }

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::args::RunArgs;
@@ -28,6 +29,7 @@ use crate::config::session::{Session, SessionTorrent};
 use crate::control::api;
 use crate::engine::TorrentSpec;
 use crate::engine::action::{Report, Snapshot, State};
+use crate::meta::metainfo::Metainfo;
 use crate::reactor::{Keeping, Reactor, ReactorOptions};
 use crate::storage::Access;
 
@@ -49,6 +51,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     }
     source::refuse_unusable_folder(&args.output)?;
     source::refuse_unusable_trackers(&args.trackers)?;
+    refuse_common_files(&sources, &args.output)?;
     let mut keeping = keeping::open(&places)?;
     let has_session = |k: &Keeping| keeping::is_session_in(k.state.path());
     if !is_enough && !keeping.as_ref().is_some_and(has_session) {
@@ -64,6 +67,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
             ..Session::default()
         },
     };
+    let state_dir = keeping.as_ref().map(|k| k.state.path().to_owned());
     let mut reactor = Reactor::new(ReactorOptions {
         config: Config {
             port_before: before.port,
@@ -71,15 +75,14 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
         },
         root: args.output.clone(),
         access: Access::ReadWrite,
+        state_dir: state_dir.clone(),
         watch_signals: true,
     })?;
-    let mut state_dir = None;
     if let Some(keeping) = keeping {
         if keeping.state.is_fallback() {
             let path = printable_path(keeping.state.path());
             log::warn!("output folder cannot be written, the session is kept in {path}");
         }
-        state_dir = Some(keeping.state.path().to_owned());
         reactor.keep(keeping)?; // who hears that it listens may give orders
     }
     let mut peer = Peer::new(reactor, progress);
@@ -88,6 +91,25 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     }
     peer.add_all(&sources, &before, args, state_dir.as_deref());
     peer.run(args.exit_on_complete)
+}
+
+/// Refuses two torrents that would write the same file.
+fn refuse_common_files(sources: &[Source], output: &Path) -> Result<(), CliError> {
+    let mut metas: Vec<Arc<Metainfo>> = Vec::new();
+    for source in sources {
+        let meta = source::named_as_in(output, &source.meta);
+        for other in &metas {
+            if let Some(path) = meta.file_in_common(other) {
+                return Err(CliError::SamePath {
+                    name: meta.name.clone(),
+                    other: other.name.clone(),
+                    path: path.clone(),
+                });
+            }
+        }
+        metas.push(meta);
+    }
+    Ok(())
 }
 
 /// The process while it runs: the loop, what is known of each torrent, and what is shown.
@@ -175,17 +197,23 @@ impl Peer {
         }
     }
 
-    /// Takes up a torrent that ran before.
+    /// Takes up a torrent that ran before, unless one that is named now has a file of it.
     fn restore(&mut self, spec: TorrentSpec, memory: &SessionTorrent) {
-        let added = self.reactor.restore(spec, memory);
-        let torrent = added.expect("every info hash is added once");
-        self.torrents.insert(torrent, Outcome::Open);
+        match self.reactor.restore(spec, memory) {
+            Ok(torrent) => {
+                self.torrents.insert(torrent, Outcome::Open);
+            }
+            Err(error) => log::warn!(
+                "torrent of the session not taken up info_hash={}: {error}",
+                memory.info_hash
+            ),
+        }
     }
 
     /// Takes up a torrent that is not there yet.
     pub fn add(&mut self, spec: TorrentSpec) {
         let added = self.reactor.add_torrent(spec);
-        let torrent = added.expect("every info hash is added once");
+        let torrent = added.expect("each info hash is added once, and no two share a file");
         self.torrents.insert(torrent, Outcome::Open);
     }
 

@@ -55,6 +55,7 @@ pub fn share(args: &ShareArgs) -> Result<ExitCode, CliError> {
         config: args.peer.given().config(),
         root: root.clone(),
         access: Access::ReadOnly,
+        state_dir: None,
         watch_signals: true,
     })?;
     let Some(bytes) = hash(&tree, &path, args, &meter, &mut reactor)? else {

@@ -38,6 +38,7 @@ pub fn verify(args: &VerifyArgs) -> Result<ExitCode, CliError> {
         kind: StorageKind::Auto,
         access: Access::ReadOnly,
         windows_len_max: limits::WINDOWS_LEN_MAX,
+        state_dir: None,
     });
     let mut code = ExitCode::SUCCESS;
     for (index, source) in (0..).zip(&sources) {

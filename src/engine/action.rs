@@ -109,6 +109,12 @@ pub enum StorageAction {
         /// The torrent.
         torrent: TorrentId,
     },
+    /// Make everything that this process stored durable, as it is about to end; answered by
+    /// `durable`.
+    Leave {
+        /// The torrent.
+        torrent: TorrentId,
+    },
     /// Let go of the torrent's files.
     Close {
         /// The torrent.

@@ -118,7 +118,7 @@ impl Engine {
     }
 
     /// Storage knows the torrent no more: it begins as if it were added now.
-    fn open_again(&mut self, id: TorrentId, now: Instant) {
+    pub(super) fn open_again(&mut self, id: TorrentId, now: Instant) {
         let rng = Rng::new(self.rng.next_u64());
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;

@@ -65,7 +65,7 @@ pub mod view;
 mod why;
 
 pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction};
-pub use torrent::{AddError, HostPort, TorrentSpec, Transferred};
+pub use torrent::{AddError, HostPort, OnDisk, TorrentSpec, Transferred};
 
 use announce_udp::{UdpQuestion, UdpTrackers};
 use conn::{Conn, Head, Purpose, Stage};
@@ -364,7 +364,7 @@ impl Engine {
             self.stop_announcing(id, now);
             if self.torrents[&id].is_open {
                 self.last_syncs.insert(id);
-                self.storage(StorageAction::Sync { torrent: id });
+                self.storage(StorageAction::Leave { torrent: id });
             }
         }
     }

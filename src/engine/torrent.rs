@@ -27,6 +27,28 @@ pub struct TorrentSpec {
     pub trackers: Vec<String>,
 }
 
+/// What storage found of a torrent.
+#[derive(Clone, Debug)]
+pub struct OnDisk {
+    /// Pieces that may be there and have to be hashed.
+    pub candidates: Bitfield,
+    /// Pieces that are there.
+    pub vouched: Bitfield,
+    /// Blocks of other pieces that are there, unverified.
+    pub filled: Vec<(PieceIndex, Bitfield)>,
+}
+
+impl OnDisk {
+    /// Nothing is remembered of the pieces that are worth checking.
+    pub fn unknown(candidates: Bitfield) -> Self {
+        Self {
+            vouched: Bitfield::new(candidates.len()),
+            candidates,
+            filled: Vec::new(),
+        }
+    }
+}
+
 /// A torrent that cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
@@ -37,6 +59,16 @@ pub enum AddError {
         name: String,
         /// Its info hash.
         info_hash: crate::base::id::InfoHash,
+    },
+    /// It would write a file of another torrent.
+    #[error("torrents \"{name}\" and \"{other}\" both have the file {path}")]
+    SamePath {
+        /// Its name.
+        name: String,
+        /// The name of the other.
+        other: String,
+        /// The file.
+        path: crate::meta::paths::SafePath,
     },
 }
 
@@ -61,6 +93,8 @@ pub struct Torrent {
     pub tracker: Client,
     /// Its user was told that everything is durable.
     pub durable: bool,
+    /// A sync failed before.
+    pub has_lapsed: bool,
     /// When the exchange was last told the time.
     pub ticked: Instant,
     /// When its earliest timer fires.
@@ -115,6 +149,8 @@ impl Transferred {
 pub struct Check {
     /// Pieces whose files are there.
     pub candidates: Bitfield,
+    /// Blocks that are taken up when it is over.
+    pub filled: Vec<(PieceIndex, Bitfield)>,
     /// First piece that was not looked at.
     pub next: u32,
     /// Pieces that storage is hashing.

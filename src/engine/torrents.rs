@@ -5,10 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::action::StorageAction;
 use super::conn::{Purpose, Stage};
-use super::torrent::{AddError, Check, HostPort, Torrent, TorrentSpec, Transferred};
+use super::torrent::{AddError, Check, HostPort, OnDisk, Torrent, TorrentSpec, Transferred};
 use super::view::Heard;
 use super::{Action, Engine, Lookup, LookupId, Report, Snapshot, State};
-use crate::base::bits::Bitfield;
 use crate::base::id::{ConnId, InfoHash, PieceIndex, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
@@ -25,7 +24,7 @@ impl Engine {
     /// Takes up a torrent: its files are looked at, what is there is checked, then it runs.
     ///
     /// # Errors
-    /// A torrent with the same info hash is there already.
+    /// A torrent with the same info hash, or with one of its files, is there already.
     pub fn add_torrent(&mut self, spec: TorrentSpec, now: Instant) -> Result<TorrentId, AddError> {
         let meta = spec.meta;
         if self.by_hash.contains_key(&meta.info_hash) {
@@ -33,6 +32,15 @@ impl Engine {
                 name: meta.name.clone(),
                 info_hash: meta.info_hash,
             });
+        }
+        for other in self.torrents.values().map(|other| other.swarm.meta()) {
+            if let Some(path) = meta.file_in_common(other) {
+                return Err(AddError::SamePath {
+                    name: meta.name.clone(),
+                    other: other.name.clone(),
+                    path: path.clone(),
+                });
+            }
         }
         let id = TorrentId(self.torrents_added);
         self.torrents_added += 1;
@@ -51,6 +59,7 @@ impl Engine {
             evpeers: BTreeSet::new(),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
+            has_lapsed: false,
             ticked: now,
             armed: Instant::NEVER,
             paused_from: None,
@@ -94,18 +103,55 @@ impl Engine {
             .map(|torrent| torrent.snapshot(now))
     }
 
-    /// Storage looked at the files: `candidates` are the pieces that may be there.
-    pub fn scanned(&mut self, id: TorrentId, candidates: Bitfield, now: Instant) {
+    /// Storage looked at the files, and at what it remembers of them.
+    pub fn scanned(&mut self, id: TorrentId, found: OnDisk, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
+        for piece in found.vouched.ones() {
+            torrent.swarm.found(PieceIndex(piece));
+        }
         torrent.check = Some(Check {
-            candidates,
+            candidates: found.candidates,
+            filled: found.filled,
             next: 0,
             running: 0,
             bytes: 0,
         });
         self.check_more(id, now);
+    }
+
+    /// A piece that was there is not: it has to be fetched again.
+    pub fn piece_lost(&mut self, id: TorrentId, piece: PieceIndex, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        torrent.swarm.lost(piece);
+        if torrent.state == State::Seeding {
+            torrent.durable = false;
+            self.set_state(id, State::Downloading, None);
+            self.tell_upload_only(id, false);
+        }
+        self.run_effects(id, now);
+        self.rearm_torrent(id, now);
+    }
+
+    /// A sync failed, and what was stored since the last good one may be lost: all that is not
+    /// vouched for is checked again, once. A disk that fails again is not trusted.
+    pub fn storage_lapsed(&mut self, id: TorrentId, message: String, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut torrent.has_lapsed, true) || self.ending.is_some() {
+            return self.storage_failed(id, message, now);
+        }
+        log::warn!("what is not on disk for sure is checked again torrent={id}: {message}");
+        if torrent.state == State::Paused {
+            torrent.is_open = false; // it is opened again when it is resumed
+            return;
+        }
+        self.part_with_peers(id, "data is checked again", now);
+        self.open_again(id, now);
     }
 
     /// Storage hashed a piece.
@@ -189,7 +235,11 @@ impl Engine {
             next.push(piece);
         }
         if check.running == 0 {
+            let filled = std::mem::take(&mut check.filled);
             torrent.check = None;
+            for (piece, blocks) in filled {
+                torrent.swarm.took_up(piece, &blocks);
+            }
             self.start(id, now);
         }
         for piece in next {
@@ -219,6 +269,12 @@ impl Engine {
         self.set_state(id, State::Seeding, None);
         self.track(id, now);
         self.storage(StorageAction::Sync { torrent: id });
+        self.tell_upload_only(id, true);
+        self.rearm_torrent(id, now);
+    }
+
+    /// Tells the peers whether this one only uploads (BEP 21).
+    fn tell_upload_only(&mut self, id: TorrentId, is_upload_only: bool) {
         for conn in self.conns_of(id) {
             let Some(state) = self.conn_mut(conn) else {
                 continue;
@@ -228,7 +284,7 @@ impl Engine {
             };
             let (extended, upload_only_id) = (exchange.extended, exchange.upload_only_id);
             if upload_only_id != 0 {
-                let body = bytes::Bytes::from_static(&[1]);
+                let body = bytes::Bytes::copy_from_slice(&[u8::from(is_upload_only)]);
                 state.outbox.push(Outgoing::Extended {
                     id: upload_only_id,
                     body,
@@ -238,7 +294,6 @@ impl Engine {
             }
             self.flush(conn);
         }
-        self.rearm_torrent(id, now);
     }
 
     pub(super) fn set_state(&mut self, id: TorrentId, state: State, reason: Option<String>) {

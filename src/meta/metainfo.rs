@@ -198,6 +198,18 @@ impl Metainfo {
         &self.geometry
     }
 
+    /// A file of this torrent that cannot be on a disk together with those of `other`.
+    pub fn file_in_common<'a>(&'a self, other: &'a Self) -> Option<&'a SafePath> {
+        let top = |meta: &'a Self| meta.files.first()?.path.components().next();
+        if !paths::is_same_name(top(self)?, top(other)?) {
+            return None; // all files of a torrent lie below its name
+        }
+        let data = |file: &&FileEntry| file.kind == FileKind::Data;
+        let ours = self.files.iter().filter(data).map(|file| &file.path);
+        let theirs = other.files.iter().filter(data).map(|file| &file.path);
+        paths::first_in_common(ours, theirs)
+    }
+
     /// The SHA-1 that `piece` must have.
     ///
     /// # Panics
@@ -396,6 +408,55 @@ mod tests {
 
     const SINGLE: &str = "6:lengthi5e4:name1:a12:piece lengthi4e6:pieces40:\
                           aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb";
+
+    #[test]
+    fn torrents_that_cannot_be_on_one_disk_are_told_by_the_file() {
+        let single = |name: &str| {
+            let len = name.len();
+            let info = format!("6:lengthi5e4:name{len}:{name}12:piece lengthi8e6:pieces20:");
+            Metainfo::from_bytes(&torrent(&(info + "aaaaaaaaaaaaaaaaaaaa"))).unwrap()
+        };
+        let tree = |path: &[&str]| {
+            let names: String = path.iter().map(|n| format!("{}:{n}", n.len())).collect();
+            let info = format!(
+                "5:filesld6:lengthi5e4:pathl{names}eee4:name1:d12:piece lengthi8e6:pieces20:"
+            );
+            Metainfo::from_bytes(&torrent(&(info + "aaaaaaaaaaaaaaaaaaaa"))).unwrap()
+        };
+        let cases = [
+            ("other names", single("a"), single("b"), None),
+            ("the same file", single("a"), single("a"), Some("a")),
+            ("but for case", single("A"), single("a"), Some("A")),
+            (
+                "other files of one folder",
+                tree(&["x"]),
+                tree(&["y"]),
+                None,
+            ),
+            (
+                "the same in a folder",
+                tree(&["x", "y"]),
+                tree(&["x", "y"]),
+                Some("d/x/y"),
+            ),
+            (
+                "a file where a folder is",
+                single("d"),
+                tree(&["x"]),
+                Some("d"),
+            ),
+            (
+                "a folder where a file is",
+                tree(&["x", "y"]),
+                tree(&["x"]),
+                Some("d/x/y"),
+            ),
+        ];
+        for (name, ours, theirs, expected) in cases {
+            let found = ours.file_in_common(&theirs).map(SafePath::as_str);
+            assert_eq!(found, expected, "{name}");
+        }
+    }
 
     #[test]
     fn single_file_is_read() {

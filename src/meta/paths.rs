@@ -174,6 +174,41 @@ pub fn place(name: &[u8], files: &[Listed<'_>], naming: Naming) -> Result<Placed
     Ok(Placed { paths, changed })
 }
 
+/// Whether some file system takes the two names for one.
+pub fn is_same_name(a: &str, b: &str) -> bool {
+    folded(a) == folded(b)
+}
+
+/// The first of the files `ours` whose path is also one of `theirs`, or a folder of one, or in
+/// such a file, on some file system.
+pub fn first_in_common<'a>(
+    ours: impl Iterator<Item = &'a SafePath>,
+    theirs: impl Iterator<Item = &'a SafePath>,
+) -> Option<&'a SafePath> {
+    let mut files = HashSet::new();
+    let mut folders = HashSet::new();
+    for path in theirs {
+        let mut key = 0;
+        let mut names = path.components().peekable();
+        while let Some(name) = names.next() {
+            key = child_key(key, name, Naming::Portable);
+            match names.peek() {
+                Some(_) => folders.insert(key),
+                None => files.insert(key),
+            };
+        }
+    }
+    let mut ours = ours;
+    ours.find(|path| {
+        let mut key = 0;
+        let is_in_file = path.components().any(|name| {
+            key = child_key(key, name, Naming::Portable);
+            files.contains(&key)
+        });
+        is_in_file || folders.contains(&key)
+    })
+}
+
 /// Text that a stranger wrote, fit for a terminal or a log: what is no UTF-8 and what could
 /// steer a terminal or turn the direction of writing is shown as an escape.
 pub fn printable(bytes: &[u8]) -> String {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mio::Waker;
 
 use crate::base::time::Instant;
+use crate::engine::OnDisk;
 use crate::engine::action::{Action, LookupId, Report, StorageAction};
 use crate::storage::{self, jobs};
 
@@ -18,15 +19,17 @@ pub struct Lanes {
     names: Lane<Question, Answer>,
     paging: Lane<jobs::Job, jobs::Done>,
     disk: Lane<jobs::Job, jobs::Done>,
+    journal: Lane<jobs::Job, jobs::Done>,
 }
 
 impl Lanes {
-    /// Starts the three threads.
+    /// Starts the threads.
     pub fn start(waker: &Arc<Waker>) -> io::Result<Self> {
         Ok(Self {
             names: Lane::start("names", lanes::resolve, Ending::Abandon, waker)?,
             paging: Lane::start("paging", jobs::run, Ending::Finish, waker)?,
             disk: Lane::start("disk", jobs::run, Ending::Finish, waker)?,
+            journal: Lane::start("journal", jobs::run, Ending::Finish, waker)?,
         })
     }
 
@@ -79,6 +82,7 @@ impl Reactor {
             StorageAction::Check { torrent, piece } => storage.check(torrent, piece),
             StorageAction::Settle { torrent } => storage.settle(torrent),
             StorageAction::Sync { torrent } => storage.sync(torrent),
+            StorageAction::Leave { torrent } => storage.leave(torrent),
             StorageAction::Close { torrent } => storage.remove(torrent),
         }
     }
@@ -91,7 +95,20 @@ impl Reactor {
             Event::Scanned {
                 torrent,
                 candidates,
-            } => engine.scanned(torrent, candidates, now),
+                vouched,
+                filled,
+            } => {
+                let found = OnDisk {
+                    candidates,
+                    vouched,
+                    filled,
+                };
+                engine.scanned(torrent, found, now);
+            }
+            Event::Lost { torrent, piece } => engine.piece_lost(torrent, piece, now),
+            Event::Lapsed { torrent, error } => {
+                engine.storage_lapsed(torrent, error.to_string(), now);
+            }
             Event::Checked {
                 torrent,
                 piece,
@@ -112,6 +129,7 @@ impl Reactor {
             match job.lane() {
                 jobs::Lane::Paging => self.lanes.paging.submit(job),
                 jobs::Lane::Disk => self.lanes.disk.submit(job),
+                jobs::Lane::Journal => self.lanes.journal.submit(job),
             }
         }
     }
@@ -126,6 +144,9 @@ impl Reactor {
             self.storage.job_done(done);
         }
         while let Some(done) = self.lanes.disk.poll_done()? {
+            self.storage.job_done(done);
+        }
+        while let Some(done) = self.lanes.journal.poll_done()? {
             self.storage.job_done(done);
         }
         self.take_kept(now)?;

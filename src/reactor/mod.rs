@@ -131,6 +131,8 @@ pub struct ReactorOptions {
     pub root: PathBuf,
     /// Whether the data may be written.
     pub access: Access,
+    /// The folder of what outlives the process; without one nothing does.
+    pub state_dir: Option<PathBuf>,
     /// Whether SIGINT and SIGTERM are counted instead of ending the process.
     pub watch_signals: bool,
 }
@@ -186,6 +188,7 @@ impl Reactor {
             kind: config.storage,
             access: options.access,
             windows_len_max: limits::WINDOWS_LEN_MAX,
+            state_dir: options.state_dir,
         });
         let clock = Clock::start();
         let mut engine = Engine::new(config, secrets, clock.now());
@@ -310,6 +313,7 @@ impl Reactor {
         self.look_at_interfaces(now);
         self.remember_due(now);
         // Last, as a job may take the windows that a connection was promised for its turn.
+        self.storage.tick(now);
         self.submit_jobs();
         Ok(())
     }
@@ -377,6 +381,7 @@ impl Reactor {
         let now = self.clock.now();
         let deadlines = [
             self.engine.next_deadline(),
+            self.storage.next_deadline(),
             self.acceptor.resumes_at(),
             self.memory_due(),
         ];

@@ -16,19 +16,26 @@ use crate::storage::error::StorageError;
 use crate::storage::jobs::{
     Done, Handle, Job, Lane, OpenMode, Opened, Outcome, Presence, Scan, Work,
 };
+use crate::storage::journal::{BootId, Stamp};
+
+mod journal;
 
 /// Files by name; handles are places in a list.
 #[derive(Debug)]
 pub struct Disk {
     files: BTreeMap<PathBuf, File>,
     handles: Vec<PathBuf>,
+    /// Files ever made: their inodes.
+    made: u64,
+    /// How often the power went.
+    boots: u64,
     rng: Rng,
     faults: DiskFaults,
     tally: DiskTally,
     /// Calls since the faults were set.
     calls: u64,
     /// When each lane has done what it was given.
-    free_at: [Instant; 2],
+    free_at: [Instant; 3],
 }
 
 /// How a disk fails; not at all by default.
@@ -63,6 +70,9 @@ pub struct DiskTally {
 
 #[derive(Debug, Default)]
 struct File {
+    inode: u64,
+    /// Writes so far.
+    writes: u64,
     /// What the kernel shows.
     bytes: Vec<u8>,
     /// What is on the platter for sure; `None` if no folder names it there.
@@ -78,11 +88,13 @@ impl Disk {
         Self {
             files: BTreeMap::new(),
             handles: Vec::new(),
+            made: 0,
+            boots: 0,
             rng,
             faults: DiskFaults::default(),
             tally: DiskTally::default(),
             calls: 0,
-            free_at: [Instant::ZERO; 2],
+            free_at: [Instant::ZERO; 3],
         }
     }
 
@@ -90,7 +102,10 @@ impl Disk {
     pub fn fill(&mut self, meta: &Metainfo, content: &[u8]) {
         for file in data_files(meta) {
             let bytes = &content[file.offset as usize..(file.offset + file.len) as usize];
+            self.made += 1;
             let stored = File {
+                inode: self.made,
+                writes: 1,
                 bytes: bytes.to_vec(),
                 synced: bytes.to_vec(),
                 is_entry_synced: true,
@@ -121,6 +136,7 @@ impl Disk {
             return false;
         };
         change(&mut file.bytes);
+        file.writes += 1;
         file.synced.clone_from(&file.bytes);
         file.dirty.clear();
         true
@@ -153,12 +169,13 @@ impl Disk {
 
     /// The process is gone: nobody holds a file any more, the kernel still has every byte.
     pub fn let_go(&mut self) {
-        self.free_at = [Instant::ZERO; 2];
+        self.free_at = [Instant::ZERO; 3];
     }
 
     /// The power is gone: of what was not synced, chance decides.
     pub fn power_cut(&mut self) {
         self.let_go();
+        self.boots += 1;
         let rng = &mut self.rng;
         self.files
             .retain(|_, file| file.is_entry_synced || rng.below(2) == 0);
@@ -170,7 +187,12 @@ impl Disk {
     /// Executes a job; also when its result comes. Each lane does one job after the other.
     pub fn run(&mut self, job: Job, now: Instant) -> (Done, Instant) {
         self.tally.jobs += 1;
-        let lane = &mut self.free_at[usize::from(job.lane() == Lane::Disk)];
+        let lane = match job.lane() {
+            Lane::Paging => 0,
+            Lane::Disk => 1,
+            Lane::Journal => 2,
+        };
+        let lane = &mut self.free_at[lane];
         let mut takes = Duration::from_micros(20 + u64::from(self.rng.below(500)));
         if matches!(job.work, Work::Sync { .. }) {
             takes += self.faults.slow_sync;
@@ -184,12 +206,16 @@ impl Disk {
 
     fn outcome(&mut self, work: Work) -> Outcome {
         match work {
-            Work::Scan { meta, .. } => Outcome::Scanned(Ok(self.scan(&meta))),
+            Work::Scan { meta, journal, .. } => {
+                let journal = journal.and_then(|(path, _)| self.read_journal(path));
+                let scan = self.scan(&meta);
+                Outcome::Scanned(Ok(Scan { journal, ..scan }))
+            }
             Work::CreateEmpty { meta, .. } => {
                 let mut dirs = BTreeSet::new();
                 for file in data_files(&meta).filter(|file| file.len == 0) {
                     dirs.insert(dir_of(file.path.as_path()));
-                    self.files.entry(path_of(file)).or_default();
+                    self.made_if_missing(path_of(file));
                 }
                 Outcome::CreatedEmpty(Ok(dirs.into_iter().collect()))
             }
@@ -213,8 +239,11 @@ impl Disk {
                 let at = offset as usize + range.start;
                 Outcome::Finished(self.write(&file, at, &bytes[range]))
             }
-            Work::Sync { files, dirs, .. } => {
+            Work::Sync {
+                files, found, dirs, ..
+            } => {
                 let synced = files.iter().try_for_each(|file| self.sync(&file.file));
+                let synced = synced.and_then(|()| self.sync_found(found));
                 if synced.is_ok() {
                     self.sync_dirs(&dirs);
                 }
@@ -223,6 +252,31 @@ impl Disk {
             Work::Close { file, written, .. } => {
                 let synced = if written { self.sync(&file) } else { Ok(()) };
                 Outcome::Finished(synced)
+            }
+            Work::LookAtTimes { meta, .. } => Outcome::Times(self.times(&meta)),
+            Work::Prove { meta, piece, .. } => Outcome::Proved(self.prove(&meta, piece)),
+            Work::MakeJournal { path, bytes } => {
+                Outcome::JournalMade(self.make_journal(path, bytes))
+            }
+            Work::MakeFirstJournal { path, bytes } => {
+                Outcome::JournalMade(self.make_first_journal(path, &bytes))
+            }
+            Work::AppendJournal {
+                file,
+                offset,
+                bytes,
+                ..
+            } => Outcome::Finished(self.append(&file, offset as usize, &bytes)),
+            Work::InstallJournal { path, .. } => Outcome::Finished(self.install_journal(path)),
+            Work::SyncJournal {
+                file,
+                path,
+                has_new_name,
+            } => Outcome::Finished(self.sync_journal(&file, &path, has_new_name)),
+            Work::RemoveJournal { path } => {
+                self.rename_handles(&path, Path::new(GONE));
+                self.files.remove(&path);
+                Outcome::Finished(Ok(()))
             }
             Work::Map { .. } | Work::Populate { .. } | Work::Unmap { .. } => {
                 unreachable!("buffers are used here, not maps")
@@ -239,8 +293,18 @@ impl Disk {
                 None => Presence::Absent,
             },
         };
+        let stamp = |file: &FileEntry| match file.kind {
+            FileKind::Data if file.len > 0 => self.stamp(file.path.as_path()),
+            FileKind::Data | FileKind::Pad => Stamp::default(),
+        };
+        let mut boot = [1; 16];
+        boot[..8].copy_from_slice(&self.boots.to_le_bytes());
         Scan {
             files: meta.files.iter().map(presence).collect(),
+            stamps: meta.files.iter().map(stamp).collect(),
+            times: self.times(meta),
+            boot: Some(BootId(boot)),
+            journal: None,
             anchor: None,
         }
     }
@@ -253,6 +317,7 @@ impl Disk {
         let found = self.files.get(&path);
         let len_before = found.map(|found| found.bytes.len() as u64);
         let mut dirs = Vec::new();
+        let before = self.stamp(&path);
         match (mode, len_before) {
             (OpenMode::Read, None) => return Ok(Opened::Absent),
             (OpenMode::Read, Some(len)) if len < entry.len => return Ok(Opened::Absent),
@@ -267,16 +332,17 @@ impl Disk {
                 if found.is_none() {
                     dirs.push(dir_of(&path));
                 }
-                let stored = self.files.entry(path.clone()).or_default();
+                let stored = self.made_if_missing(path.clone());
                 let len = stored.bytes.len().max(entry.len as usize);
                 stored.bytes.resize(len, 0);
             }
         }
-        self.handles.push(path);
+        let after = self.stamp(&path);
         Ok(Opened::Open {
-            file: Handle::Sim(self.handles.len() as u64 - 1),
+            file: self.handle(path),
             is_writable: mode == OpenMode::Write,
             len_before: len_before.unwrap_or(0),
+            stamps: [before, after],
             allocated: true,
             is_at_home: true,
             dirs,
@@ -302,6 +368,7 @@ impl Disk {
     fn write(&mut self, file: &Handle, at: usize, bytes: &[u8]) -> Result<(), StorageError> {
         self.may_fail(self.faults.writes_ppm, &self.path(file), "write")?;
         let stored = self.file(file)?;
+        stored.writes += 1;
         stored.bytes[at..at + bytes.len()].copy_from_slice(bytes);
         let pages = at / PAGE_LEN..(at + bytes.len()).div_ceil(PAGE_LEN);
         stored.dirty.extend(pages);
@@ -325,6 +392,11 @@ impl Disk {
         for (path, file) in &mut self.files {
             file.is_entry_synced |= dirs.contains(&dir_of(path));
         }
+    }
+
+    fn handle(&mut self, path: PathBuf) -> Handle {
+        self.handles.push(path);
+        Handle::Sim(self.handles.len() as u64 - 1)
     }
 
     fn may_fail(
@@ -410,6 +482,8 @@ fn number(file: &Handle) -> usize {
     }
 }
 
+/// The path of a file that has no name any more.
+const GONE: &str = "(gone)";
 /// What the kernel writes back at a time, and what the disk writes at a time, bytes.
 const PAGE_LEN: usize = 4096;
 const SECTOR_LEN: usize = 512;

@@ -65,6 +65,9 @@ impl World {
                 peer.is_leaving = false;
                 peer.waiting.clear();
                 peer.store.stopped(is_power_cut);
+                if let super::store::Store::Real(real) = &peer.store {
+                    self.judges.left_behind(id, &real.disk, is_power_cut);
+                }
             }
             Node::Actor(stage) => stage.conns.clear(),
         }

@@ -12,7 +12,7 @@ use super::store::Store;
 use crate::base::address::{Interface, Interfaces};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::time::Instant;
-use crate::engine::{Engine, Report};
+use crate::engine::{Engine, OnDisk, Report};
 use crate::storage;
 
 /// A host, switched on or off.
@@ -155,7 +155,20 @@ pub(super) fn tell(engine: &mut Engine, event: storage::Event, now: Instant) {
         Event::Scanned {
             torrent,
             candidates,
-        } => engine.scanned(torrent, candidates, now),
+            vouched,
+            filled,
+        } => {
+            let found = OnDisk {
+                candidates,
+                vouched,
+                filled,
+            };
+            engine.scanned(torrent, found, now);
+        }
+        Event::Lost { torrent, piece } => engine.piece_lost(torrent, piece, now),
+        Event::Lapsed { torrent, error } => {
+            engine.storage_lapsed(torrent, error.to_string(), now);
+        }
         Event::Checked {
             torrent,
             piece,

@@ -85,9 +85,18 @@ impl Store {
     /// Starts what can block; when each result comes.
     pub fn start_jobs(&mut self, now: Instant, mut done: impl FnMut(Done, Instant)) {
         let Self::Real(real) = self else { return };
+        real.storage.tick(now);
         while let Some(job) = real.storage.poll_job() {
             let (result, at) = real.disk.run(job, now);
             done(result, at);
+        }
+    }
+
+    /// When time alone gives storage something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Real(real) => real.storage.next_deadline(),
+            Self::Tagged(_) => None,
         }
     }
 
@@ -151,6 +160,7 @@ fn new_storage() -> Storage {
         kind: StorageKind::Pwrite,
         access: Access::ReadWrite,
         windows_len_max: limits::WINDOWS_LEN_MAX,
+        state_dir: Some(PathBuf::from(STATE_DIR)),
     })
 }
 
@@ -164,6 +174,7 @@ fn apply(storage: &mut Storage, action: StorageAction) {
         StorageAction::Check { torrent, piece } => storage.check(torrent, piece),
         StorageAction::Settle { torrent } => storage.settle(torrent),
         StorageAction::Sync { torrent } => storage.sync(torrent),
+        StorageAction::Leave { torrent } => storage.leave(torrent),
         StorageAction::Close { torrent } => storage.remove(torrent),
     }
 }
@@ -191,7 +202,9 @@ impl Tagged {
                 let candidates = self.have.clone();
                 self.events.push_back(Event::Scanned {
                     torrent,
+                    vouched: Bitfield::new(candidates.len()),
                     candidates,
+                    filled: Vec::new(),
                 });
             }
             StorageAction::Store { slot, bytes } => self.store(slot, &bytes),
@@ -204,7 +217,9 @@ impl Tagged {
                 });
             }
             StorageAction::Settle { torrent } => self.events.push_back(Event::Settled { torrent }),
-            StorageAction::Sync { torrent } => self.events.push_back(Event::Durable { torrent }),
+            StorageAction::Sync { torrent } | StorageAction::Leave { torrent } => {
+                self.events.push_back(Event::Durable { torrent })
+            }
             StorageAction::Begin { .. }
             | StorageAction::Prepare { .. }
             | StorageAction::Close { .. } => {}
@@ -277,6 +292,8 @@ impl Tagged {
     }
 }
 
+/// Where the journals are.
+pub(super) const STATE_DIR: &str = "state";
 /// Payload that stands for right bytes, and for wrong ones.
 pub(super) static RIGHT: [u8; TAG_LEN_MAX] = [0; TAG_LEN_MAX];
 pub(super) static WRONG: [u8; TAG_LEN_MAX] = [1; TAG_LEN_MAX];

@@ -127,6 +127,7 @@ impl Storage {
             piece,
             len: of.meta.geometry().piece_len(piece),
             at: 0,
+            is_stored: is_urgent,
             stage: Stage::Piece {
                 state: Sha1State::new(),
                 carry: [0; LANE_LEN],
@@ -302,8 +303,14 @@ impl Storage {
     }
 
     fn conclude(&mut self, index: usize, verdict: Verdict) {
-        let Check { torrent, piece, .. } = self.checks.queue[index];
+        let Check {
+            torrent,
+            piece,
+            is_stored,
+            ..
+        } = self.checks.queue[index];
         self.checks.remove(index);
+        self.remember_verdict(torrent, piece, &verdict, is_stored);
         if let Some(of) = self.torrents.get_mut(&torrent) {
             match verdict {
                 Verdict::Good { .. } => {

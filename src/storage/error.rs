@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::journal::Unusable;
+
 /// Why a torrent's files cannot be used. Ends that torrent's storage; others go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
@@ -96,6 +98,23 @@ pub enum StorageError {
     Truncated {
         /// The file.
         path: PathBuf,
+    },
+    /// A file is another one than that whose pieces were verified.
+    #[error("{} was replaced or changed while in use; check the torrent again", shown(.path))]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A later version of the program wrote what is remembered of the torrent.
+    #[error(
+        "{} {source}; use the evpeer that wrote it, or remove the file and have all data checked",
+        shown(.path)
+    )]
+    JournalTooNew {
+        /// The journal.
+        path: PathBuf,
+        /// Which version.
+        source: Unusable,
     },
     /// The file system does not map files, and only maps were asked for.
     #[error("{} cannot be mapped ({message}); use --storage pwrite", shown(.path))]

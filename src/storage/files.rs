@@ -189,6 +189,7 @@ impl Storage {
                 is_at_home,
                 dirs,
                 is_writable,
+                stamps,
             }) => {
                 slot.state = FileState::Open { file, is_writable };
                 if is_writable && len_before < entry.len {
@@ -204,6 +205,9 @@ impl Storage {
                 }
                 torrent.has_files_elsewhere |= !is_at_home;
                 torrent.new_dirs.extend(dirs);
+                if let Err(error) = self.remember_file(id, index, stamps) {
+                    return self.fail(id, error);
+                }
             }
         }
         let waiting: Vec<usize> = self

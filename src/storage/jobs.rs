@@ -12,9 +12,11 @@ use std::sync::Arc;
 
 use super::Access;
 use super::error::StorageError;
+use super::journal::{BootId, Stamp};
 use super::map::{Map, MapAccess};
 use super::os::Populate;
 pub use super::run::run;
+use crate::base::id::PieceIndex;
 use crate::meta::metainfo::Metainfo;
 
 /// Names a job while it is under way; never used twice.
@@ -38,6 +40,8 @@ pub enum Lane {
     Paging,
     /// What may take long: creation, allocation, writing back, syncing.
     Disk,
+    /// What may take as long, but must not hold up payload, nor wait for it: journals.
+    Journal,
 }
 
 /// An open file.
@@ -71,6 +75,8 @@ pub enum Work {
         access: Access,
         /// Whether to open the output folder for later syncs of its whole file system.
         wants_anchor: bool,
+        /// The torrent's journal, to be read as far as it may be long, and opened to be written.
+        journal: Option<(PathBuf, u64)>,
     },
     /// Make the files without bytes.
     CreateEmpty {
@@ -156,6 +162,8 @@ pub enum Work {
         root: Arc<Path>,
         /// Files that were written.
         files: Vec<SyncFile>,
+        /// Files that somebody else wrote, not open here.
+        found: Vec<PathBuf>,
         /// Folders whose content changed.
         dirs: Vec<PathBuf>,
         /// Before them, everything on the file system of this folder.
@@ -169,6 +177,68 @@ pub enum Work {
         path: PathBuf,
         /// Whether it was written since the last sync.
         written: bool,
+    },
+    /// Look when each file of a torrent was last written.
+    LookAtTimes {
+        /// The output folder.
+        root: Arc<Path>,
+        /// The torrent.
+        meta: Arc<Metainfo>,
+    },
+    /// Hash a piece as the disk has it, not the page cache.
+    Prove {
+        /// The output folder.
+        root: Arc<Path>,
+        /// The torrent.
+        meta: Arc<Metainfo>,
+        /// The piece.
+        piece: PieceIndex,
+    },
+    /// Make a journal beside the one that is there, and sync it.
+    MakeJournal {
+        /// The journal.
+        path: PathBuf,
+        /// What to write.
+        bytes: Vec<u8>,
+    },
+    /// Make a journal where there is none: until it is synced it may be lost.
+    MakeFirstJournal {
+        /// The journal.
+        path: PathBuf,
+        /// What to write.
+        bytes: Vec<u8>,
+    },
+    /// Write something behind what a journal holds.
+    AppendJournal {
+        /// The journal.
+        file: Handle,
+        /// For messages.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Sync the journal that was made beside another, give it that one's name, sync the folder.
+    InstallJournal {
+        /// The new journal.
+        file: Handle,
+        /// The name.
+        path: PathBuf,
+    },
+    /// Sync a journal.
+    SyncJournal {
+        /// The journal.
+        file: Handle,
+        /// The name.
+        path: PathBuf,
+        /// Whether the folder has to be synced for the name.
+        has_new_name: bool,
+    },
+    /// Remove a journal.
+    RemoveJournal {
+        /// The journal.
+        path: PathBuf,
     },
 }
 
@@ -205,8 +275,14 @@ pub enum Outcome {
     Mapped(Result<Arc<Map>, MapError>),
     /// Of `Read`.
     Read(Result<Vec<u8>, StorageError>),
-    /// Of `Populate`, `Write`, `Sync` and `Close`.
+    /// Of `Populate`, `Write`, `Sync`, `Close` and of the work on journals that makes none.
     Finished(Result<(), StorageError>),
+    /// Of `LookAtTimes`: one number a file, 0 where there is none.
+    Times(Vec<u64>),
+    /// Of `Prove`: whether the piece is there and hashes right.
+    Proved(Result<bool, StorageError>),
+    /// Of `MakeJournal` and `MakeFirstJournal`.
+    JournalMade(Result<Handle, StorageError>),
     /// Of `Unmap`.
     Unmapped,
 }
@@ -216,9 +292,26 @@ pub enum Outcome {
 pub struct Scan {
     /// One for each file of the metainfo.
     pub files: Vec<Presence>,
+    /// One for each file of the metainfo; nothing for pad files and those without bytes.
+    pub stamps: Vec<Stamp>,
+    /// When each file was last written.
+    pub times: Vec<u64>,
+    /// The run of the machine.
+    pub boot: Option<BootId>,
+    /// The torrent's journal, if it was asked for and there is one.
+    pub journal: Option<JournalFile>,
     /// The output folder, if it was asked for and its whole file system can be synced through it:
     /// such a sync fails if any write-back failed since the folder was opened.
     pub anchor: Option<Handle>,
+}
+
+/// A journal as it was found.
+#[derive(Debug)]
+pub struct JournalFile {
+    /// Its bytes, as many as a journal may have.
+    pub bytes: Vec<u8>,
+    /// The file, open for reading and writing.
+    pub file: Handle,
 }
 
 /// Whether a file is there.
@@ -245,6 +338,8 @@ pub enum Opened {
         is_writable: bool,
         /// The length that it had; what lies behind is zeros.
         len_before: u64,
+        /// Which file it was before it was made or made longer, and which it is now.
+        stamps: [Stamp; 2],
         /// Every byte has its place on the disk; if not, a store to a map of it may fail.
         allocated: bool,
         /// It lies on the file system of the output folder.
@@ -267,9 +362,12 @@ impl Job {
     /// Where it waits for its turn.
     pub fn lane(&self) -> Lane {
         match &self.work {
-            Work::Map { .. } | Work::Populate { .. } | Work::Unmap { .. } | Work::Read { .. } => {
-                Lane::Paging
-            }
+            // A journal's records are few bytes for the page cache and must not wait for a sync.
+            Work::Map { .. }
+            | Work::Populate { .. }
+            | Work::Unmap { .. }
+            | Work::Read { .. }
+            | Work::AppendJournal { .. } => Lane::Paging,
             Work::Open { mode, .. } => match mode {
                 OpenMode::Read => Lane::Paging,
                 OpenMode::Write => Lane::Disk,
@@ -278,7 +376,14 @@ impl Job {
             | Work::CreateEmpty { .. }
             | Work::Write { .. }
             | Work::Sync { .. }
-            | Work::Close { .. } => Lane::Disk,
+            | Work::Close { .. }
+            | Work::LookAtTimes { .. }
+            | Work::Prove { .. } => Lane::Disk,
+            Work::MakeJournal { .. }
+            | Work::MakeFirstJournal { .. }
+            | Work::InstallJournal { .. }
+            | Work::SyncJournal { .. }
+            | Work::RemoveJournal { .. } => Lane::Journal,
         }
     }
 }

@@ -20,9 +20,12 @@ impl Purpose {
             | Self::Populate(torrent)
             | Self::Open { torrent, .. }
             | Self::Sync { torrent, .. }
-            | Self::Close { torrent, .. } => Some(*torrent),
+            | Self::Close { torrent, .. }
+            | Self::LookAtTimes(torrent)
+            | Self::Prove { torrent, .. } => Some(*torrent),
             Self::Load { key, .. } | Self::WriteBack(key) => Some(key.torrent),
-            Self::Unmap => None,
+            // The journal outlives its torrent, and whoever comes back waits for it (`logs`).
+            Self::Unmap | Self::Log { .. } => None,
         }
     }
 }

@@ -29,18 +29,24 @@ mod check;
 pub mod error;
 mod files;
 pub mod jobs;
+pub mod journal;
 pub mod keep;
 pub mod lanes;
 mod leave;
 mod lend;
 mod load;
+mod logs;
 pub mod map;
+mod memory;
 mod os;
+mod partial;
+mod prove;
 mod run;
 mod span;
 pub mod state;
 mod store;
 mod sync;
+mod torrents;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,18 +57,20 @@ use crate::base::bits::Bitfield;
 use crate::base::id::{InfoHash, PieceIndex, TorrentId};
 use crate::base::limits::WINDOW_LEN;
 use crate::base::status::DiskStatus;
+use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
 use crate::config::StorageKind;
-use crate::meta::geometry::FileKind;
-use crate::meta::metainfo::{FileEntry, Metainfo};
+use crate::meta::metainfo::Metainfo;
 
 use check::Checks;
 pub use check::Pace;
 use error::StorageError;
-use files::{Farewell, FileSlot, FileState};
-use jobs::{Done, Handle, Job, JobId, Outcome, Presence, Scan, Work};
+use files::FileSlot;
+use jobs::{Done, Handle, Job, JobId, Outcome, Work};
 pub use lend::Lent;
+use logs::{LogId, LogStep, OpenLog};
 use map::MapAccess;
+use memory::Memory;
 pub use os::Populate;
 use span::WindowKey;
 use sync::Barrier;
@@ -79,6 +87,8 @@ pub struct StorageOptions {
     pub access: Access,
     /// Bytes of windows at most; at least one window is used.
     pub windows_len_max: u64,
+    /// The folder of the journals. Without one nothing is remembered over restarts.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Whether files may be created and changed.
@@ -99,6 +109,10 @@ pub enum Event {
         torrent: TorrentId,
         /// Pieces worth checking: all their files exist and are long enough.
         candidates: Bitfield,
+        /// Pieces that were checked before, and may be served without being checked again.
+        vouched: Bitfield,
+        /// Blocks of other pieces that are there, unverified.
+        filled: Vec<(PieceIndex, Bitfield)>,
     },
     /// A piece was hashed.
     Checked {
@@ -120,6 +134,21 @@ pub enum Event {
     Durable {
         /// The torrent.
         torrent: TorrentId,
+    },
+    /// A piece is not on the disk although it hashed right before: it has to be fetched again.
+    Lost {
+        /// The torrent.
+        torrent: TorrentId,
+        /// The piece.
+        piece: PieceIndex,
+    },
+    /// What was stored since the last good sync may be lost: whatever else is asked for the
+    /// torrent is ignored until it is added again, which will check what is doubtful.
+    Lapsed {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Why.
+        error: StorageError,
     },
     /// The torrent's files cannot be used any more: whatever else is asked for it is ignored.
     Failed {
@@ -157,6 +186,19 @@ pub struct Storage {
     anchor: Option<Handle>,
     /// Uses of files so far.
     uses: u64,
+    state_dir: Option<PathBuf>,
+    /// What time it was at the last tick.
+    now: Instant,
+    /// When a tick has something to do.
+    wake_at: Instant,
+    /// Torrents with pieces whose bytes are not with the kernel yet.
+    restless: BTreeSet<TorrentId>,
+    logs: BTreeMap<LogId, OpenLog>,
+    logs_count: u64,
+    /// Journals that may have work to submit.
+    log_queue: BTreeSet<LogId>,
+    /// Torrents whose journal is still being written by a former life of theirs.
+    waiting_scans: Vec<TorrentId>,
 }
 
 #[derive(Debug)]
@@ -178,6 +220,8 @@ struct Torrent {
     has_files_elsewhere: bool,
     /// Jobs that make empty files.
     creating: u32,
+    /// What is on its way into the journal, if there is one.
+    memory: Option<Box<Memory>>,
 }
 
 /// Why a job was submitted.
@@ -204,6 +248,17 @@ enum Purpose {
     Close {
         torrent: TorrentId,
         written: bool,
+    },
+    LookAtTimes(TorrentId),
+    Prove {
+        torrent: TorrentId,
+        /// Tells the torrent from a later life of it.
+        log: LogId,
+        piece: PieceIndex,
+    },
+    Log {
+        log: LogId,
+        step: LogStep,
     },
 }
 
@@ -237,68 +292,15 @@ impl Storage {
             seq: 0,
             anchor: None,
             uses: 0,
+            state_dir: options.state_dir,
+            now: Instant::ZERO,
+            wake_at: Instant::NEVER,
+            restless: BTreeSet::new(),
+            logs: BTreeMap::new(),
+            logs_count: 0,
+            log_queue: BTreeSet::new(),
+            waiting_scans: Vec::new(),
         }
-    }
-
-    /// Takes up a torrent: looks at all its files and, if it may write, at the free space.
-    ///
-    /// [`Event::Scanned`] or [`Event::Failed`] follows; nothing is created. One that was removed,
-    /// or has failed, may be taken up again.
-    ///
-    /// # Panics
-    /// If a torrent with this id is there.
-    pub fn add(&mut self, torrent: TorrentId, meta: Arc<Metainfo>) {
-        if self.holds_up(torrent, &meta) {
-            return;
-        }
-        let files = meta.files.iter().map(|_| FileSlot::new(FileState::Closed));
-        let before = self.torrents.insert(
-            torrent,
-            Torrent {
-                files: files.collect(),
-                touched: Bitfield::new(meta.geometry().piece_count()),
-                failed_pieces: BTreeSet::new(),
-                barriers: VecDeque::new(),
-                new_dirs: BTreeSet::new(),
-                closing: 0,
-                loose_count: 0,
-                has_files_elsewhere: false,
-                creating: 0,
-                meta: Arc::clone(&meta),
-            },
-        );
-        assert!(before.is_none(), "torrent {torrent} added twice");
-        let work = Work::Scan {
-            root: Arc::clone(&self.root),
-            meta,
-            access: self.access,
-            wants_anchor: self.anchor.is_none() && self.access == Access::ReadWrite,
-        };
-        self.submit(Purpose::Scan(torrent), work);
-    }
-
-    /// Lets go of a torrent. Stored bytes are written, and its open files synced. Bytes that still
-    /// wait for their pages are lost, and files that were closed earlier are with the kernel only:
-    /// [`settle`](Self::settle) or [`sync`](Self::sync) first.
-    pub fn remove(&mut self, torrent: TorrentId) {
-        self.drop_torrent(torrent, Keep::Stored);
-    }
-
-    /// Makes the files without bytes, which no piece ever will.
-    pub fn create_empty_files(&mut self, torrent: TorrentId) {
-        let Some(of) = self.torrents.get_mut(&torrent) else {
-            return;
-        };
-        let is_empty = |file: &FileEntry| file.len == 0 && file.kind == FileKind::Data;
-        if self.access == Access::ReadOnly || !of.meta.files.iter().any(is_empty) {
-            return;
-        }
-        of.creating += 1;
-        let work = Work::CreateEmpty {
-            root: Arc::clone(&self.root),
-            meta: Arc::clone(&of.meta),
-        };
-        self.submit(Purpose::CreateEmpty(torrent), work);
     }
 
     /// How much waits, and how much is to be hashed of what was stored.
@@ -321,6 +323,7 @@ impl Storage {
     /// The next job to execute; `None` until something happens.
     pub fn poll_job(&mut self) -> Option<Job> {
         self.admit();
+        self.pump_logs();
         self.jobs.pop_front()
     }
 
@@ -368,6 +371,22 @@ impl Storage {
                 self.closed(torrent, written, result);
             }
             (Purpose::Unmap, Outcome::Unmapped) => {}
+            (Purpose::LookAtTimes(torrent), Outcome::Times(times)) => {
+                self.looked_at_times(torrent, &times);
+            }
+            (
+                Purpose::Prove {
+                    torrent,
+                    log,
+                    piece,
+                },
+                Outcome::Proved(result),
+            ) => {
+                if self.memory(torrent).is_some_and(|memory| memory.log == log) {
+                    self.proved(torrent, piece, result);
+                }
+            }
+            (Purpose::Log { log, step }, outcome) => self.log_done(log, step, outcome),
             (purpose, outcome) => panic!("{purpose:?} does not end as {outcome:?}"),
         }
     }
@@ -378,107 +397,6 @@ impl Storage {
         self.under_way.insert(id, purpose);
         self.jobs.push_back(Job { id, work });
         id
-    }
-
-    fn scanned(&mut self, id: TorrentId, result: Result<Scan, StorageError>) {
-        let Some(torrent) = self.torrents.get_mut(&id) else {
-            return;
-        };
-        let scan = match result {
-            Ok(scan) => scan,
-            Err(error) => return self.fail(id, error),
-        };
-        self.anchor = self.anchor.take().or(scan.anchor);
-        let geometry = torrent.meta.geometry();
-        let mut candidates = Bitfield::full(geometry.piece_count());
-        for (index, presence) in (0..).zip(&scan.files) {
-            if *presence == Presence::Whole {
-                continue;
-            }
-            for piece in geometry.pieces_of_file(index) {
-                candidates.clear(piece);
-            }
-            let slot = &mut torrent.files[index as usize];
-            if matches!(slot.state, FileState::Closed) {
-                slot.state = FileState::Absent;
-            }
-        }
-        self.events.push_back(Event::Scanned {
-            torrent: id,
-            candidates,
-        });
-    }
-
-    fn created_empty(&mut self, id: TorrentId, result: Result<Vec<PathBuf>, StorageError>) {
-        let Some(torrent) = self.torrents.get_mut(&id) else {
-            return;
-        };
-        torrent.creating -= 1;
-        match result {
-            Ok(dirs) => {
-                torrent.new_dirs.extend(dirs);
-                self.turn_barriers(id);
-            }
-            Err(error) => self.fail(id, error),
-        }
-    }
-
-    fn closed(&mut self, id: TorrentId, written: bool, result: Result<(), StorageError>) {
-        let Some(torrent) = self.torrents.get_mut(&id) else {
-            if let Err(error) = result {
-                log::warn!("file of a removed torrent not synced: error={error}");
-            }
-            return;
-        };
-        torrent.closing -= u32::from(written);
-        match result {
-            Ok(()) => self.turn_barriers(id),
-            Err(error) => self.fail(id, error),
-        }
-    }
-
-    fn fail(&mut self, torrent: TorrentId, error: StorageError) {
-        if self.drop_torrent(torrent, Keep::Nothing) {
-            self.events.push_back(Event::Failed { torrent, error });
-        }
-    }
-
-    /// Forgets everything of a torrent; says whether there was such a torrent.
-    fn drop_torrent(&mut self, id: TorrentId, keep: Keep) -> bool {
-        self.waiting.remove(&id);
-        if !self.torrents.contains_key(&id) {
-            return false;
-        }
-        let windows: Vec<usize> = self
-            .windows
-            .iter()
-            .filter(|(_, window)| window.key.torrent == id)
-            .map(|(slot, _)| slot)
-            .collect();
-        for slot in windows {
-            if keep == Keep::Stored && self.windows.get(slot).is_dirty() {
-                self.write_back(slot);
-            }
-            self.drop_window(slot);
-        }
-        let (ours, others) = self.open_files.iter().partition(|(of, _)| *of == id);
-        self.open_files = others;
-        let ours: Vec<(TorrentId, u32)> = ours;
-        for (_, file) in ours {
-            if let Some(torrent) = self.torrents.get_mut(&id) {
-                let slot = &mut torrent.files[file as usize];
-                slot.is_written &= keep == Keep::Stored;
-                if matches!(slot.state, FileState::Open { .. }) {
-                    self.close(id, file, Farewell::Sync);
-                }
-            }
-        }
-        self.checks.remove_torrent(id);
-        let gone = self.torrents.remove(&id);
-        if let Some(torrent) = &gone {
-            self.leaves(id, torrent.meta.info_hash);
-        }
-        gone.is_some()
     }
 }
 

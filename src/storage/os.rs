@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::StorageError;
+use super::journal::{BootId, Stamp};
 use super::map::Map;
 
 /// Opens the output folder.
@@ -152,20 +153,21 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Length of the file at `path`, relative to the output folder; `None` if it does not exist.
+    /// Length and stamp of the file at `path`, relative to the output folder; `None` if it does
+    /// not exist.
     ///
     /// # Errors
     /// Something other than a file is there, or a link on the way.
-    pub fn file_len(&mut self, path: &Path) -> Result<Option<u64>, StorageError> {
+    pub fn look(&mut self, path: &Path) -> Result<Option<Seen>, StorageError> {
         let (dir, name) = split(path);
         let full = self.root.join(path);
         let Some(dir) = self.dir(dir, Missing::Tolerate)? else {
             return Ok(None);
         };
-        match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => {
-                expect_file(full, file_type(stat))?;
-                Ok(Some(stat.st_size.unsigned_abs()))
+        match see(dir, Path::new(name)) {
+            Ok(seen) => {
+                expect_file(full, seen.file_type)?;
+                Ok(Some(seen))
             }
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(StorageError::from_io(&full, "look at", &errno.into())),
@@ -244,12 +246,102 @@ impl<'a> Walker<'a> {
         match errno {
             Errno::NOSPC => self.creating(path, errno),
             // A link, a folder or a socket says so by its type.
-            _ => match self.file_len(path) {
+            _ => match self.look(path) {
                 Err(error) => error,
                 Ok(_) => StorageError::from_io(&self.root.join(path), "open", &errno.into()),
             },
         }
     }
+}
+
+/// What is seen of a file without opening it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Bytes.
+    pub len: u64,
+    /// Which file it is.
+    pub stamp: Stamp,
+    /// When it was last written, nanoseconds since some time.
+    pub modified: u64,
+    file_type: FileType,
+}
+
+/// Looks at an open file.
+pub(super) fn see_open(file: &File) -> io::Result<Seen> {
+    Ok(see(file, Path::new(""))?)
+}
+
+/// Looks at `name` in `dir`, or at `dir` itself if the name is empty. Links are not followed.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn see(dir: impl AsFd, name: &Path) -> Result<Seen, Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    let wanted = fs::StatxFlags::BASIC_STATS | fs::StatxFlags::BTIME;
+    match fs::statx(&dir, name, flags, wanted) {
+        Ok(stat) => {
+            let has_birth =
+                fs::StatxFlags::from_bits_retain(stat.stx_mask).contains(fs::StatxFlags::BTIME);
+            let birth = nanos(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec.into());
+            let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
+            let birth = if has_birth { birth } else { 0 };
+            Ok(Seen {
+                len: stat.stx_size,
+                modified: nanos(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec.into()),
+                stamp: Stamp::new(device, stat.stx_ino, stat.stx_size, birth),
+                file_type: FileType::from_raw_mode(stat.stx_mode.into()),
+            })
+        }
+        Err(Errno::NOSYS | Errno::PERM) => see_without_birth(dir, name),
+        Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn see(dir: impl AsFd, name: &Path) -> Result<Seen, Errno> {
+    see_without_birth(dir, name)
+}
+
+fn see_without_birth(dir: impl AsFd, name: &Path) -> Result<Seen, Errno> {
+    let stat = match name.as_os_str().is_empty() {
+        true => fs::fstat(dir)?,
+        false => fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?,
+    };
+    let len = stat.st_size.unsigned_abs();
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "their types differ between systems"
+    )]
+    let (device, inode) = (stat.st_dev as u64, stat.st_ino as u64);
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "their types differ between systems"
+    )]
+    let (seconds, rest) = (stat.st_mtime as i64, stat.st_mtime_nsec as u64);
+    Ok(Seen {
+        len,
+        modified: nanos(seconds, rest),
+        stamp: Stamp::new(device, inode, len, 0),
+        file_type: file_type(stat),
+    })
+}
+
+fn nanos(seconds: i64, rest: u64) -> u64 {
+    seconds
+        .cast_unsigned()
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(rest)
+}
+
+/// Which run of the machine this is, where the system tells.
+pub(super) fn boot_id() -> Option<BootId> {
+    // Linux; elsewhere there is no such file, and nothing outlives the process.
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
+    let (pairs, _) = digits.as_chunks::<2>();
+    let bytes: Vec<u8> = pairs
+        .iter()
+        .map(|[high, low]| (high * 16 + low) as u8)
+        .collect();
+    Some(BootId(bytes.try_into().ok()?))
 }
 
 fn split(path: &Path) -> (&Path, &OsStr) {
@@ -332,6 +424,36 @@ pub(super) fn sync_file_system(anchor: &File) -> io::Result<()> {
 pub(super) fn sync_file_system(_anchor: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+/// Makes reads of `file` come from the disk, past the page cache, or through it again; says
+/// whether the file system takes that. Direct reads have to be aligned to [`DIRECT_ALIGN`].
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn set_direct(file: &File, is_direct: bool) -> bool {
+    let Ok(mut flags) = fs::fcntl_getfl(file) else {
+        return false;
+    };
+    flags.set(OFlags::DIRECT, is_direct);
+    fs::fcntl_setfl(file, flags).is_ok()
+}
+
+/// Makes reads of `file` come from the disk: not known here.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn set_direct(_file: &File, _is_direct: bool) -> bool {
+    false
+}
+
+/// Drops what the page cache holds of `file` and the disk has too, as far as it can be dropped.
+pub(super) fn forget_cached(file: &File) {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    // Advice: if it is not taken, the reader reads what is cached.
+    let _ = fs::fadvise(file, 0, None, fs::Advice::DontNeed);
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let _ = file;
+}
+
+/// Direct reads begin and end at multiples of this many bytes of memory and file: no disk has
+/// larger sectors.
+pub(super) const DIRECT_ALIGN: usize = 4096;
 
 /// Which first touch of a map's pages is to be paid ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,14 @@ use super::error::StorageError;
 use super::jobs::{
     Done, Handle, Job, MapError, OpenMode, Opened, Outcome, Presence, Scan, SyncFile, Work,
 };
+use super::journal::Stamp;
 use super::map::{Map, MapAccess};
 use super::os::{self, Missing, Populate, Walker};
 use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::{FileEntry, Metainfo};
+
+mod journal;
+mod prove;
 
 /// Executes `job` against the real file system. Blocks.
 ///
@@ -28,7 +32,11 @@ pub fn run(job: Job) -> Done {
             meta,
             access,
             wants_anchor,
-        } => Outcome::Scanned(scan(&root, &meta, access, wants_anchor)),
+            journal,
+        } => Outcome::Scanned(scan(&root, &meta, access, wants_anchor).map(|scan| Scan {
+            journal: journal.and_then(|(path, len_max)| journal::read(&path, len_max)),
+            ..scan
+        })),
         Work::CreateEmpty { root, meta } => Outcome::CreatedEmpty(create_empty(&root, &meta)),
         Work::Open {
             root,
@@ -81,9 +89,10 @@ pub fn run(job: Job) -> Done {
         Work::Sync {
             root,
             files,
+            found,
             dirs,
             anchor,
-        } => Outcome::Finished(sync(&root, &files, &dirs, anchor.as_ref())),
+        } => Outcome::Finished(sync(&root, &files, &found, &dirs, anchor.as_ref())),
         Work::Close {
             file,
             path,
@@ -93,6 +102,27 @@ pub fn run(job: Job) -> Done {
         } else {
             Ok(())
         }),
+        Work::LookAtTimes { root, meta } => Outcome::Times(times(&root, &meta)),
+        Work::Prove { root, meta, piece } => Outcome::Proved(prove::prove(&root, &meta, piece)),
+        Work::MakeJournal { path, bytes } => Outcome::JournalMade(journal::make(&path, &bytes)),
+        Work::MakeFirstJournal { path, bytes } => {
+            Outcome::JournalMade(journal::make_first(&path, &bytes))
+        }
+        Work::AppendJournal {
+            file,
+            path,
+            offset,
+            bytes,
+        } => Outcome::Finished(journal::append(file.as_file(), &path, offset, &bytes)),
+        Work::InstallJournal { file, path } => {
+            Outcome::Finished(journal::install(file.as_file(), &path))
+        }
+        Work::SyncJournal {
+            file,
+            path,
+            has_new_name,
+        } => Outcome::Finished(journal::sync(file.as_file(), &path, has_new_name)),
+        Work::RemoveJournal { path } => Outcome::Finished(journal::remove(&path)),
     };
     Done {
         id: job.id,
@@ -119,20 +149,30 @@ fn scan(
     let mut need = 0u64;
     let mut is_complete = true;
     let mut files = Vec::with_capacity(meta.files.len());
-    for entry in &meta.files {
-        let presence = match entry.kind {
-            FileKind::Pad => Presence::Whole,
-            FileKind::Data => match walker.file_len(entry.path.as_path())? {
-                Some(len) if len >= entry.len => Presence::Whole,
-                Some(len) => {
-                    need = need.saturating_add(entry.len - len);
-                    Presence::Short
-                }
-                None => {
-                    need = need.saturating_add(entry.len);
-                    Presence::Absent
-                }
-            },
+    let mut stamps = vec![Stamp::default(); meta.files.len()];
+    let mut times = vec![0; meta.files.len()];
+    for ((entry, stamp), time) in meta.files.iter().zip(&mut stamps).zip(&mut times) {
+        let seen = match entry.kind {
+            FileKind::Pad => None,
+            FileKind::Data => walker.look(entry.path.as_path())?,
+        };
+        if let Some(seen) = seen
+            && entry.len > 0
+        {
+            *stamp = seen.stamp;
+            *time = seen.modified;
+        }
+        let presence = match (entry.kind, seen.map(|seen| seen.len)) {
+            (FileKind::Pad, _) => Presence::Whole,
+            (FileKind::Data, Some(len)) if len >= entry.len => Presence::Whole,
+            (FileKind::Data, Some(len)) => {
+                need = need.saturating_add(entry.len - len);
+                Presence::Short
+            }
+            (FileKind::Data, None) => {
+                need = need.saturating_add(entry.len);
+                Presence::Absent
+            }
         };
         is_complete &= presence == Presence::Whole;
         files.push(presence);
@@ -147,7 +187,29 @@ fn scan(
         true => Some(Handle::File(Arc::new(os::open_root(root)?.into()))),
         false => None,
     };
-    Ok(Scan { files, anchor })
+    Ok(Scan {
+        files,
+        stamps,
+        times,
+        boot: os::boot_id(),
+        journal: None,
+        anchor,
+    })
+}
+
+/// When each file was last written, as [`scan`] tells it.
+fn times(root: &Arc<Path>, meta: &Metainfo) -> Vec<u64> {
+    let Ok(mut walker) = Walker::new(root) else {
+        return vec![0; meta.files.len()];
+    };
+    let mut time = |entry: &FileEntry| match entry.kind {
+        FileKind::Data if entry.len > 0 => {
+            let seen = walker.look(entry.path.as_path()).ok().flatten();
+            seen.map_or(0, |seen| seen.modified)
+        }
+        FileKind::Data | FileKind::Pad => 0,
+    };
+    meta.files.iter().map(&mut time).collect()
 }
 
 fn create_empty(root: &Arc<Path>, meta: &Metainfo) -> Result<Vec<PathBuf>, StorageError> {
@@ -155,7 +217,7 @@ fn create_empty(root: &Arc<Path>, meta: &Metainfo) -> Result<Vec<PathBuf>, Stora
     for entry in &meta.files {
         let path = entry.path.as_path();
         let is_empty = entry.kind == FileKind::Data && entry.len == 0;
-        if is_empty && walker.file_len(path)?.is_none() {
+        if is_empty && walker.look(path)?.is_none() {
             walker.open_for_writing(path, entry.executable)?;
         }
     }
@@ -173,10 +235,13 @@ fn open(root: &Arc<Path>, entry: &FileEntry, mode: OpenMode) -> Result<Opened, S
         },
         OpenMode::Write => walker.open_for_writing(relative, entry.executable)?,
     };
-    let metadata = file
-        .metadata()
-        .map_err(|error| StorageError::from_io(&path, "look at", &error))?;
+    let look = |error: io::Error| StorageError::from_io(&path, "look at", &error);
+    let metadata = file.metadata().map_err(look)?;
     let len_before = metadata.len();
+    let before = match created {
+        true => Stamp::default(),
+        false => os::see_open(&file).map_err(look)?.stamp,
+    };
     let allocated = match mode {
         OpenMode::Read if len_before < entry.len => return Ok(Opened::Absent),
         OpenMode::Read => true,
@@ -194,10 +259,12 @@ fn open(root: &Arc<Path>, entry: &FileEntry, mode: OpenMode) -> Result<Opened, S
             }
         },
     };
+    let now = os::see_open(&file).map_err(look)?.stamp;
     Ok(Opened::Open {
         file: Handle::File(Arc::new(file)),
         is_writable: mode == OpenMode::Write,
         len_before,
+        stamps: [before, now],
         allocated,
         is_at_home: walker.is_at_home(&metadata),
         dirs: walker.changed,
@@ -315,6 +382,7 @@ fn write(
 fn sync(
     root: &Path,
     files: &[SyncFile],
+    found: &[PathBuf],
     dirs: &[PathBuf],
     anchor: Option<&Handle>,
 ) -> Result<(), StorageError> {
@@ -330,10 +398,17 @@ fn sync(
     {
         sync_file(file, path, *created)?;
     }
-    if dirs.is_empty() {
+    if found.is_empty() && dirs.is_empty() {
         return Ok(());
     }
     let mut walker = Walker::new(root)?;
+    for name in found {
+        let path = root.join(name);
+        let Some(file) = walker.open_for_reading(name)? else {
+            return Err(StorageError::Missing { path });
+        };
+        sync_found(&file).map_err(|error| StorageError::from_io(&path, "sync", &error))?;
+    }
     for dir in dirs {
         let path = root.join(dir);
         match walker.dir(dir, Missing::Tolerate)? {
@@ -343,6 +418,24 @@ fn sync(
         }
     }
     Ok(())
+}
+
+/// Brings a file that somebody else wrote to the disk. Where nothing can be written, or written
+/// late, there is nothing to bring.
+fn sync_found(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 fn sync_file(file: &Handle, path: &Path, created: bool) -> Result<(), StorageError> {

@@ -48,6 +48,7 @@ impl Storage {
         self.seq += 1;
         torrent.touched.set(slot.piece.0);
         let meta = Arc::clone(&torrent.meta);
+        self.remember_store(slot);
         let spans = chunks(
             meta.geometry(),
             slot.torrent,

@@ -13,6 +13,7 @@ use crate::base::limits::{BLOCK_LEN, FILES_OPEN_MAX, WINDOWS_COUNT_MAX, WINDOWS_
 use crate::base::plan::WritePlan;
 use crate::base::rng::Rng;
 use crate::base::slot::Slot;
+use crate::meta::geometry::FileKind;
 
 const KINDS: [StorageKind; 2] = [StorageKind::Map, StorageKind::Pwrite];
 const ID: TorrentId = TorrentId(7);
@@ -92,6 +93,7 @@ impl World {
             kind,
             access,
             windows_len_max: windows * WINDOW_LEN,
+            state_dir: None,
         });
         Self {
             dir,
@@ -487,6 +489,7 @@ fn output_folder_that_cannot_be_used_is_named_with_a_remedy() {
             kind: StorageKind::Auto,
             access: Access::ReadWrite,
             windows_len_max: WINDOWS_LEN_MAX,
+            state_dir: None,
         });
         storage.add(ID, Arc::clone(&meta));
         let job = storage.poll_job().unwrap();
@@ -870,20 +873,28 @@ fn any_failing_job_ends_one_torrent_and_no_other() {
 /// Whether the job is about the file at `path`, or cannot fail.
 fn is_about(work: &Work, path: &Path) -> bool {
     match work {
-        Work::Scan { meta, .. } | Work::CreateEmpty { meta, .. } | Work::Open { meta, .. } => {
-            path.ends_with(meta.files[0].path.as_path())
-        }
+        Work::Scan { meta, .. }
+        | Work::CreateEmpty { meta, .. }
+        | Work::Open { meta, .. }
+        | Work::LookAtTimes { meta, .. }
+        | Work::Prove { meta, .. } => path.ends_with(meta.files[0].path.as_path()),
         Work::Map { path: of, .. }
         | Work::Populate { path: of, .. }
         | Work::Read { path: of, .. }
         | Work::Write { path: of, .. }
         | Work::Close { path: of, .. } => of == path,
         Work::Sync { files, .. } => files.iter().any(|file| file.path == path),
-        Work::Unmap { .. } => true,
+        Work::Unmap { .. }
+        | Work::MakeJournal { .. }
+        | Work::MakeFirstJournal { .. }
+        | Work::AppendJournal { .. }
+        | Work::InstallJournal { .. }
+        | Work::SyncJournal { .. }
+        | Work::RemoveJournal { .. } => true,
     }
 }
 
-fn fail(job: Job) -> Done {
+pub(super) fn fail(job: Job) -> Done {
     let error = StorageError::Truncated { path: "x".into() };
     let outcome = match job.work {
         Work::Scan { .. } => Outcome::Scanned(Err(error)),
@@ -892,9 +903,19 @@ fn fail(job: Job) -> Done {
         Work::Map { .. } => Outcome::Mapped(Err(MapError::Failed(error))),
         Work::Unmap { .. } => Outcome::Unmapped,
         Work::Read { .. } => Outcome::Read(Err(error)),
-        Work::Populate { .. } | Work::Write { .. } | Work::Sync { .. } | Work::Close { .. } => {
-            Outcome::Finished(Err(error))
+        Work::Prove { .. } => Outcome::Proved(Err(error)),
+        Work::LookAtTimes { meta, .. } => Outcome::Times(vec![0; meta.files.len()]),
+        Work::MakeJournal { .. } | Work::MakeFirstJournal { .. } => {
+            Outcome::JournalMade(Err(error))
         }
+        Work::Populate { .. }
+        | Work::Write { .. }
+        | Work::Sync { .. }
+        | Work::Close { .. }
+        | Work::AppendJournal { .. }
+        | Work::InstallJournal { .. }
+        | Work::SyncJournal { .. }
+        | Work::RemoveJournal { .. } => Outcome::Finished(Err(error)),
     };
     Done {
         id: job.id,

@@ -79,6 +79,8 @@ pub struct Swarm {
     down: Rate,
     up: Rate,
     wasted_bytes: u64,
+    /// Bytes of pieces under way that a former process had stored.
+    taken_up: BTreeMap<PieceIndex, u32>,
     picked: Vec<BlockRef>,
 }
 
@@ -127,6 +129,7 @@ impl Swarm {
             down: Rate::new(now),
             up: Rate::new(now),
             wasted_bytes: 0,
+            taken_up: BTreeMap::new(),
             picked: Vec::new(),
             meta,
         }

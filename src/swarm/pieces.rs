@@ -73,6 +73,45 @@ impl Swarm {
         }
     }
 
+    /// Blocks of a piece are in storage, unverified, from a former process: they are not fetched.
+    /// To be called before the exchange begins.
+    pub fn took_up(&mut self, piece: PieceIndex, blocks: &Bitfield) {
+        let geometry = self.meta.geometry();
+        if self.ours.has(piece.0) || self.exchange != Exchange::ServeOnly {
+            return;
+        }
+        let mut complete = false;
+        for index in blocks.ones() {
+            let block = BlockRef {
+                piece,
+                begin: index * crate::base::limits::BLOCK_LEN,
+                len: geometry.block_len(piece, index),
+            };
+            complete |= self.picker.block_done(block).piece_complete;
+            *self.taken_up.entry(piece).or_default() += block.len;
+        }
+        if complete && self.hashing.insert(piece) {
+            self.effects.push_back(Effect::Check(piece));
+        }
+    }
+
+    /// A verified piece is not there any more: it is served no longer, and fetched again.
+    pub fn lost(&mut self, piece: PieceIndex) {
+        if !self.ours.clear(piece.0) {
+            return;
+        }
+        self.picker.lose(piece);
+        for key in self.keys() {
+            self.refuse_piece(key, piece);
+            let peer = self.peer_mut(key);
+            if peer.have.has(piece.0) {
+                peer.offers += 1;
+                self.review_interest(key);
+            }
+        }
+        self.refill_all = true;
+    }
+
     /// Storage hashed a piece that was fetched.
     pub fn piece_checked(&mut self, piece: PieceIndex, verdict: Verdict, now: Instant) {
         self.hashing.remove(&piece);
@@ -100,6 +139,7 @@ impl Swarm {
             self.effects.push_back(Effect::Ban(guilty, piece));
         }
         self.alone.remove(&piece);
+        self.taken_up.remove(&piece);
         if !self.ours.set(piece.0) {
             return;
         }
@@ -113,7 +153,9 @@ impl Swarm {
     fn piece_failed(&mut self, piece: PieceIndex, digests: Vec<u64>) {
         let geometry = self.geometry();
         let (blocks, len) = (geometry.block_count(piece), geometry.piece_len(piece));
-        self.wasted_bytes += u64::from(len);
+        // What a former process received is not of this one's account.
+        let taken_up = self.taken_up.remove(&piece).unwrap_or(0);
+        self.wasted_bytes += u64::from(len - taken_up);
         if let Some(guilty) = self.blame.failed(piece, digests) {
             self.effects.push_back(Effect::Ban(guilty, piece));
         }

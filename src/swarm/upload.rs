@@ -86,6 +86,18 @@ impl Swarm {
         self.up.add(bytes, now);
     }
 
+    /// Refuses what is queued of a piece that cannot be served any more.
+    pub(super) fn refuse_piece(&mut self, key: PeerKey, piece: PieceIndex) {
+        let queued = std::mem::take(&mut self.peer_mut(key).uploads);
+        for block in queued {
+            if block.piece == piece {
+                self.refuse(key, block);
+            } else {
+                self.peer_mut(key).uploads.push_back(block);
+            }
+        }
+    }
+
     /// Without the fast extension a refusal is silent (BEP 3), with it it is a message (BEP 6).
     fn refuse(&mut self, key: PeerKey, block: BlockRef) {
         if self.peer(key).caps.fast {

@@ -57,6 +57,7 @@ fn storage(root: &Path, kind: StorageKind) -> Storage {
         kind,
         access: Access::ReadWrite,
         windows_len_max: WINDOWS_LEN_MAX,
+        state_dir: None,
     })
 }
 

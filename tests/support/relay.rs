@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A relay that runs until it is dropped.
 pub struct Relay {
@@ -24,18 +25,33 @@ struct Gate {
 struct Flow {
     passed: u64,
     mark: u64,
+    /// Bytes a second.
+    rate: Option<u64>,
 }
 
 impl Relay {
     /// Leads every connection to `target`; lets `mark` bytes come back from there, all
     /// connections together.
     pub fn start(target: SocketAddr, mark: u64) -> Self {
+        Self::run(target, mark, None)
+    }
+
+    /// Leads every connection to `target`; lets so many bytes a second come back from there.
+    pub fn paced(target: SocketAddr, bytes_s: u64) -> Self {
+        Self::run(target, u64::MAX, Some(bytes_s))
+    }
+
+    fn run(target: SocketAddr, mark: u64, rate: Option<u64>) -> Self {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let listener = TcpListener::bind((ip, 0)).expect("loopback is there");
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
-        let flow = Mutex::new(Flow { passed: 0, mark });
+        let flow = Mutex::new(Flow {
+            passed: 0,
+            mark,
+            rate,
+        });
         let gate = Arc::new(Gate {
             flow,
             changed: Condvar::new(),
@@ -139,6 +155,10 @@ impl Gate {
             .expect("no holder panics");
         let now = (flow.mark - flow.passed).min(wanted as u64);
         flow.passed += now;
+        if let Some(rate) = flow.rate {
+            // With the lock held: all connections share the rate.
+            std::thread::sleep(Duration::from_nanos(now * 1_000_000_000 / rate));
+        }
         now as usize
     }
 }

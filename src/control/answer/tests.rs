@@ -8,7 +8,7 @@ use crate::base::id::PeerId;
 use crate::base::limits::CONTROL_LINE_LEN_MAX;
 use crate::config::Config;
 use crate::config::session::KnownPeer;
-use crate::engine::{Secrets, TorrentSpec};
+use crate::engine::{OnDisk, Secrets, TorrentSpec};
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 use crate::meta::metainfo::Metainfo;
 
@@ -27,7 +27,7 @@ fn engine() -> Engine {
 /// A torrent of small files; `mark` makes it another one.
 fn metainfo(name: &str, files: usize, mark: u8) -> Arc<Metainfo> {
     let file = |place: usize| NewFile {
-        path: vec![format!("{place:06}-{}", "x".repeat(200))],
+        path: vec![format!("{place:06}-{mark:03}{}", "x".repeat(197))],
         len: 3,
         executable: false,
     };
@@ -122,7 +122,11 @@ fn orders_change_the_state_and_say_so() {
     let mut engine = engine();
     let meta = metainfo("data", 2, 1);
     let id = add(&mut engine, &meta);
-    engine.scanned(id, Bitfield::new(meta.geometry().piece_count()), NOW);
+    engine.scanned(
+        id,
+        OnDisk::unknown(Bitfield::new(meta.geometry().piece_count())),
+        NOW,
+    );
     let torrent = || "data".to_owned();
     let rows = [
         (Command::Pause { torrent: torrent() }, "paused"),

@@ -11,7 +11,7 @@ use crate::base::plan::{Segment, WritePlan};
 use crate::base::status::DiskStatus;
 use crate::base::verdict::Verdict;
 use crate::config::Config;
-use crate::engine::{Action, HostPort, Secrets, TorrentSpec};
+use crate::engine::{Action, HostPort, OnDisk, Secrets, TorrentSpec};
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 use crate::meta::metainfo::Metainfo;
 use crate::wire::handshake::{Handshake, Reserved};
@@ -101,7 +101,8 @@ impl Script {
     }
 
     fn scanned(&mut self, candidates: Bitfield) {
-        self.engine.scanned(self.id, candidates, self.now);
+        let found = OnDisk::unknown(candidates);
+        self.engine.scanned(self.id, found, self.now);
         self.settle();
     }
 
@@ -550,9 +551,11 @@ fn removed_torrent_is_gone_at_any_stage_and_can_be_added_again() {
 
         // What storage says late is of no interest, and streams find nobody.
         script.answer(&late);
-        script
-            .engine
-            .scanned(script.id, Bitfield::full(PIECES), script.now);
+        script.engine.scanned(
+            script.id,
+            OnDisk::unknown(Bitfield::full(PIECES)),
+            script.now,
+        );
         script.engine.settled(script.id, script.now);
         script.engine.durable(script.id, script.now);
         script

@@ -18,6 +18,7 @@ fn storage() -> Storage {
         kind: StorageKind::Pwrite,
         access: Access::ReadWrite,
         windows_len_max: 4 << 20,
+        state_dir: None,
     })
 }
 
@@ -202,6 +203,7 @@ fn slow_sync_holds_up_its_own_lane_only() {
     let sync = || Work::Sync {
         root: Arc::clone(&root),
         files: Vec::new(),
+        found: Vec::new(),
         dirs: Vec::new(),
         anchor: None,
     };

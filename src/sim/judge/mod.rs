@@ -29,16 +29,17 @@
 //! | `ban` | an honest peer banned |
 //! | `end` | an honest leecher that could have everything has not |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::HostId;
+use super::disk::Disk;
 use super::net::{Chunk, Ledger, Network, Side, StreamId};
 use super::spec::{Judged, Payload};
 use super::tap::Tap;
-use crate::base::id::ConnId;
+use crate::base::id::{ConnId, PieceIndex};
 use crate::base::slot::Slot;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
@@ -47,6 +48,7 @@ use crate::meta::metainfo::Metainfo;
 use crate::storage::Event;
 
 mod datagrams;
+mod journal;
 mod pieces;
 mod stream;
 
@@ -116,6 +118,8 @@ pub(super) struct Judges {
     talks: BTreeMap<StreamId, Both>,
     hosts: BTreeMap<HostId, Pieces>,
     meters: BTreeMap<HostId, Meters>,
+    /// Hosts that once said that something is durable.
+    durable: BTreeSet<HostId>,
     next_audit: u64,
     /// Events between two costly looks.
     pub audit_interval: u64,
@@ -141,6 +145,7 @@ impl Judges {
             talks: BTreeMap::new(),
             hosts: BTreeMap::new(),
             meters: BTreeMap::new(),
+            durable: BTreeSet::new(),
             next_audit: 0,
             audit_interval: AUDIT_INTERVAL,
         }
@@ -285,28 +290,69 @@ impl Judges {
         let Some(pieces) = self.hosts.get_mut(&host) else {
             return;
         };
-        if let StorageAction::Store { slot, .. } = action
-            && let Err(text) = pieces.write(None, *slot, self.meta.geometry())
-        {
-            self.blame("writer", Some(host), text);
+        match action {
+            // It begins from the beginning: all that it knows is what storage will say.
+            StorageAction::Open { .. } => *pieces = Pieces::new(self.meta.geometry().piece_count()),
+            StorageAction::Store { slot, .. } => {
+                if let Err(text) = pieces.write(None, *slot, self.meta.geometry()) {
+                    self.blame("writer", Some(host), text);
+                }
+            }
+            _ => {}
         }
     }
 
     /// Storage answers.
     pub fn storage_said(&mut self, host: HostId, event: &Event) {
-        if let Event::Checked { piece, verdict, .. } = event
-            && let Some(pieces) = self.hosts.get_mut(&host)
-        {
-            match verdict {
+        let Some(pieces) = self.hosts.get_mut(&host) else {
+            return;
+        };
+        match event {
+            Event::Checked { piece, verdict, .. } => match verdict {
                 Verdict::Good { .. } => {
-                    let len = self.meta.geometry().piece_len(*piece);
-                    if !pieces.verified(*piece, len) {
+                    if !pieces.verified(*piece) {
                         let text = format!("piece {piece} was hashed right a second time");
                         self.blame("pieces", Some(host), text);
                     }
                 }
                 Verdict::Bad { .. } | Verdict::Missing => pieces.failed(*piece),
+            },
+            Event::Scanned { vouched, .. } => {
+                for piece in vouched.ones().map(PieceIndex) {
+                    pieces.verified(piece);
+                }
             }
+            Event::Lost { piece, .. } => {
+                pieces.lost(*piece);
+                for both in self.talks.values_mut() {
+                    for (of, talk) in both.hosts.iter().zip(&mut both.talks) {
+                        if *of == host {
+                            talk.lost(*piece);
+                        }
+                    }
+                }
+            }
+            Event::Durable { .. } => {
+                self.durable.insert(host);
+            }
+            Event::Readable
+            | Event::Settled { .. }
+            | Event::Lapsed { .. }
+            | Event::Failed { .. } => {}
+        }
+    }
+
+    /// A host has stopped: what its journal claims must be on its disk.
+    pub fn left_behind(&mut self, host: HostId, disk: &Disk, is_power_cut: bool) {
+        if self.judged != Judged::Strictly {
+            return;
+        }
+        let Payload::Real(content) = &self.payload else {
+            return;
+        };
+        let was_durable = self.durable.contains(&host);
+        if let Err(text) = journal::compare(disk, &self.meta, content, is_power_cut, was_durable) {
+            self.blame("journal", Some(host), text);
         }
     }
 

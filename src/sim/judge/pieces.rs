@@ -49,10 +49,10 @@ impl Pieces {
         piece.0 < self.verified.len() && self.verified.has(piece.0)
     }
 
-    /// The piece of so many bytes was hashed right; whether that is news.
-    pub fn verified(&mut self, piece: PieceIndex, len: u32) -> bool {
-        let is_fetched = self.blocks.range((piece, 0)..=(piece, u32::MAX)).next();
-        self.gained += is_fetched.map_or(0, |_| u64::from(len));
+    /// The piece was hashed right; whether that is news. Blocks of it may have been there before.
+    pub fn verified(&mut self, piece: PieceIndex) -> bool {
+        let fetched = self.blocks.range((piece, 0)..=(piece, u32::MAX));
+        self.gained += fetched.map(|(_, block)| u64::from(block.done)).sum::<u64>();
         self.failed.remove(&piece);
         self.forget(piece);
         self.verified.set(piece.0)
@@ -88,6 +88,12 @@ impl Pieces {
     pub fn failed(&mut self, piece: PieceIndex) {
         self.verified.clear(piece.0);
         self.failed.insert(piece);
+        self.forget(piece);
+    }
+
+    /// The piece is not there any more: it is fetched again.
+    pub fn lost(&mut self, piece: PieceIndex) {
+        self.verified.clear(piece.0);
         self.forget(piece);
     }
 
@@ -175,12 +181,12 @@ mod tests {
             pieces.write(None, slot(0, 16_384), &geometry).is_ok(),
             "again"
         );
-        assert!(pieces.verified(PieceIndex(0), 40_000));
+        assert!(pieces.verified(PieceIndex(0)));
         assert!(
             pieces.write(a, slot(16_384, 1), &geometry).is_err(),
             "verified"
         );
-        assert!(!pieces.verified(PieceIndex(0), 40_000), "no news");
-        assert_eq!(pieces.gained, 40_000);
+        assert!(!pieces.verified(PieceIndex(0)), "no news");
+        assert_eq!(pieces.gained, 16_384);
     }
 }

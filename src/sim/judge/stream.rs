@@ -98,6 +98,11 @@ impl Talk {
         self.last.iter().map(line).collect()
     }
 
+    /// This end has lost a piece: it will claim it anew.
+    pub fn lost(&mut self, piece: PieceIndex) {
+        self.claimed.clear(piece.0);
+    }
+
     /// This end says something.
     pub fn say(
         &mut self,

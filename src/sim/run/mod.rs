@@ -3,18 +3,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::actor::Input;
 use super::event::{Answer, Event};
 use super::host::{Node, host_at, tell};
 use super::judge::{Failure, Fault};
 use super::net::{Side, StreamId};
 use super::{HostId, World};
-use crate::base::time::Instant;
 use crate::engine::{Action, Report};
 
 mod actors;
 mod datagrams;
 mod streams;
+mod time;
 mod write;
 
 impl World {
@@ -87,28 +86,6 @@ impl World {
                     engine.resolved(answer.lookup, answer.addresses, now);
                     self.attend(id);
                 }
-            }
-        }
-    }
-
-    fn timer(&mut self, id: HostId) {
-        let host = &mut self.hosts[id.0 as usize];
-        if host.timer > self.now {
-            return; // that one stands for another
-        }
-        host.timer = Instant::NEVER;
-        let now = host.clock(self.now);
-        match &mut host.node {
-            Node::Peer(peer) => {
-                if let Some(engine) = &mut peer.engine {
-                    self.inputs += 1;
-                    engine.timers_fired(now);
-                }
-                self.attend(id);
-            }
-            Node::Actor(stage) => {
-                stage.wake_at = Instant::NEVER;
-                self.act_on(id, Input::Timer);
             }
         }
     }
@@ -190,23 +167,6 @@ impl World {
         match &mut self.hosts[id.0 as usize].node {
             Node::Peer(peer) => peer.engine.as_mut()?.poll_action(),
             Node::Actor(_) => None,
-        }
-    }
-
-    /// Makes sure that the host's next deadline is an event.
-    fn arm(&mut self, id: HostId) {
-        let host = &mut self.hosts[id.0 as usize];
-        let at = match &host.node {
-            Node::Peer(peer) => peer.engine.as_ref().and_then(|e| e.next_deadline()),
-            Node::Actor(stage) => Some(stage.wake_at).filter(|&at| at < Instant::NEVER),
-        };
-        let Some(at) = at else { return };
-        let skew = host.skew.as_micros() as u64;
-        let at = Instant::from_micros(at.as_micros().saturating_sub(skew));
-        let at = at.max(self.now + Duration::from_micros(1));
-        if at < host.timer {
-            host.timer = at;
-            self.events.push(at, Event::Timer(id));
         }
     }
 

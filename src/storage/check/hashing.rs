@@ -17,6 +17,8 @@ pub(super) struct Check {
     pub len: u32,
     /// The next byte to hash.
     pub at: u32,
+    /// Bytes were stored into it since it was checked last.
+    pub is_stored: bool,
     /// What is being computed.
     pub stage: Stage,
 }

@@ -13,7 +13,7 @@ use evpeer::base::plan::WritePlan;
 use evpeer::base::time::Instant;
 use evpeer::config::Config;
 use evpeer::engine::{
-    Action, Engine, LookupId, PLAN_LEN, Report, Secrets, StorageAction, TorrentSpec,
+    Action, Engine, LookupId, OnDisk, PLAN_LEN, Report, Secrets, StorageAction, TorrentSpec,
 };
 use evpeer::meta::create::{CreateOptions, Creator, NewFile};
 use evpeer::meta::metainfo::Metainfo;
@@ -200,7 +200,8 @@ impl Desk {
                 Action::Resolve { lookup, host, port } => self.look_up(lookup, host, port),
                 Action::Storage(StorageAction::Open { torrent, meta }) => {
                     let none = Bitfield::new(meta.geometry().piece_count());
-                    self.engine.scanned(torrent, none, self.now);
+                    self.engine
+                        .scanned(torrent, OnDisk::unknown(none), self.now);
                 }
                 Action::Storage(_) | Action::Multicast { .. } => {}
                 Action::Report(report) => self.reports.push(report),

@@ -1,0 +1,196 @@
+//! What the disk does with journals, and with pieces that are read back past the page cache.
+
+use std::path::{Path, PathBuf};
+
+use super::{Disk, File, GONE, PAGE_LEN};
+use crate::base::digest::sha1;
+use crate::base::id::PieceIndex;
+use crate::meta::metainfo::Metainfo;
+use crate::storage::error::StorageError;
+use crate::storage::jobs::{Handle, JournalFile};
+use crate::storage::journal::Stamp;
+
+impl Disk {
+    /// The bytes of a file as the kernel shows them.
+    pub fn bytes(&self, path: &Path) -> Option<&[u8]> {
+        self.files.get(path).map(|file| &file.bytes[..])
+    }
+
+    pub(super) fn stamp(&self, path: &Path) -> Stamp {
+        let Some(file) = self.files.get(path) else {
+            return Stamp::default();
+        };
+        Stamp::new(1, file.inode, file.bytes.len() as u64, file.inode)
+    }
+
+    pub(super) fn times(&self, meta: &Metainfo) -> Vec<u64> {
+        let files = meta
+            .files
+            .iter()
+            .map(|file| self.files.get(file.path.as_path()));
+        files
+            .map(|file| file.map_or(0, |file| file.writes))
+            .collect()
+    }
+
+    pub(super) fn made_if_missing(&mut self, path: PathBuf) -> &mut File {
+        let made = &mut self.made;
+        self.files.entry(path).or_insert_with(|| {
+            *made += 1;
+            File {
+                inode: *made,
+                ..File::default()
+            }
+        })
+    }
+
+    pub(super) fn read_journal(&mut self, path: PathBuf) -> Option<JournalFile> {
+        let bytes = self.files.get(&path)?.bytes.clone();
+        let file = self.handle(path);
+        Some(JournalFile { bytes, file })
+    }
+
+    pub(super) fn make_journal(
+        &mut self,
+        path: PathBuf,
+        bytes: Vec<u8>,
+    ) -> Result<Handle, StorageError> {
+        let beside = path.with_extension("journal.new");
+        self.rename_handles(&beside, Path::new(GONE));
+        self.files.remove(&beside);
+        self.made_if_missing(beside.clone());
+        let file = self.handle(beside);
+        self.append(&file, 0, &bytes)?;
+        self.sync(&file)?;
+        Ok(file)
+    }
+
+    pub(super) fn make_first_journal(
+        &mut self,
+        path: PathBuf,
+        bytes: &[u8],
+    ) -> Result<Handle, StorageError> {
+        self.rename_handles(&path, Path::new(GONE));
+        self.files.remove(&path);
+        self.made_if_missing(path.clone());
+        let file = self.handle(path);
+        self.append(&file, 0, bytes)?;
+        Ok(file)
+    }
+
+    pub(super) fn sync_journal(
+        &mut self,
+        file: &Handle,
+        path: &Path,
+        has_new_name: bool,
+    ) -> Result<(), StorageError> {
+        if self.path(file) == Path::new(GONE) {
+            return Ok(());
+        }
+        self.sync(file)?;
+        if has_new_name {
+            self.sync_dirs(&[super::dir_of(path)]);
+        }
+        Ok(())
+    }
+
+    pub(super) fn append(
+        &mut self,
+        file: &Handle,
+        at: usize,
+        bytes: &[u8],
+    ) -> Result<(), StorageError> {
+        if self.path(file) == Path::new(GONE) {
+            return Ok(());
+        }
+        let stored = self.file(file)?;
+        let end = at + bytes.len();
+        stored.bytes.resize(stored.bytes.len().max(end), 0);
+        self.write(file, at, bytes)
+    }
+
+    pub(super) fn install_journal(&mut self, path: PathBuf) -> Result<(), StorageError> {
+        let beside = path.with_extension("journal.new");
+        let missing = || StorageError::Missing {
+            path: beside.clone(),
+        };
+        let mut file = self.files.remove(&beside).ok_or_else(missing)?;
+        file.synced.clone_from(&file.bytes);
+        file.dirty.clear();
+        file.is_entry_synced = true;
+        self.rename_handles(&path, Path::new(GONE));
+        self.rename_handles(&beside, &path);
+        self.files.insert(path.clone(), file);
+        // An error of the last step, the sync of the folder, comes after all is done.
+        self.may_fail(self.faults.syncs_ppm, &path, "sync the folder")
+    }
+
+    /// Syncs files that nobody has open.
+    pub(super) fn sync_found(&mut self, found: Vec<PathBuf>) -> Result<(), StorageError> {
+        for path in found {
+            if !self.files.contains_key(&path) {
+                return Err(StorageError::Missing { path });
+            }
+            let file = self.handle(path);
+            self.sync(&file)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever had the file `from` open has `to` now.
+    pub(super) fn rename_handles(&mut self, from: &Path, to: &Path) {
+        for path in &mut self.handles {
+            if path == from {
+                *path = to.to_path_buf();
+            }
+        }
+    }
+
+    /// Whether the platter has a piece, after what is dirty was written.
+    pub(super) fn prove(
+        &mut self,
+        meta: &Metainfo,
+        piece: PieceIndex,
+    ) -> Result<bool, StorageError> {
+        let geometry = meta.geometry();
+        let mut bytes = Vec::new();
+        for span in geometry.spans(piece, 0, geometry.piece_len(piece)) {
+            if span.pad {
+                bytes.resize(bytes.len() + span.len as usize, 0);
+                continue;
+            }
+            let path = meta.files[span.file as usize].path.as_path();
+            if !self.files.contains_key(path) {
+                return Ok(false);
+            }
+            let handle = self.handle(path.to_path_buf());
+            self.may_fail(self.faults.reads_ppm, path, "read")?;
+            let file = self.file(&handle)?;
+            let range = span.offset as usize..span.offset as usize + span.len as usize;
+            let Some(found) = file.on_platter(range) else {
+                return Ok(false);
+            };
+            bytes.extend(found);
+        }
+        Ok(sha1(&bytes) == *meta.piece_hash(piece))
+    }
+}
+
+impl File {
+    /// The bytes of a range as the platter has them once what is dirty there was written.
+    fn on_platter(&mut self, range: std::ops::Range<usize>) -> Option<Vec<u8>> {
+        if range.end > self.bytes.len() {
+            return None;
+        }
+        self.synced
+            .resize(self.synced.len().max(self.bytes.len()), 0);
+        for page in range.start / PAGE_LEN..range.end.div_ceil(PAGE_LEN) {
+            if self.dirty.remove(&page) {
+                let end = ((page + 1) * PAGE_LEN).min(self.bytes.len());
+                let page = page * PAGE_LEN..end;
+                self.synced[page.clone()].copy_from_slice(&self.bytes[page]);
+            }
+        }
+        Some(self.synced[range].to_vec())
+    }
+}

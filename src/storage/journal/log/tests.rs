@@ -1,0 +1,308 @@
+//! A log over files in memory, which fail, and a process that dies at any moment.
+
+use super::*;
+use crate::base::id::{InfoHash, PieceIndex};
+use crate::base::rng::Rng;
+use crate::storage::error::StorageError;
+use crate::storage::journal::{BootId, Claim, Stamp, replay};
+
+const PIECES: u32 = 4000;
+
+fn binding() -> Binding {
+    Binding {
+        info_hash: InfoHash([7; 20]),
+        length: u64::from(PIECES) * 65_536,
+        piece_len: 65_536,
+        piece_count: PIECES,
+        file_count: 3,
+        layout: 1,
+    }
+}
+
+/// Files by number; what their names are.
+#[derive(Clone, Debug, Default)]
+struct Files {
+    files: Vec<Vec<u8>>,
+    synced: Vec<Vec<u8>>,
+    journal: Option<u64>,
+    /// What the name stands for after a power cut.
+    journal_on_disk: Option<u64>,
+    longest: usize,
+}
+
+/// Tells the log what came of its work.
+type Answer = Box<dyn FnOnce(&mut Log, Instant)>;
+
+fn error() -> StorageError {
+    StorageError::Missing {
+        path: "x.journal".into(),
+    }
+}
+
+fn number(file: &Handle) -> u64 {
+    match file {
+        Handle::Sim(number) => *number,
+        Handle::File(_) => unreachable!("no real file here"),
+    }
+}
+
+impl Files {
+    /// Does what is to be done; the answer goes to the log later.
+    fn run(&mut self, work: LogWork, fails: bool) -> Answer {
+        match work {
+            LogWork::Make(_) | LogWork::MakeFirst(_) if fails => {
+                Box::new(|log, now| log.made(Err(error()), now))
+            }
+            LogWork::Make(bytes) => {
+                let file = Handle::Sim(self.files.len() as u64);
+                self.files.push(bytes.clone());
+                self.synced.push(bytes);
+                Box::new(move |log, now| log.made(Ok(file), now))
+            }
+            LogWork::MakeFirst(bytes) => {
+                let file = Handle::Sim(self.files.len() as u64);
+                self.journal = Some(self.files.len() as u64);
+                self.files.push(bytes);
+                self.synced.push(Vec::new());
+                Box::new(move |log, now| log.made(Ok(file), now))
+            }
+            LogWork::Append {
+                sink,
+                file,
+                offset,
+                bytes,
+            } => {
+                let written = if fails { bytes.len() / 2 } else { bytes.len() };
+                let file = &mut self.files[number(&file) as usize];
+                file.resize(file.len().max(offset as usize + written), 0);
+                file[offset as usize..offset as usize + written].copy_from_slice(&bytes[..written]);
+                self.longest = self.longest.max(file.len());
+                let result = if fails { Err(error()) } else { Ok(()) };
+                Box::new(move |log, now| log.appended(sink, result, now))
+            }
+            LogWork::Install(file) => {
+                let number = number(&file);
+                if !fails || number.is_multiple_of(2) {
+                    self.synced[number as usize] = self.files[number as usize].clone();
+                    self.journal = Some(number);
+                    self.journal_on_disk = Some(number);
+                }
+                let result = if fails { Err(error()) } else { Ok(()) };
+                Box::new(move |log, now| log.installed(result, now))
+            }
+            LogWork::Sync(file) | LogWork::SyncFirst(file) => {
+                let number = number(&file) as usize;
+                if !fails {
+                    self.synced[number] = self.files[number].clone();
+                    self.journal_on_disk = self.journal_on_disk.or(Some(number as u64));
+                }
+                let result = if fails { Err(error()) } else { Ok(()) };
+                Box::new(move |log, now| log.synced(result, now))
+            }
+            LogWork::Remove => {
+                self.journal = None;
+                self.journal_on_disk = None;
+                Box::new(|log, _| log.removed(&Ok(())))
+            }
+            LogWork::Close(_) => Box::new(|_, _| {}),
+        }
+    }
+
+    fn read(&self) -> Option<Knowledge> {
+        let bytes = &self.files[self.journal? as usize];
+        Some(replay(bytes, &binding()).expect("usable").knowledge)
+    }
+
+    fn read_after_power_cut(&self) -> Option<Knowledge> {
+        let bytes = &self.synced[self.journal_on_disk? as usize];
+        Some(replay(bytes, &binding()).expect("usable").knowledge)
+    }
+}
+
+fn some_record(known: &Knowledge, rng: &mut Rng) -> Record {
+    let most = if rng.below(50) == 0 { 800 } else { 6 };
+    let count = 1 + rng.below(most);
+    let mut pieces: Vec<u32> = (0..count).map(|_| rng.below(PIECES)).collect();
+    pieces.sort_unstable();
+    pieces.dedup();
+    match rng.below(20) {
+        0..8 => Record::Checked(pieces),
+        8..10 => Record::Durable(known.claims.of(Claim::Checked).take(50).collect()),
+        10 => Record::Dropped(pieces[..1].to_vec()),
+        11 => Record::Doubted(pieces[..1].to_vec()),
+        12 => {
+            let stamp = Stamp::new(1, rng.next_u64(), 3, 4);
+            Record::Stamped(vec![(rng.below(3), stamp)])
+        }
+        _ => {
+            let begin = rng.below(3);
+            Record::Filled(
+                pieces
+                    .iter()
+                    .map(|&piece| {
+                        (
+                            PieceIndex(piece),
+                            std::iter::once(begin..begin + 1).collect(),
+                        )
+                    })
+                    .collect(),
+            )
+        }
+    }
+}
+
+fn same(a: &Knowledge, b: &Knowledge) -> bool {
+    let generation = a.generation;
+    let b = Knowledge {
+        generation,
+        ..b.clone()
+    };
+    *a == b
+}
+
+/// Goal: whenever the process dies, the journal says what was known at some moment, no earlier
+/// than the last record that is in; and no claim that was taken back before.
+/// Method: random records, answers in random order and with failures; after each step the file is
+/// read as the next process would.
+#[test]
+fn journal_says_at_any_time_what_was_known_a_moment_ago() {
+    for rng_seed in 0..24 {
+        let mut rng = Rng::new(rng_seed);
+        let failures = [0, 0, 4, 30][rng_seed as usize % 4];
+        let mut now = Instant::from_micros(1);
+        let boot = Some(BootId([1; 16]));
+        let mut log = Log::new(
+            binding(),
+            Knowledge::nothing(&binding(), boot),
+            Before::Nothing,
+        );
+        let mut files = Files::default();
+        let mut history = vec![log.known().clone()];
+        let mut answers = Vec::new();
+        let mut installs = 0;
+        for step in 0..3000 {
+            now += Duration::from_millis(u64::from(rng.below(40)));
+            if rng.below(3) > 0 {
+                let record = some_record(log.known(), &mut rng);
+                log.push(record, now);
+                history.push(log.known().clone());
+            }
+            while let Some(work) = log.poll_work(now).or_else(|| log.poll_removal()) {
+                installs += u32::from(matches!(work, LogWork::Install(_)));
+                let fails = rng.below(100) < failures;
+                answers.push(files.run(work, fails));
+            }
+            if !answers.is_empty() && rng.below(2) == 0 {
+                let answer = answers.swap_remove(rng.below(answers.len() as u32) as usize);
+                answer(&mut log, now);
+            }
+            let place = format!("rng_seed {rng_seed}, step {step}");
+            if let Some(read) = files.read() {
+                let found = history.iter().rposition(|known| same(known, &read));
+                let found = found.unwrap_or_else(|| panic!("{place}: never known"));
+                if failures == 0 {
+                    let late = history.len() - 1 - found;
+                    assert!(late <= 60, "{place}: {late} records late");
+                }
+            }
+        }
+        assert!(files.longest as u64 <= binding().journal_len_max());
+        assert!(
+            installs > 0 || failures > 0,
+            "rng_seed {rng_seed}: {installs} files installed"
+        );
+    }
+}
+
+/// Lets everything succeed until there is nothing to do.
+fn settle(log: &mut Log, files: &mut Files, now: Instant) {
+    while let Some(work) = log.poll_work(now) {
+        files.run(work, false)(log, now);
+    }
+}
+
+#[test]
+fn what_is_synced_is_found_after_a_power_cut() {
+    let mut rng = Rng::new(5);
+    let mut now = Instant::from_micros(1);
+    let mut log = Log::new(
+        binding(),
+        Knowledge::nothing(&binding(), None),
+        Before::Nothing,
+    );
+    let mut files = Files::default();
+    settle(&mut log, &mut files, now);
+    for round in 0..2000 {
+        let record = some_record(log.known(), &mut rng);
+        log.push(record, now);
+        settle(&mut log, &mut files, now);
+        if round % 10 == 0 {
+            let mark = log.sync(now);
+            settle(&mut log, &mut files, now);
+            assert!(log.is_synced(mark), "round {round}");
+            let found = files.read_after_power_cut().expect("a journal");
+            assert!(same(log.known(), &found), "round {round}");
+        }
+        now += Duration::from_millis(1);
+    }
+    // Without being asked it is synced within a second.
+    log.push(Record::Checked(vec![1]), now);
+    settle(&mut log, &mut files, now);
+    let due = log.next_deadline().expect("a sync is due");
+    assert!(due <= now + SYNC_DELAY);
+    settle(&mut log, &mut files, due);
+    let found = files.read_after_power_cut().expect("a journal");
+    assert!(same(log.known(), &found));
+    assert!(log.is_idle() && log.next_deadline().is_none());
+}
+
+#[test]
+fn journal_that_would_lie_is_removed_where_none_can_be_written() {
+    let now = Instant::from_micros(1);
+    let mut log = Log::new(
+        binding(),
+        Knowledge::nothing(&binding(), None),
+        Before::Nothing,
+    );
+    let mut files = Files::default();
+    log.push(Record::Checked(vec![1, 2]), now);
+    settle(&mut log, &mut files, now);
+    log.push(Record::Dropped(vec![1]), now);
+    for _ in 0..10 {
+        while let Some(work) = log.poll_work(now).or_else(|| log.poll_removal()) {
+            let fails = !matches!(work, LogWork::Remove);
+            files.run(work, fails)(&mut log, now);
+        }
+    }
+    assert_eq!(files.journal, None);
+    let mark = log.sync(now);
+    assert!(log.is_synced(mark), "nobody waits for what cannot be");
+    assert!(log.is_idle());
+    // Half a minute later it works again.
+    settle(&mut log, &mut files, now + RETRY_DELAY);
+    assert!(same(log.known(), &files.read().expect("a journal")));
+}
+
+#[test]
+fn many_restarts_and_pieces_do_not_make_it_long() {
+    let mut rng = Rng::new(9);
+    let now = Instant::from_micros(1);
+    let mut files = Files::default();
+    let mut known = Knowledge::nothing(&binding(), None);
+    let mut before = Before::Nothing;
+    for _ in 0..500 {
+        let mut log = Log::new(binding(), known, before);
+        for _ in 0..5 {
+            let record = some_record(log.known(), &mut rng);
+            log.push(record, now);
+            settle(&mut log, &mut files, now);
+        }
+        let journal = files.journal.expect("a journal");
+        let bytes = &files.files[journal as usize];
+        assert!(bytes.len() as u64 <= binding().journal_len_max());
+        let read = replay(bytes, &binding()).expect("usable");
+        assert!(same(log.known(), &read.knowledge));
+        known = read.knowledge;
+        before = Before::Same(Handle::Sim(journal), read.chain, read.len);
+    }
+}
