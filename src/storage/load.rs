@@ -292,6 +292,10 @@ impl Storage {
             return;
         };
         *in_flight = Some(taken.seq);
+        // A sync that was submitted after the store, but before this, does not see it.
+        if let Some(torrent) = self.torrents.get_mut(&key.torrent) {
+            torrent.files[key.file as usize].is_written = true;
+        }
         let work = Work::Write {
             file,
             root: Arc::clone(&self.root),

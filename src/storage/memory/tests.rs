@@ -215,6 +215,7 @@ fn name_of(work: &Work) -> &'static str {
         Work::InstallJournal { .. } => "install",
         Work::SyncJournal { .. } => "sync journal",
         Work::Read { .. } => "read",
+        Work::Write { .. } => "write",
         _ => "other",
     }
 }
@@ -365,6 +366,38 @@ fn no_claim_is_written_before_its_sync() {
         world.drive();
         assert_eq!(world.journal_of(Claim::Durable), (0..5).collect::<Vec<_>>());
     }
+}
+
+/// Goal: bytes that lay in a buffer while a sync ran are synced by the next one.
+#[test]
+fn bytes_that_were_buffered_during_a_sync_are_synced_by_the_next() {
+    let mut world = World::new(StorageKind::Pwrite);
+    world.add();
+    world.store_piece(0);
+    world.store(1, 0, PIECE_LEN / 2);
+    world.now += Duration::from_secs(2);
+    world.storage.tick(world.now);
+    let mut writes = Vec::new();
+    while let Some(job) = world.storage.poll_job() {
+        match name_of(&job.work) {
+            "write" => writes.push(job),
+            _ => world.storage.job_done(jobs::run(job)),
+        }
+    }
+    let write = writes.pop().expect("the first half is written");
+    world.store(1, PIECE_LEN / 2, PIECE_LEN / 2);
+    world.storage.job_done(jobs::run(write));
+    world.drive();
+    assert_eq!(world.ran.iter().filter(|ran| **ran == "sync").count(), 1);
+    world.storage.check(ID, PieceIndex(1));
+    world.ran.clear();
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.journal_of(Claim::Durable), [0, 1]);
+    let order = world
+        .ran
+        .iter()
+        .filter(|ran| ["write", "sync"].contains(ran));
+    assert_eq!(order.copied().collect::<Vec<_>>(), ["write", "sync"]);
 }
 
 #[test]
