@@ -84,6 +84,7 @@ impl Asker<'_> {
         };
         Ears {
             ip: self.ip(),
+            scope: scope(self.ip()),
             this_host,
         }
     }
@@ -93,6 +94,7 @@ impl Asker<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Ears {
     ip: IpAddr,
+    scope: Scope,
     /// Under which address it knows this machine.
     this_host: Option<IpAddr>,
 }
@@ -114,8 +116,14 @@ impl Ears {
     /// we, has for others the address of the interface that they came in on.
     pub fn told(&self, addr: SocketAddr) -> Option<SocketAddr> {
         let ip = addr.ip();
-        let is_known_by_loopback =
-            ip.is_unspecified() || (is_localhost(ip) && scope(self.ip) != Scope::Loopback);
+        match scope(ip) {
+            Scope::Site | Scope::Global => return Some(addr).filter(|addr| addr.port() != 0),
+            Scope::Loopback if self.scope == Scope::Loopback && addr.port() != 0 => {
+                return Some(addr);
+            }
+            Scope::Nowhere | Scope::Loopback | Scope::LinkLocal => {}
+        }
+        let is_known_by_loopback = ip.is_unspecified() || is_localhost(ip);
         let told = match self.this_host {
             Some(own) if is_known_by_loopback && own.is_ipv4() == ip.is_ipv4() => {
                 SocketAddr::new(own, addr.port())

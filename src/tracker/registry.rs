@@ -98,7 +98,10 @@ impl Registry {
     pub fn track(&mut self, info_hash: InfoHash, terms: Terms, now: Instant) {
         let index = match self.by_hash.get(&info_hash) {
             Some(&index) => index,
-            None => self.add(Swarm::new(info_hash, terms, now)),
+            None => {
+                let rng_seed = self.rng.next_u64();
+                self.add(Swarm::new(info_hash, terms, rng_seed, now))
+            }
         };
         let swarm = &mut self.swarms[index as usize];
         swarm.terms = terms;
@@ -407,7 +410,8 @@ impl Registry {
         if let Some(victim) = self.open.victim(net) {
             self.remove(victim);
         }
-        let index = self.add(Swarm::new(info_hash, Terms::default(), now));
+        let rng_seed = self.rng.next_u64();
+        let index = self.add(Swarm::new(info_hash, Terms::default(), rng_seed, now));
         let swarm = &mut self.swarms[index as usize];
         swarm.opened = Some(self.open.add(index, net, now));
         // If nobody can be listed, it goes.

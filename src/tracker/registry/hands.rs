@@ -6,13 +6,15 @@ use crate::base::rng::Rng;
 
 /// Peers in four lists: IPv4 and IPv6, leechers and seeds.
 ///
-/// A draw goes over the lists from a place and by steps that are chosen at random: it writes
-/// nothing, and nobody comes twice before all have come.
-#[derive(Debug, Default)]
+/// Each list is in a random order from the beginning: who is put into it changes places with any
+/// other. So a draw is a run of neighbours from a random place, as fast as memory is read; it
+/// writes nothing, and nobody comes twice before all have come.
+#[derive(Debug)]
 pub(super) struct Hands {
     lists: [Vec<Card>; 4],
     /// Where in its list each peer stands, or [`NOWHERE`].
     places: Vec<u32>,
+    rng: Rng,
 }
 
 /// What is to be known of a peer that was drawn: close together, since a draw of a big swarm is as
@@ -66,6 +68,15 @@ impl List {
 }
 
 impl Hands {
+    /// Empty lists, whose order comes from `rng_seed`.
+    pub fn new(rng_seed: u64) -> Self {
+        Self {
+            lists: Default::default(),
+            places: Vec::new(),
+            rng: Rng::new(rng_seed),
+        }
+    }
+
     /// Puts a peer into a list.
     pub fn put(&mut self, card: Card, list: List) {
         let list = &mut self.lists[list.0];
@@ -74,8 +85,12 @@ impl Hands {
             self.places.resize(index + 1, NOWHERE);
         }
         assert_eq!(self.places[index], NOWHERE, "a peer is in one list");
-        self.places[index] = list.len() as u32;
         list.push(card);
+        let last = list.len() - 1;
+        let place = self.rng.below(list.len() as u32);
+        list.swap(place as usize, last);
+        self.places[list[last].peer as usize] = last as u32;
+        self.places[index] = place;
     }
 
     /// Takes a peer out of a list, if it is there.
@@ -113,65 +128,55 @@ impl Hands {
     /// The next peer of `draw`, which is any of those that are left. Between the first and the last
     /// of a draw nothing may be put or taken.
     pub fn next(&self, draw: &mut Draw) -> Option<Card> {
-        draw.left = draw.left.checked_sub(1)?;
-        let at = draw.place();
-        Some(match at.checked_sub(draw.lens[0]) {
-            None => self.lists[draw.lists[0].0][at as usize],
-            Some(at) => self.lists[draw.lists[1].0][at as usize],
-        })
+        let (list, place) = draw.place()?;
+        Some(self.lists[list.0][place as usize])
     }
 }
 
 /// How far a draw got.
 ///
-/// Its places are those of `start + n × step` in the field of a prime that is no less than the
-/// lists are long: all of them once, and any two of them together about as often as any others.
+/// The two lists take turns as their lengths are, so that few seeds among many leechers are told
+/// of evenly, and not all in one answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draw {
     lists: [List; 2],
     lens: [u32; 2],
-    prime: u32,
-    at: u32,
-    step: u32,
+    /// The next place in each list.
+    at: [u32; 2],
+    /// Grows by the second list's length for each peer that is drawn; when it has reached the
+    /// length of both, it is the second list's turn.
+    due: u32,
     left: u32,
 }
 
 impl Draw {
     fn new(lists: [List; 2], lens: [u32; 2], rng: &mut Rng) -> Self {
         let left = lens[0] + lens[1];
-        let prime = prime_from(left);
         Self {
             lists,
             lens,
-            prime,
-            at: rng.below(prime),
-            step: 1 + rng.below(prime - 1),
+            at: lens.map(|len| rng.below(len.max(1))),
+            due: rng.below(left.max(1)),
             left,
         }
     }
 
-    /// The next place, counted over both lists.
-    fn place(&mut self) -> u32 {
-        loop {
-            let at = self.at;
-            let to_end = self.prime - at;
-            self.at = self.step.checked_sub(to_end).unwrap_or(at + self.step);
-            if at < self.lens[0] + self.lens[1] {
-                return at;
-            }
+    /// The next list and place.
+    fn place(&mut self) -> Option<(List, u32)> {
+        self.left = self.left.checked_sub(1)?;
+        self.due += self.lens[1];
+        let both = self.lens[0] + self.lens[1];
+        let which = usize::from(self.due >= both);
+        if which == 1 {
+            self.due -= both;
         }
+        let place = self.at[which];
+        self.at[which] = match place + 1 < self.lens[which] {
+            true => place + 1,
+            false => 0,
+        };
+        Some((self.lists[which], place))
     }
-}
-
-/// The smallest prime that is no less than `n`. A list of a million takes some microseconds.
-fn prime_from(n: u32) -> u32 {
-    let is_prime = |n: &u32| {
-        let mut divisors = (2..).take_while(|d| d * d <= *n);
-        divisors.all(|d| !n.is_multiple_of(d))
-    };
-    (n.max(2)..)
-        .find(is_prime)
-        .expect("there is always another")
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn draw_gives_each_once_and_leaves_all_in_place() {
         let mut rng = Rng::new(3);
-        let mut hands = Hands::default();
+        let mut hands = Hands::new(6);
         let mut expected = BTreeSet::new();
         for round in 0..2000 {
             let peer = rng.below(40);
@@ -240,24 +245,34 @@ mod tests {
         }
     }
 
+    /// Goal: all are told of equally often, and any two together as often as any others.
+    /// Method: the lists are filled anew for each few draws, as neighbours stay neighbours.
     #[test]
     fn every_peer_of_both_lists_is_drawn_equally_often() {
         let mut rng = Rng::new(4);
-        let mut hands = Hands::default();
-        for peer in 0..20 {
-            hands.put(card(peer), LISTS[usize::from(peer >= 5)]);
-        }
         let mut times = [0; 20];
         let mut together = BTreeMap::<_, u32>::new();
-        for _ in 0..20_000 {
-            let mut draw = hands.draw(LISTS, &mut rng);
-            let drawn: Vec<u32> = (0..4)
-                .map(|_| hands.next(&mut draw).expect("20 peers").peer)
-                .collect();
-            for &peer in &drawn {
-                times[peer as usize] += 1;
-                for &other in drawn.iter().filter(|&&other| other > peer) {
-                    *together.entry((peer, other)).or_default() += 1;
+        for _ in 0..5000 {
+            let mut hands = Hands::new(rng.next_u64());
+            for peer in 0..20 {
+                hands.put(card(peer), LISTS[usize::from(peer >= 5)]);
+            }
+            for peer in [3, 7, 19, 0] {
+                let list = LISTS[usize::from(peer >= 5)];
+                hands.take(peer, list);
+                hands.put(card(peer), list);
+            }
+            for _ in 0..4 {
+                let mut draw = hands.draw(LISTS, &mut rng);
+                let drawn: Vec<u32> = (0..4)
+                    .map(|_| hands.next(&mut draw).expect("20 peers").peer)
+                    .collect();
+                assert_eq!(drawn.iter().filter(|&&peer| peer < 5).count(), 1);
+                for &peer in &drawn {
+                    times[peer as usize] += 1;
+                    for &other in drawn.iter().filter(|&&other| other > peer) {
+                        *together.entry((peer, other)).or_default() += 1;
+                    }
                 }
             }
         }
@@ -266,32 +281,25 @@ mod tests {
             times.iter().all(|count| (3700..4300).contains(count)),
             "{times:?}"
         );
-        // 632 each would be even; steps over the three places of 23 where nobody stands are not.
-        assert_eq!(together.len(), 190);
+        // Two of the first list never come together, as one in four is from there.
+        let of_both = together.iter().filter(|((a, b), _)| *a < 5 && *b >= 5);
+        let of_second = together.iter().filter(|((a, _), _)| *a >= 5);
+        assert_eq!(together.len(), 5 * 15 + 15 * 14 / 2);
         assert!(
-            together.values().all(|count| (420..950).contains(count)),
+            of_both.clone().all(|(_, count)| (650..950).contains(count)),
+            "{together:?}"
+        );
+        assert!(
+            of_second
+                .clone()
+                .all(|(_, count)| (420..720).contains(count)),
             "{together:?}"
         );
     }
 
     #[test]
-    fn primes_are_found() {
-        let cases = [
-            (0, 2),
-            (2, 2),
-            (4, 5),
-            (20, 23),
-            (100, 101),
-            (65_536, 65_537),
-        ];
-        for (n, prime) in cases {
-            assert_eq!(prime_from(n), prime);
-        }
-    }
-
-    #[test]
     fn one_list_alone_gives_nothing_of_the_other() {
-        let mut hands = Hands::default();
+        let mut hands = Hands::new(6);
         hands.put(card(1), LISTS[0]);
         hands.put(card(2), LISTS[1]);
         let mut draw = hands.draw_one(LISTS[0], &mut Rng::new(5));

@@ -90,8 +90,8 @@ pub(super) struct Draw {
 }
 
 impl Swarm {
-    /// A swarm without peers.
-    pub fn new(info_hash: InfoHash, terms: Terms, now: Instant) -> Self {
+    /// A swarm without peers, whose order comes from `rng_seed`.
+    pub fn new(info_hash: InfoHash, terms: Terms, rng_seed: u64, now: Instant) -> Self {
         Self {
             info_hash,
             terms,
@@ -100,7 +100,7 @@ impl Swarm {
             sweep_at: Instant::NEVER,
             peers: Slab::new(),
             by_addr: BTreeMap::new(),
-            hands: Hands::default(),
+            hands: Hands::new(rng_seed),
             clients: Clients::default(),
             log: Log::default(),
             changed_at: now,

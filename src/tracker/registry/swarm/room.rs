@@ -57,6 +57,9 @@ impl Swarm {
         heard: Heard,
         now: Instant,
     ) -> bool {
+        if self.len() < max {
+            return true;
+        }
         let slots = || self.by_addr.range(range.clone()).map(|(_, &slot)| slot);
         if slots().count() < max {
             return true;
