@@ -93,8 +93,8 @@ pub struct Torrent {
     pub tracker: Client,
     /// Its user was told that everything is durable.
     pub durable: bool,
-    /// A sync failed before.
-    pub has_lapsed: bool,
+    /// When its files were last found changed, or a sync failed.
+    pub lapsed_at: Option<Instant>,
     /// When the exchange was last told the time.
     pub ticked: Instant,
     /// When its earliest timer fires.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::action::StorageAction;
 use super::conn::{Purpose, Stage};
@@ -59,7 +60,7 @@ impl Engine {
             evpeers: BTreeSet::new(),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
-            has_lapsed: false,
+            lapsed_at: None,
             ticked: now,
             armed: Instant::NEVER,
             paused_from: None,
@@ -136,13 +137,15 @@ impl Engine {
         self.rearm_torrent(id, now);
     }
 
-    /// A sync failed, and what was stored since the last good one may be lost: all that is not
-    /// vouched for is checked again, once. A disk that fails again is not trusted.
+    /// A sync failed, or somebody changed the files, and what was stored may be lost: all that is
+    /// not vouched for is checked again. Files that lapse again soon are not trusted.
     pub fn storage_lapsed(&mut self, id: TorrentId, message: String, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
-        if std::mem::replace(&mut torrent.has_lapsed, true) || self.ending.is_some() {
+        let before = torrent.lapsed_at.replace(now);
+        let is_again = before.is_some_and(|before| now - before < LAPSE_INTERVAL);
+        if is_again || self.ending.is_some() {
             return self.storage_failed(id, message, now);
         }
         log::warn!("what is not on disk for sure is checked again torrent={id}: {message}");
@@ -405,3 +408,5 @@ impl Engine {
 
 /// Data that storage is asked to hash ahead while checking, bytes.
 const CHECK_AHEAD_LEN: u64 = 32 * 1024 * 1024;
+/// Files that lapse twice within this time are given up.
+const LAPSE_INTERVAL: Duration = Duration::from_secs(10);

@@ -89,6 +89,11 @@ pub fn is_connecting(error: &io::Error) -> bool {
         || Errno::from_io_error(error) == Some(Errno::INPROGRESS)
 }
 
+/// Whether the system could not read the bytes that it was to send: a mapped file was cut.
+pub fn is_of_memory(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::FAULT)
+}
+
 /// Whether an error of `accept` belongs to the one connection that was taken from the queue, and
 /// the next may be fine (accept(2)).
 pub fn is_of_one_connection(error: &io::Error) -> bool {

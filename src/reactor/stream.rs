@@ -262,6 +262,9 @@ impl Reactor {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
+                    if os::is_of_memory(&e) {
+                        self.storage.not_lent(plan);
+                    }
                     self.lost(conn, &e, now);
                     return len;
                 }

@@ -237,6 +237,9 @@ impl Storage {
         with_slices(&parts[..lanes.len()], |slices| {
             update_lanes(&mut states, slices);
         });
+        if self.has_lost_maps() {
+            return 0;
+        }
         for (index, next) in lanes {
             self.advance(*index, *next, len);
         }
@@ -250,6 +253,9 @@ impl Storage {
         let len = check.alone_len(next.len());
         let part = next.part(len, |slot| self.windows.get(slot));
         with_slices(&[part], |slices| check.update(slices[0]));
+        if self.has_lost_maps() {
+            return 0;
+        }
         self.advance(index, next, len);
         if self.checks.queue[index].is_at_end() {
             self.conclude_stage(index);
@@ -260,6 +266,7 @@ impl Storage {
     fn advance(&mut self, index: usize, next: Next, len: u32) {
         if let Next::Window { slot, .. } = next {
             self.windows.touch(slot);
+            self.watch();
         }
         self.checks.advance(index, len);
     }

@@ -206,7 +206,7 @@ impl Storage {
                 torrent.has_files_elsewhere |= !is_at_home;
                 torrent.new_dirs.extend(dirs);
                 if let Err(error) = self.remember_file(id, index, stamps) {
-                    return self.fail(id, error);
+                    return self.fail_or_lapse(id, error);
                 }
             }
         }

@@ -178,6 +178,13 @@ pub enum Work {
         /// Whether it was written since the last sync.
         written: bool,
     },
+    /// Look whether open files still are those that their names stand for, and long enough.
+    LookAtFiles {
+        /// The output folder.
+        root: Arc<Path>,
+        /// The files.
+        files: Vec<Look>,
+    },
     /// Look when each file of a torrent was last written.
     LookAtTimes {
         /// The output folder.
@@ -242,6 +249,17 @@ pub enum Work {
     },
 }
 
+/// An open file to look at.
+#[derive(Debug)]
+pub struct Look {
+    /// The file.
+    pub file: Handle,
+    /// Its name in the output folder.
+    pub path: PathBuf,
+    /// Bytes that it must have.
+    pub len: u64,
+}
+
 /// A file to bring to the disk.
 #[derive(Debug)]
 pub struct SyncFile {
@@ -277,6 +295,8 @@ pub enum Outcome {
     Read(Result<Vec<u8>, StorageError>),
     /// Of `Populate`, `Write`, `Sync`, `Close` and of the work on journals that makes none.
     Finished(Result<(), StorageError>),
+    /// Of `LookAtFiles`: for each file what is wrong with it, if anything is.
+    Looked(Vec<Option<StorageError>>),
     /// Of `LookAtTimes`: one number a file, 0 where there is none.
     Times(Vec<u64>),
     /// Of `Prove`: whether the piece is there and hashes right.
@@ -367,6 +387,7 @@ impl Job {
             | Work::Populate { .. }
             | Work::Unmap { .. }
             | Work::Read { .. }
+            | Work::LookAtFiles { .. }
             | Work::AppendJournal { .. } => Lane::Paging,
             Work::Open { mode, .. } => match mode {
                 OpenMode::Read => Lane::Paging,

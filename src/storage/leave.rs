@@ -25,7 +25,7 @@ impl Purpose {
             | Self::Prove { torrent, .. } => Some(*torrent),
             Self::Load { key, .. } | Self::WriteBack(key) => Some(key.torrent),
             // The journal outlives its torrent, and whoever comes back waits for it (`logs`).
-            Self::Unmap | Self::Log { .. } => None,
+            Self::Unmap | Self::Look | Self::Log { .. } => None,
         }
     }
 }

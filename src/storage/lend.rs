@@ -67,8 +67,9 @@ impl Storage {
             0 if !plan.is_empty() => Lent::NotReady,
             _ => Lent::Done(self.lend_sources(plan, sources.as_slice(), borrow)),
         };
+        self.has_lost_maps();
         if let Some((torrent, error)) = failed {
-            self.fail(torrent, error);
+            self.fail_or_lapse(torrent, error);
         }
         lent
     }
@@ -142,6 +143,7 @@ impl Storage {
             let path = self.path_of(key);
             return Err(StorageError::Missing { path });
         }
+        self.watch();
         let slot = self.request(key, Want::Read);
         self.windows.touch(slot);
         let window = self.windows.get_mut(slot);

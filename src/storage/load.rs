@@ -185,7 +185,7 @@ impl Storage {
                 self.loaded(slot);
             }
             Err(MapError::Refused(error)) => self.map_refused(slot, &error),
-            Err(MapError::Failed(error)) => self.fail(key.torrent, error),
+            Err(MapError::Failed(error)) => self.fail_or_lapse(key.torrent, error),
         }
     }
 
@@ -231,7 +231,7 @@ impl Storage {
                 };
                 self.loaded(slot);
             }
-            Err(error) => self.fail(key.torrent, error),
+            Err(error) => self.fail_or_lapse(key.torrent, error),
         }
     }
 
@@ -262,9 +262,11 @@ impl Storage {
     /// Stores what waits for the window in `slot`.
     fn land(&mut self, slot: usize) {
         let key = self.windows.get(slot).key;
-        if self.windows.land(slot)
-            && let Some(torrent) = self.torrents.get_mut(&key.torrent)
-        {
+        let has_landed = self.windows.land(slot);
+        if self.has_lost_maps() {
+            return;
+        }
+        if has_landed && let Some(torrent) = self.torrents.get_mut(&key.torrent) {
             torrent.files[key.file as usize].is_written = true;
         }
         self.turn_barriers(key.torrent);

@@ -17,9 +17,15 @@ use std::slice;
 
 use memmap2::{MmapOptions, MmapRaw};
 
+mod guard;
+
+use guard::Guard;
+
 /// A shared mapping of part of a file; unmapped when dropped.
 #[derive(Debug)]
 pub struct Map {
+    /// Goes first: the handler must not know the memory when it is somebody else's.
+    guard: Guard,
     raw: MmapRaw,
     access: MapAccess,
 }
@@ -49,7 +55,17 @@ impl Map {
             MapAccess::Read => options.map_raw_read_only(file)?,
             MapAccess::Write => options.map_raw(file)?,
         };
-        Ok(Self { raw, access })
+        Ok(Self {
+            guard: Guard::new(raw.as_ptr() as usize, raw.len())?,
+            raw,
+            access,
+        })
+    }
+
+    /// Whether a page of it could not be had, as the file was cut or its disk is full or fails:
+    /// from then on loads give zeros and stores go nowhere.
+    pub fn is_poisoned(&self) -> bool {
+        self.guard.is_poisoned()
     }
 
     /// Number of bytes.
@@ -85,8 +101,8 @@ impl Map {
         // inside `with_slices`, whose closure is not handed any `Map`. No other thread of ours
         // loads or stores here (module doc). Other processes may change the file at any time;
         // the bytes are never trusted before they hash right. If the file system cannot back the
-        // page (truncated, device gone), the kernel raises SIGBUS; allocation before mapping and
-        // the length check of `new` make that a fault of the device or of another process.
+        // page (truncated, full, device gone), the kernel raises SIGBUS, which `guard` answers:
+        // the range stays memory of ours.
         unsafe {
             ptr::copy_nonoverlapping(
                 bytes.as_ptr(),
@@ -146,12 +162,17 @@ pub fn with_slices<R>(parts: &[Part<'_>], look: impl FnOnce(&[&[u8]]) -> R) -> R
                 // the loop thread, which is here. Another process may change the bytes while
                 // `look` reads them: they are only hashed or handed to the kernel, never used as
                 // indices or lengths. A page that the file system cannot back raises SIGBUS here,
-                // or EFAULT in a system call.
+                // which `guard` answers, or EFAULT in a system call.
                 unsafe { slice::from_raw_parts(map.raw.as_ptr().add(start), len) }
             }
         };
     }
     look(&slices[..parts.len()])
+}
+
+/// How many mappings were poisoned in this process, see [`Map::is_poisoned`].
+pub fn poisoned_count() -> u64 {
+    guard::poisoned_count()
 }
 
 /// Parts that [`with_slices`] takes at most: what `writev` is given at once.
@@ -196,6 +217,35 @@ mod tests {
             Map::new(&file, 4096, 904, MapAccess::Read).unwrap().len(),
             904
         );
+    }
+
+    /// Goal: a file that is cut while it is mapped costs its bytes, and not the process.
+    #[test]
+    fn maps_of_a_file_that_was_cut_are_poisoned() {
+        let file = file_of(&[7; 3 * 4096]);
+        let maps = [MapAccess::Read, MapAccess::Write]
+            .map(|access| Map::new(&file, 0, 3 * 4096, access).unwrap());
+        let sum = |map: &Map| {
+            let len = 3 * 4096;
+            let part = Part::Map { map, start: 0, len };
+            with_slices(&[part], |slices| {
+                slices[0].iter().map(|&byte| u64::from(byte)).sum::<u64>()
+            })
+        };
+        assert_eq!(maps.each_ref().map(sum), [7 * 3 * 4096; 2]);
+        file.set_len(4096).unwrap();
+        let before = poisoned_count();
+        assert!(maps.iter().all(|map| !map.is_poisoned()));
+        assert_eq!(
+            sum(&maps[0]),
+            7 * 4096,
+            "zeros are in place of what is gone"
+        );
+        assert!(maps[0].is_poisoned() && !maps[1].is_poisoned());
+        maps[1].write(2 * 4096 + 5, b"lost");
+        assert!(maps[1].is_poisoned());
+        assert!(poisoned_count() >= before + 2);
+        assert_eq!(file.metadata().unwrap().len(), 4096);
     }
 
     #[test]

@@ -283,6 +283,7 @@ impl Storage {
         for id in ids {
             self.turn_memory(id);
         }
+        self.turn_watch();
         self.wake_logs(now);
     }
 

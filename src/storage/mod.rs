@@ -25,6 +25,7 @@
 //! check, when it makes room, and on [`Storage::settle`] and [`Storage::sync`]. An error ends the
 //! torrent that it belongs to ([`Event::Failed`]), no other.
 
+mod changed;
 mod check;
 pub mod error;
 mod files;
@@ -62,6 +63,7 @@ use crate::base::verdict::Verdict;
 use crate::config::StorageKind;
 use crate::meta::metainfo::Metainfo;
 
+use changed::Watch;
 use check::Checks;
 pub use check::Pace;
 use error::StorageError;
@@ -142,8 +144,9 @@ pub enum Event {
         /// The piece.
         piece: PieceIndex,
     },
-    /// What was stored since the last good sync may be lost: whatever else is asked for the
-    /// torrent is ignored until it is added again, which will check what is doubtful.
+    /// What was stored since the last good sync may be lost, or somebody changed a file in use:
+    /// whatever else is asked for the torrent is ignored until it is added again, which will check
+    /// what is doubtful.
     Lapsed {
         /// The torrent.
         torrent: TorrentId,
@@ -199,6 +202,7 @@ pub struct Storage {
     log_queue: BTreeSet<LogId>,
     /// Torrents whose journal is still being written by a former life of theirs.
     waiting_scans: Vec<TorrentId>,
+    watch: Watch,
 }
 
 #[derive(Debug)]
@@ -250,6 +254,7 @@ enum Purpose {
         written: bool,
     },
     LookAtTimes(TorrentId),
+    Look,
     Prove {
         torrent: TorrentId,
         /// Tells the torrent from a later life of it.
@@ -300,6 +305,7 @@ impl Storage {
             logs_count: 0,
             log_queue: BTreeSet::new(),
             waiting_scans: Vec::new(),
+            watch: Watch::new(),
         }
     }
 
@@ -357,7 +363,7 @@ impl Storage {
             }
             (Purpose::Populate(torrent), Outcome::Finished(result)) => {
                 if let Err(error) = result {
-                    self.fail(torrent, error);
+                    self.fail_or_lapse(torrent, error);
                 }
             }
             (
@@ -371,6 +377,7 @@ impl Storage {
                 self.closed(torrent, written, result);
             }
             (Purpose::Unmap, Outcome::Unmapped) => {}
+            (Purpose::Look, Outcome::Looked(seen)) => self.looked(seen),
             (Purpose::LookAtTimes(torrent), Outcome::Times(times)) => {
                 self.looked_at_times(torrent, &times);
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Access;
 use super::error::StorageError;
 use super::jobs::{
-    Done, Handle, Job, MapError, OpenMode, Opened, Outcome, Presence, Scan, SyncFile, Work,
+    Done, Handle, Job, Look, MapError, OpenMode, Opened, Outcome, Presence, Scan, SyncFile, Work,
 };
 use super::journal::Stamp;
 use super::map::{Map, MapAccess};
@@ -102,6 +102,7 @@ pub fn run(job: Job) -> Done {
         } else {
             Ok(())
         }),
+        Work::LookAtFiles { root, files } => Outcome::Looked(look_at(&root, &files)),
         Work::LookAtTimes { root, meta } => Outcome::Times(times(&root, &meta)),
         Work::Prove { root, meta, piece } => Outcome::Proved(prove::prove(&root, &meta, piece)),
         Work::MakeJournal { path, bytes } => Outcome::JournalMade(journal::make(&path, &bytes)),
@@ -131,6 +132,26 @@ pub fn run(job: Job) -> Done {
 }
 
 impl Handle {
+    /// Why bytes of a map of the file could not be had; the file must have `len` of them.
+    pub(super) fn why_unreadable(&self, root: &Path, path: PathBuf, len: u64) -> StorageError {
+        let Self::File(file) = self else {
+            return StorageError::Missing { path };
+        };
+        match (file.metadata(), os::free_space(root)) {
+            (Ok(metadata), _) if metadata.len() < len => StorageError::Truncated { path },
+            (_, Ok(free)) if free < NO_SPACE_LEN => StorageError::NoSpace {
+                path,
+                need: NO_SPACE_LEN,
+                free,
+            },
+            _ => StorageError::Io {
+                path,
+                action: "page in",
+                message: "the file system did not give the bytes".to_owned(),
+            },
+        }
+    }
+
     fn as_file(&self) -> &File {
         match self {
             Self::File(file) => file,
@@ -195,6 +216,29 @@ fn scan(
         journal: None,
         anchor,
     })
+}
+
+/// What is wrong with each of the open files `files`, if anything is.
+fn look_at(root: &Arc<Path>, files: &[Look]) -> Vec<Option<StorageError>> {
+    let look = |walker: &mut Walker, look: &Look| {
+        let path = root.join(&look.path);
+        let seen = os::see_open(look.file.as_file())
+            .map_err(|error| StorageError::from_io(&path, "look at", &error))?;
+        let named = walker.look(&look.path)?;
+        match named {
+            _ if seen.len < look.len => Err(StorageError::Truncated { path }),
+            None => Err(StorageError::Missing { path }),
+            Some(named) if named.stamp != seen.stamp => Err(StorageError::Replaced { path }),
+            Some(_) => Ok(()),
+        }
+    };
+    match Walker::new(root) {
+        Ok(mut walker) => files
+            .iter()
+            .map(|file| look(&mut walker, file).err())
+            .collect(),
+        Err(error) => files.iter().map(|_| Some(error.clone())).collect(),
+    }
 }
 
 /// When each file was last written, as [`scan`] tells it.
@@ -448,6 +492,8 @@ fn sync_file(file: &Handle, path: &Path, created: bool) -> Result<(), StorageErr
     synced.map_err(|error| StorageError::from_io(path, "sync", &error))
 }
 
+/// Free bytes below which a page that could not be had is taken for a sign of a full disk.
+const NO_SPACE_LEN: u64 = 1 << 20;
 /// Bytes that are written at once where zeros are to be in memory: a folio that the kernel finds
 /// room for easily.
 const FILL_LEN: u32 = 128 * 1024;

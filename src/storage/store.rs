@@ -49,6 +49,7 @@ impl Storage {
         torrent.touched.set(slot.piece.0);
         let meta = Arc::clone(&torrent.meta);
         self.remember_store(slot);
+        self.watch();
         let spans = chunks(
             meta.geometry(),
             slot.torrent,
@@ -77,6 +78,9 @@ impl Storage {
         let window = self.windows.get_mut(slot);
         if window.takes_stores() && !window.has_pending() {
             window.write(start, bytes, self.seq);
+            if self.has_lost_maps() {
+                return;
+            }
             if let Some(torrent) = self.torrents.get_mut(&key.torrent) {
                 torrent.files[key.file as usize].is_written = true;
             }

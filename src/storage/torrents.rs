@@ -165,6 +165,16 @@ impl Storage {
         }
     }
 
+    /// The torrent lapses if somebody changed its files, and has failed otherwise.
+    pub(super) fn fail_or_lapse(&mut self, torrent: TorrentId, error: StorageError) {
+        match error {
+            StorageError::Truncated { .. }
+            | StorageError::Replaced { .. }
+            | StorageError::Missing { .. } => self.lose_faith(torrent, error),
+            _ => self.fail(torrent, error),
+        }
+    }
+
     /// Forgets everything of a torrent; says whether there was such a torrent.
     pub(super) fn drop_torrent(&mut self, id: TorrentId, keep: Keep) -> bool {
         self.waiting.remove(&id);
@@ -196,6 +206,7 @@ impl Storage {
             }
         }
         self.checks.remove_torrent(id);
+        self.watch.forget(id);
         self.restless.remove(&id);
         self.waiting_scans.retain(|waiting| *waiting != id);
         let Some(gone) = self.torrents.remove(&id) else {
