@@ -178,7 +178,7 @@ impl World {
 
     fn failure(&mut self) -> StorageError {
         match self.events.pop() {
-            Some(Event::Failed { error, .. }) => error,
+            Some(Event::Failed { error, .. } | Event::Lapsed { error, .. }) => error,
             other => panic!("{other:?}"),
         }
     }
@@ -844,9 +844,9 @@ fn any_failing_job_ends_one_torrent_and_no_other() {
             let of = |torrent: TorrentId| {
                 let events = world.events.iter();
                 events.filter(move |event| match event {
-                    Event::Failed { torrent: of, .. } | Event::Durable { torrent: of } => {
-                        *of == torrent
-                    }
+                    Event::Failed { torrent: of, .. }
+                    | Event::Lapsed { torrent: of, .. }
+                    | Event::Durable { torrent: of } => *of == torrent,
                     _ => false,
                 })
             };
@@ -863,7 +863,10 @@ fn any_failing_job_ends_one_torrent_and_no_other() {
             }
             let ours: Vec<_> = of(ID).collect();
             assert!(
-                matches!(ours[..], [Event::Failed { .. }] | [Event::Durable { .. }]),
+                matches!(
+                    ours[..],
+                    [Event::Failed { .. } | Event::Lapsed { .. } | Event::Durable { .. }]
+                ),
                 "{kind:?} n {n}: {ours:?}"
             );
         }
@@ -885,6 +888,7 @@ fn is_about(work: &Work, path: &Path) -> bool {
         | Work::Close { path: of, .. } => of == path,
         Work::Sync { files, .. } => files.iter().any(|file| file.path == path),
         Work::Unmap { .. }
+        | Work::LookAtFiles { .. }
         | Work::MakeJournal { .. }
         | Work::MakeFirstJournal { .. }
         | Work::AppendJournal { .. }
@@ -904,6 +908,7 @@ pub(super) fn fail(job: Job) -> Done {
         Work::Unmap { .. } => Outcome::Unmapped,
         Work::Read { .. } => Outcome::Read(Err(error)),
         Work::Prove { .. } => Outcome::Proved(Err(error)),
+        Work::LookAtFiles { files, .. } => Outcome::Looked(files.iter().map(|_| None).collect()),
         Work::LookAtTimes { meta, .. } => Outcome::Times(vec![0; meta.files.len()]),
         Work::MakeJournal { .. } | Work::MakeFirstJournal { .. } => {
             Outcome::JournalMade(Err(error))

@@ -559,6 +559,7 @@ fn failing(job: jobs::Job) -> jobs::Done {
         Work::Map { .. } => Outcome::Mapped(Err(MapError::Failed(error))),
         Work::Unmap { .. } => Outcome::Unmapped,
         Work::Read { .. } => Outcome::Read(Err(error)),
+        Work::LookAtFiles { files, .. } => Outcome::Looked(files.iter().map(|_| None).collect()),
         Work::LookAtTimes { meta, .. } => Outcome::Times(vec![0; meta.files.len()]),
         Work::Prove { .. } => Outcome::Proved(Err(error)),
         Work::MakeJournal { path, bytes } | Work::MakeFirstJournal { path, bytes } => {

@@ -632,7 +632,7 @@ fn file_that_was_replaced_or_cut_or_is_gone_takes_its_pieces_with_it() {
 }
 
 #[test]
-fn file_that_is_replaced_under_way_ends_the_torrent() {
+fn file_that_is_replaced_under_way_lets_the_torrent_lapse() {
     let mut world = World::new(StorageKind::Map);
     world.add();
     world.store_piece(0);
@@ -644,7 +644,7 @@ fn file_that_is_replaced_under_way_ends_the_torrent() {
     fs::rename(&path, world.dir.path().join("elsewhere")).expect("moved");
     world.store(3, 0, PIECE_LEN);
     let said = world.drive();
-    let [Event::Failed { error, .. }] = &said[..] else {
+    let [Event::Lapsed { error, .. }] = &said[..] else {
         panic!("{said:?}");
     };
     assert!(matches!(error, StorageError::Replaced { .. }), "{error}");
