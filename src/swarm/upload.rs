@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::peer::PeerKey;
+use super::peer::{Peer, PeerKey};
 use super::{Fault, Swarm};
 use crate::base::digest::sha1;
-use crate::base::id::{InfoHash, PieceIndex};
+use crate::base::id::{ConnId, InfoHash, PieceIndex};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::swarm::choker::{Candidate, Role};
@@ -110,7 +110,7 @@ impl Swarm {
         let role = self.role();
         let candidates: Vec<Candidate> = self.candidates(now);
         let chosen = self.choker.rechoke(&candidates, role, now);
-        self.apply_chokes(&chosen, now);
+        self.apply_chokes(&self.keys(), &chosen, now);
     }
 
     /// A peer began or ceased to be interested: a free slot is given away at once.
@@ -126,9 +126,13 @@ impl Swarm {
         if waiting == 0 || served >= self.choker.slot_count() {
             return;
         }
-        let candidates: Vec<Candidate> = self.candidates(now);
+        // Who has no slot and wants none is not asked about, and rates do not matter.
+        let concerned = self.peers.iter().filter(|(_, p)| p.wants_us || !p.choked);
+        let (keys, candidates): (Vec<PeerKey>, Vec<Candidate>) = concerned
+            .map(|(key, peer)| (PeerKey(key as u32), candidate(peer, 0, 0)))
+            .unzip();
         let chosen = self.choker.unchoke_now(&candidates, self.role(), now);
-        self.apply_chokes(&chosen, now);
+        self.apply_chokes(&keys, &chosen, now);
     }
 
     fn role(&self) -> Role {
@@ -140,24 +144,18 @@ impl Swarm {
     }
 
     fn candidates(&mut self, now: Instant) -> Vec<Candidate> {
-        let candidate = |peer: &mut super::Peer| Candidate {
-            conn: peer.conn,
-            interested: peer.wants_us,
-            unchoked: !peer.choked,
-            snubbed: peer.snubbed,
-            down_rate: peer.down.bytes_per_sec(now),
-            up_rate: peer.up.bytes_per_sec(now),
-            joined: peer.joined,
-            last_unchoked: peer.unchoked_at,
-        };
-        self.peers
-            .iter_mut()
-            .map(|(_, peer)| candidate(peer))
+        let peers = self.peers.iter_mut();
+        peers
+            .map(|(_, peer)| {
+                let rates = (peer.down.bytes_per_sec(now), peer.up.bytes_per_sec(now));
+                candidate(peer, rates.0, rates.1)
+            })
             .collect()
     }
 
-    fn apply_chokes(&mut self, chosen: &[crate::base::id::ConnId], now: Instant) {
-        for key in self.keys() {
+    /// Of the peers `keys` those that are `chosen` have a slot from now on, and the others none.
+    fn apply_chokes(&mut self, keys: &[PeerKey], chosen: &[ConnId], now: Instant) {
+        for &key in keys {
             let peer = self.peer(key);
             match (chosen.contains(&peer.conn), peer.choked) {
                 (true, true) => self.unchoke(key, now),
@@ -243,6 +241,20 @@ pub fn allowed_fast_set(ip: [u8; 4], info_hash: InfoHash, count: u32, k: usize) 
         seed = digest.to_vec();
     }
     set
+}
+
+/// What the choker has to know of a peer.
+fn candidate(peer: &Peer, down_rate: u64, up_rate: u64) -> Candidate {
+    Candidate {
+        conn: peer.conn,
+        interested: peer.wants_us,
+        unchoked: !peer.choked,
+        snubbed: peer.snubbed,
+        down_rate,
+        up_rate,
+        joined: peer.joined,
+        last_unchoked: peer.unchoked_at,
+    }
 }
 
 /// Pieces that a choked newcomer may fetch (libtorrent: 5).
