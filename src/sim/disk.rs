@@ -14,7 +14,7 @@ use crate::base::time::Instant;
 use crate::meta::metainfo::{FileEntry, FileKind, Metainfo};
 use crate::storage::error::StorageError;
 use crate::storage::jobs::{
-    Done, Handle, Job, Lane, Look, OpenMode, Opened, Outcome, Presence, Scan, Work,
+    Done, Handle, Job, Lane, OpenMode, Opened, Outcome, Presence, Scan, Work,
 };
 use crate::storage::journal::{BootId, Stamp};
 
@@ -253,18 +253,7 @@ impl Disk {
                 let synced = if written { self.sync(&file) } else { Ok(()) };
                 Outcome::Finished(synced)
             }
-            Work::LookAtFiles { files, .. } => {
-                let look = |look: &Look| match self.len_of(&look.file) {
-                    None => Some(StorageError::Missing {
-                        path: look.path.clone(),
-                    }),
-                    Some(len) if len < look.len => Some(StorageError::Truncated {
-                        path: look.path.clone(),
-                    }),
-                    Some(_) => None,
-                };
-                Outcome::Looked(files.iter().map(look).collect())
-            }
+            Work::LookAtFiles { files, .. } => Outcome::Looked(self.look_at(&files)),
             Work::LookAtTimes { meta, .. } => Outcome::Times(self.times(&meta)),
             Work::Prove { meta, piece, .. } => Outcome::Proved(self.prove(&meta, piece)),
             Work::MakeJournal { path, bytes } => {
@@ -429,11 +418,6 @@ impl Disk {
             action,
             message: "input/output error".to_owned(),
         })
-    }
-
-    fn len_of(&self, file: &Handle) -> Option<u64> {
-        let stored = self.files.get(&self.handles[number(file)])?;
-        Some(stored.bytes.len() as u64)
     }
 
     fn path(&self, file: &Handle) -> PathBuf {

@@ -1,4 +1,5 @@
-//! What the disk does with journals, and with pieces that are read back past the page cache.
+//! What the disk does with journals, with pieces that are read back past the page cache, and with
+//! looks at open files.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use crate::base::digest::sha1;
 use crate::base::id::PieceIndex;
 use crate::meta::metainfo::Metainfo;
 use crate::storage::error::StorageError;
-use crate::storage::jobs::{Handle, JournalFile};
+use crate::storage::jobs::{Handle, JournalFile, Look};
 use crate::storage::journal::Stamp;
 
 impl Disk {
@@ -31,6 +32,21 @@ impl Disk {
         files
             .map(|file| file.map_or(0, |file| file.writes))
             .collect()
+    }
+
+    /// What is wrong with each of some open files, if anything is.
+    pub(super) fn look_at(&self, files: &[Look]) -> Vec<Option<StorageError>> {
+        let look = |look: &Look| {
+            let path = look.path.clone();
+            match self.files.get(&self.path(&look.file)) {
+                None => Some(StorageError::Missing { path }),
+                Some(file) if (file.bytes.len() as u64) < look.len => {
+                    Some(StorageError::Truncated { path })
+                }
+                Some(_) => None,
+            }
+        };
+        files.iter().map(look).collect()
     }
 
     pub(super) fn made_if_missing(&mut self, path: PathBuf) -> &mut File {
