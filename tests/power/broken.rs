@@ -3,13 +3,16 @@
 //! The journal is elsewhere in all of them. On the disk of the data the file system's own order
 //! would hide two of them, as it brings names and extents to the disk no later than the journal.
 
-use crate::images::{self, Findings};
-use crate::mounts::Kind;
-use crate::process::Order;
-use crate::story::{self, Journal, Plan, Stage, Torrent};
-use crate::{STORAGES, on_disks, print, scaled};
 use std::fs;
 use std::path::Path;
+
+use evpeer::base::bits::Bitfield;
+
+use crate::images::{self, Findings};
+use crate::mounts::Kind;
+use crate::process::{Order, wrong_pieces};
+use crate::story::{self, Journal, Plan, Stage, Torrent};
+use crate::{STORAGES, on_disks, print, scaled};
 
 #[test]
 fn hostile_148_journal_before_the_data_is_caught() {
@@ -87,6 +90,12 @@ fn in_another_folder(torrent: &Torrent, root: &Path) {
 /// The data is there, under another name.
 fn renamed(stage: &mut Stage<'_>) {
     let root = stage.place.root.clone();
+    // Somebody has looked at it: what is read later changes nothing.
+    let other = root.join("other");
+    let all = Bitfield::full(stage.torrent.meta.geometry().piece_count());
+    let (meta, data) = (&stage.torrent.meta, &stage.torrent.data);
+    assert!(wrong_pieces(&other, meta, data, &all).is_empty());
+    stage.rest();
     fs::rename(root.join("other/t"), root.join("t")).expect("it is there");
     stage.start();
     stage.wait_for_checks();

@@ -57,10 +57,12 @@ fn hostile_149_power_cut_after_the_folder_was_replaced() {
         let mut other = stage.torrent.clone();
         other.data.fill(0);
         other.write(&root.join("other"));
+        stage.rest();
         stage.note(Note::Released(all_pieces(&other.meta)));
         fs::rename(root.join("t"), root.join("old")).expect("it is there");
         fs::rename(root.join("other/t"), root.join("t")).expect("it is there");
         download_again(stage);
+        stage.rest();
         stage.note(Note::Released(all_pieces(&other.meta)));
         fs::remove_dir_all(root.join("t")).expect("it is there");
         fs::rename(root.join("old"), root.join("t")).expect("it is there");

@@ -82,7 +82,7 @@ struct Cut {
     seed: u64,
 }
 
-/// Looks at `count` images of a story, three at a time.
+/// Looks at `count` images of a story, some at a time.
 pub fn look(story: &Story, scratch: &Path, count: u32) -> Findings {
     let begin = Instant::now();
     let mut cuts = cuts(story, count);
@@ -110,14 +110,16 @@ pub fn look(story: &Story, scratch: &Path, count: u32) -> Findings {
 fn cuts(story: &Story, count: u32) -> Vec<Cut> {
     let mut rng = Rng::new(story.plan.seed ^ 0x5eed);
     let range = story.from..story.log.len() + 1;
-    let marks = story.notes.iter().map(|(at, _)| *at);
-    let marks: Vec<usize> = marks.chain(flushes(story)).collect();
+    let notes: Vec<usize> = story.notes.iter().map(|(at, _)| *at).collect();
+    let flushes: Vec<usize> = flushes(story).collect();
     let cuts = (0..count).map(|_| {
-        let any = range.start + rng.below(range.len() as u32) as usize;
-        let at = match rng.below(2) {
-            0 => any,
-            _ => marks[rng.below(marks.len() as u32) as usize] + rng.below(3) as usize,
+        let mut one_of = |marks: &[usize]| match marks.len() {
+            0 => range.start,
+            count => marks[rng.below(count as u32) as usize] + rng.below(3) as usize,
         };
+        let near = [one_of(&notes), one_of(&flushes)];
+        let any = range.start + rng.below(range.len() as u32) as usize;
+        let at = [near[0], near[1], any][rng.below(3) as usize];
         let loss = match rng.below(20) {
             0..3 => Loss::Nothing,
             3..6 => Loss::Everything,
@@ -365,6 +367,6 @@ fn blocks(offset: u64, bytes: &[u8]) -> Vec<(u64, &[u8])> {
 /// What a disk writes as a whole.
 const BLOCK_LEN: u64 = 4096;
 /// Most of the time goes by waiting for mounts.
-const WORKERS: usize = 3;
+const WORKERS: usize = 6;
 /// Another run of the machine than any.
 const BOOT: BootId = BootId([0xb0; 16]);

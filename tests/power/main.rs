@@ -34,6 +34,7 @@ mod support;
 
 mod broken;
 mod changed;
+mod cut;
 mod disk;
 mod download;
 mod images;

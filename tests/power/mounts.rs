@@ -36,11 +36,15 @@ impl Kind {
 
     /// Makes one in the file `image`: with room for the data three times and a log.
     pub fn make(self, image: &Path) {
+        match self {
+            Self::Ext4 | Self::Ext4Writeback => self.make_sized(image, 16 << 20),
+            Self::Xfs => self.make_sized(image, 32 << 20),
+        }
+    }
+
+    /// Makes one of `len` bytes in the file `image`.
+    pub fn make_sized(self, image: &Path, len: u64) {
         let file = File::create(image).expect("the folder is writable");
-        let len = match self {
-            Self::Ext4 | Self::Ext4Writeback => 16 << 20,
-            Self::Xfs => 32 << 20,
-        };
         file.set_len(len).expect("there is room");
         let args: &[&str] = match self {
             Self::Ext4 | Self::Ext4Writeback => &[

@@ -174,7 +174,10 @@ pub fn tell(
     let root = folder.join("out");
     let state = match plan.journal {
         Journal::Beside => root.join(".evpeer"),
-        Journal::Elsewhere => support::folder(scratch, &format!("state-{}", plan.seed)),
+        Journal::Elsewhere => {
+            let _ = fs::remove_dir_all(scratch.join("state")); // that of another story
+            support::folder(scratch, "state")
+        }
     };
     let mut stage = Stage {
         plan,
@@ -336,6 +339,12 @@ impl Stage<'_> {
             let wrong = [!self.torrent.data[at]];
             file.write_all_at(&wrong, span.offset).expect("writable");
         }
+    }
+
+    /// The machine has a rest: everything reaches the disk.
+    pub fn rest(&mut self) {
+        let folder = File::open(&self.place.root).expect("it is there");
+        rustix::fs::syncfs(&folder).expect("no disk fails here");
     }
 
     /// Where a file is.
