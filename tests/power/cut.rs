@@ -37,7 +37,6 @@ fn hostile_148_xfs_is_cut_off_under_the_binary() {
 /// What is downloaded, and where.
 struct World {
     set: DataSet,
-    data: Vec<u8>,
     torrent: PathBuf,
     meta: Metainfo,
     image: PathBuf,
@@ -57,7 +56,6 @@ fn storm(name: &str, fs: Kind) {
         let torrent = torrent::create(&set, None);
         let bytes = fs::read(&torrent).expect("just made");
         let mut world = World {
-            data: set.bytes(),
             meta: Metainfo::from_bytes(&bytes).expect("a torrent"),
             image: scratch.join("image"),
             mountpoint: folder(scratch, "fs"),
@@ -165,7 +163,7 @@ impl World {
         for piece in claims.of(Claim::Durable) {
             durable.set(piece);
         }
-        let wrong = wrong_pieces(folder, &self.meta, &self.data, &durable);
+        let wrong = wrong_pieces(folder, &self.meta, &durable);
         assert!(wrong.is_empty(), "{wrong:?} are called durable and wrong");
         let piece_len = u64::from(self.meta.geometry().nominal_piece_len());
         u64::from(durable.count_ones()) * piece_len

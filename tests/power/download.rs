@@ -4,7 +4,7 @@ use crate::images::{self, Findings};
 use crate::mounts::Kind;
 use crate::process::Order;
 use crate::story::{self, Note, Plan, Stage};
-use crate::{JOURNALS, STORAGES, on_disks, print, scaled};
+use crate::{JOURNALS, STORAGES, on_disks, print, support};
 
 #[test]
 fn hostile_148_power_cut_while_downloading_to_ext4() {
@@ -32,9 +32,13 @@ fn download(name: &str, fs: Kind) {
     on_disks(name, fs, |scratch| {
         let mut all = Findings::default();
         let mut seed = 148_000;
+        let (stories, images) = match support::is_nightly() {
+            true => (10, 90),
+            false => (2, 45),
+        };
         for storage in STORAGES {
             for journal in JOURNALS {
-                for _ in 0..STORIES {
+                for _ in 0..stories {
                     seed += 1;
                     let plan = Plan {
                         fs,
@@ -47,7 +51,7 @@ fn download(name: &str, fs: Kind) {
                     let notes = story.notes.iter().map(|(_, note)| note);
                     let said = notes.filter(|note| matches!(note, Note::Durable(_)));
                     assert!(said.count() > 1, "it says that something is durable");
-                    all.add(images::look(&story, scratch, scaled(IMAGES)));
+                    all.add(images::look(&story, scratch, images));
                 }
             }
         }
@@ -64,8 +68,3 @@ fn to_the_end(stage: &mut Stage<'_>) {
     }
     stage.leave();
 }
-
-/// Downloads of each kind.
-const STORIES: usize = 2;
-/// Images of each.
-const IMAGES: u32 = 45;

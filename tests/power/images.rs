@@ -214,13 +214,13 @@ impl<'a> Worker<'a> {
             0 => StorageKind::Map,
             _ => StorageKind::Pwrite,
         };
-        let (meta, data) = (&self.story.torrent.meta, &self.story.torrent.data);
+        let meta = &self.story.torrent.meta;
         let mut process = Process::start(&place, storage, Order::Good, Some(BOOT), meta);
         let begin = process.begin();
         self.findings.claims += u64::from(begin.vouched.count_ones());
         let (owed, spoilt) = self.owed(cut.at);
         self.findings.owed += owed.len() as u64;
-        let mut lies = wrong_pieces(&place.root, meta, data, &begin.vouched);
+        let mut lies = wrong_pieces(&place.root, meta, &begin.vouched);
         lies.retain(|piece| !spoilt.contains(piece));
         if !lies.is_empty() {
             let text = self.describe(cut, &format!("claimed and wrong: {lies:?}"));
@@ -267,12 +267,7 @@ impl<'a> Worker<'a> {
         drop(process);
         let mut next = Process::start(place, storage, Order::Good, Some(BOOT), meta);
         let begin = next.begin();
-        let wrong = wrong_pieces(
-            &place.root,
-            meta,
-            data,
-            &Bitfield::full(begin.vouched.len()),
-        );
+        let wrong = wrong_pieces(&place.root, meta, &Bitfield::full(begin.vouched.len()));
         match (begin.vouched.is_full(), &wrong[..]) {
             (true, []) => Ok(()),
             (is_full, wrong) => Err(format!(

@@ -15,10 +15,11 @@ use evpeer::base::slot::Slot;
 use evpeer::base::time::Instant;
 use evpeer::base::verdict::Verdict;
 use evpeer::config::StorageKind;
-use evpeer::meta::metainfo::Metainfo;
+use evpeer::meta::metainfo::{FileKind, Metainfo};
 use evpeer::storage::jobs::{self, Done, Handle, Job, Lane, Outcome, Work};
 use evpeer::storage::journal::BootId;
 use evpeer::storage::{Access, Event, Pace, Storage, StorageOptions};
+use sha1::{Digest, Sha1};
 
 use super::kernel;
 
@@ -366,24 +367,26 @@ pub fn write_back_some(root: &Path, meta: &Metainfo, rng: &mut Rng) {
     }
 }
 
-/// The pieces whose bytes the files below `root` do not hold, of those in `claimed`.
-pub fn wrong_pieces(root: &Path, meta: &Metainfo, data: &[u8], claimed: &Bitfield) -> Vec<u32> {
-    let contents = meta.files.iter().map(|file| {
-        let path = root.join(file.path.as_path());
-        fs::read(path).unwrap_or_default()
+/// Those of the pieces in `claimed` that the files below `root` do not hold.
+pub fn wrong_pieces(root: &Path, meta: &Metainfo, claimed: &Bitfield) -> Vec<u32> {
+    let contents = meta.files.iter().map(|file| match file.kind {
+        FileKind::Data => fs::read(root.join(file.path.as_path())).unwrap_or_default(),
+        FileKind::Pad => vec![0; file.len as usize],
     });
     let contents: Vec<Vec<u8>> = contents.collect();
     let geometry = meta.geometry();
     let is_wrong = |piece: &u32| {
         let piece = PieceIndex(*piece);
-        let mut spans = geometry.spans(piece, 0, geometry.piece_len(piece));
-        let mut at = geometry.offset(piece, 0) as usize;
-        spans.any(|span| {
-            let truth = &data[at..at + span.len as usize];
-            at += span.len as usize;
+        let mut hasher = Sha1::new();
+        for span in geometry.spans(piece, 0, geometry.piece_len(piece)) {
             let begin = span.offset as usize;
-            contents[span.file as usize].get(begin..begin + truth.len()) != Some(truth)
-        })
+            let content = &contents[span.file as usize];
+            match content.get(begin..begin + span.len as usize) {
+                Some(bytes) => hasher.update(bytes),
+                None => return true,
+            }
+        }
+        <[u8; 20]>::from(hasher.finalize()) != *meta.piece_hash(piece)
     };
     claimed.ones().filter(is_wrong).collect()
 }
