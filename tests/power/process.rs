@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evpeer::base::bits::Bitfield;
@@ -81,6 +82,8 @@ pub struct Process {
     order: Order,
     now: Instant,
     lanes: BTreeMap<u8, VecDeque<Job>>,
+    /// Jobs that are run beside the loop, one a lane at most.
+    beside: BTreeMap<u8, JoinHandle<Done>>,
     /// Results on their way.
     results: VecDeque<Done>,
     /// Syncs that were answered before they were done.
@@ -89,8 +92,6 @@ pub struct Process {
     boot: Option<BootId>,
     begin: Option<Begin>,
     said: VecDeque<Said>,
-    /// Jobs on journals run so far.
-    pub journal_jobs: u64,
 }
 
 impl Process {
@@ -116,12 +117,12 @@ impl Process {
             order,
             now: Instant::from_micros(1),
             lanes: BTreeMap::new(),
+            beside: BTreeMap::new(),
             results: VecDeque::new(),
             owed: VecDeque::new(),
             boot,
             begin: None,
             said: VecDeque::new(),
-            journal_jobs: 0,
         }
     }
 
@@ -178,13 +179,13 @@ impl Process {
         self.storage.tick(self.now);
         self.take_jobs();
         for _ in 0..rng.below(4) {
-            let busy = self.lanes.iter().filter(|(_, jobs)| !jobs.is_empty());
-            let busy: Vec<u8> = busy.map(|(lane, _)| *lane).collect();
-            if busy.is_empty() {
-                break;
+            let lane = LANES[rng.below(LANES.len() as u32) as usize];
+            match (self.beside.contains_key(&lane), rng.below(4)) {
+                (true, 0) => self.wait_for(lane),
+                (true, _) => {}
+                (false, 0) if self.order == Order::Good => self.run_beside(lane),
+                (false, _) => self.run_next(lane),
             }
-            let lane = busy[rng.below(busy.len() as u32) as usize];
-            self.run_next(lane);
         }
         if rng.below(20) == 0 {
             self.pay();
@@ -204,8 +205,8 @@ impl Process {
         loop {
             self.storage.tick(self.now);
             self.take_jobs();
-            let busy = self.lanes.iter().find(|(_, jobs)| !jobs.is_empty());
-            if let Some((&lane, _)) = busy {
+            for lane in LANES {
+                self.wait_for(lane);
                 self.run_next(lane);
             }
             let mut is_idle = self.results.is_empty();
@@ -233,23 +234,36 @@ impl Process {
     }
 
     fn run_next(&mut self, lane: u8) {
-        let Some(job) = self.lanes.get_mut(&lane).and_then(VecDeque::pop_front) else {
-            return;
-        };
-        let is_of_journal = matches!(
-            job.work,
-            Work::AppendJournal { .. }
-                | Work::MakeFirstJournal { .. }
-                | Work::InstallJournal { .. }
-                | Work::SyncJournal { .. }
-                | Work::RemoveJournal { .. }
-        );
-        let mut done = self.run(job);
+        if let Some(job) = self.next_job(lane) {
+            let done = self.run(job);
+            self.is_done(done);
+        }
+    }
+
+    /// Runs the next job of a lane while the loop goes on, as the product does with all of them.
+    fn run_beside(&mut self, lane: u8) {
+        if let Some(job) = self.next_job(lane) {
+            let thread = std::thread::spawn(move || jobs::run(job));
+            self.beside.insert(lane, thread);
+        }
+    }
+
+    fn wait_for(&mut self, lane: u8) {
+        if let Some(thread) = self.beside.remove(&lane) {
+            let done = thread.join().expect("a job does not panic");
+            self.is_done(done);
+        }
+    }
+
+    fn next_job(&mut self, lane: u8) -> Option<Job> {
+        self.lanes.get_mut(&lane)?.pop_front()
+    }
+
+    fn is_done(&mut self, mut done: Done) {
         if let (Outcome::Scanned(Ok(scan)), Some(boot)) = (&mut done.outcome, self.boot) {
             scan.boot = Some(boot);
         }
         self.results.push_back(done);
-        self.journal_jobs += u64::from(is_of_journal);
     }
 
     /// Runs a job in the order that is tried.
@@ -358,6 +372,15 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A system call that has begun comes to its end, whatever becomes of the process.
+        for (_, thread) in std::mem::take(&mut self.beside) {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Something of a data file is written back by the kernel, as it may be at any time.
 pub fn write_back_some(root: &Path, meta: &Metainfo, rng: &mut Rng) {
     let file = rng.below(meta.files.len() as u32) as usize;
@@ -396,4 +419,6 @@ pub fn all_pieces(meta: &Metainfo) -> BTreeSet<u32> {
     (0..meta.geometry().piece_count()).collect()
 }
 
+/// The lanes of jobs.
+const LANES: [u8; 3] = [0, 1, 2];
 const TORRENT: TorrentId = TorrentId(1);

@@ -97,7 +97,6 @@ pub struct Stage<'a> {
     notes: Vec<(usize, Note)>,
     journals: Vec<(usize, Option<Vec<u8>>)>,
     process: Option<Process>,
-    journal_jobs: u64,
     good: BTreeSet<u32>,
     /// Pieces of which nothing was left by a former process.
     own: BTreeSet<u32>,
@@ -189,7 +188,6 @@ pub fn tell(
         notes: Vec::new(),
         journals: vec![(0, None)],
         process: None,
-        journal_jobs: 0,
         good: BTreeSet::new(),
         own: BTreeSet::new(),
         open: BTreeMap::new(),
@@ -252,7 +250,6 @@ impl Stage<'_> {
             self.open.insert(piece.0, blocks.collect());
         }
         self.process = Some(process);
-        self.journal_jobs = 0;
         self.after();
     }
 
@@ -405,11 +402,11 @@ impl Stage<'_> {
 
     /// Takes note of what the process did and said.
     fn after(&mut self) {
-        let process = self.process.as_mut().expect("it runs");
-        if self.plan.journal == Journal::Elsewhere && process.journal_jobs != self.journal_jobs {
-            self.journal_jobs = process.journal_jobs;
+        if self.plan.journal == Journal::Elsewhere {
             let bytes = fs::read(self.place.journal(&self.torrent.meta)).ok();
-            self.journals.push((self.disk.log_len(), bytes));
+            if self.journals.last().is_none_or(|(_, last)| *last != bytes) {
+                self.journals.push((self.disk.log_len(), bytes));
+            }
         }
         while let Some(said) = self.process().poll() {
             match said {
