@@ -97,6 +97,8 @@ pub struct Stage<'a> {
     notes: Vec<(usize, Note)>,
     journals: Vec<(usize, Option<Vec<u8>>)>,
     process: Option<Process>,
+    /// Some process has.
+    has_started: bool,
     good: BTreeSet<u32>,
     /// Pieces of which nothing was left by a former process.
     own: BTreeSet<u32>,
@@ -188,6 +190,7 @@ pub fn tell(
         notes: Vec::new(),
         journals: vec![(0, None)],
         process: None,
+        has_started: false,
         good: BTreeSet::new(),
         own: BTreeSet::new(),
         open: BTreeMap::new(),
@@ -236,7 +239,7 @@ impl Stage<'_> {
         self.asked.clear();
         self.own.clear();
         self.good = begin.vouched.ones().collect();
-        let is_first = self.good.is_empty() && begin.filled.is_empty();
+        let is_first = !std::mem::replace(&mut self.has_started, true);
         for piece in begin.candidates.ones() {
             process.check(piece);
             self.checking.insert(piece);
