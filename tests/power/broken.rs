@@ -12,7 +12,7 @@ use crate::images::{self, Findings};
 use crate::mounts::Kind;
 use crate::process::{Order, wrong_pieces};
 use crate::story::{self, Journal, Plan, Stage, Torrent};
-use crate::{STORAGES, on_disks, print, scaled};
+use crate::{STORAGES, kinds, on_disks, print, scaled};
 
 #[test]
 fn hostile_148_journal_before_the_data_is_caught() {
@@ -45,8 +45,7 @@ fn catch(
     is_found: fn(&Findings) -> bool,
 ) {
     on_disks(name, Kind::Ext4, |scratch| {
-        let here = Kind::ALL.into_iter().filter(|kind| kind.is_here());
-        for fs in here {
+        for fs in kinds() {
             for storage in STORAGES {
                 for seed in 1..=STORIES {
                     let plan = Plan {

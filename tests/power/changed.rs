@@ -8,7 +8,7 @@ use crate::images::{self, Findings};
 use crate::mounts::Kind;
 use crate::process::{Order, all_pieces};
 use crate::story::{self, Note, Plan, Stage, TWINS, Torrent};
-use crate::{JOURNALS, STORAGES, on_disks, print, scaled};
+use crate::{JOURNALS, STORAGES, kinds, on_disks, print, scaled};
 
 /// Goal: no claim on data that is missing.
 /// Method: files of a complete torrent are deleted, and downloaded again, several times.
@@ -94,9 +94,8 @@ fn hostile_149_power_cut_after_a_recheck() {
 /// Lets the torrent be downloaded, then `acts` happen; the power goes during the latter.
 fn change(name: &str, acts: fn(&mut Stage<'_>)) {
     on_disks(name, Kind::Ext4, |scratch| {
-        let here = Kind::ALL.into_iter().filter(|kind| kind.is_here());
         let mut all = Findings::default();
-        for fs in here {
+        for fs in kinds() {
             for storage in STORAGES {
                 for journal in JOURNALS {
                     let plan = Plan {

@@ -9,6 +9,7 @@
 //! | [`story`]   | what happens to a torrent on such a disk, and what is said meanwhile |
 //! | [`images`]  | the disk after power cuts, and what the next start makes of it |
 //! | [`kernel`]  | system calls that no safe crate has |
+//! | `download`, `changed`, `broken`, `cut` | the tests |
 //!
 //! A flush of the disk makes safe what was written before it. Of what came later a power cut leaves
 //! anything: some writes, some blocks of 4 KiB of each, and where one place was written several
@@ -19,6 +20,7 @@
 //! skipped; for root with `EVPEER_REQUIRE_CLIENTS=1` it is a failure. `NIGHTLY=1` looks at ten
 //! times as many images.
 
+use std::fs::{self, File};
 use std::path::Path;
 
 use evpeer::config::StorageKind;
@@ -50,19 +52,10 @@ const JOURNALS: [Journal; 2] = [Journal::Beside, Journal::Elsewhere];
 /// the full name of the calling test.
 fn on_disks(test: &str, kind: Kind, body: impl FnOnce(&Path)) {
     sandbox::inside(test, |lan| {
-        let missing = if !lan.is_isolated || !geteuid().is_root() {
-            Some("root and mount namespaces are not to be had".to_owned())
-        } else if !kind.is_here() {
-            Some(format!("{} is not installed", kind.maker()))
-        } else if !Path::new("/dev/fuse").exists() || !Path::new("/dev/loop-control").exists() {
-            Some("FUSE or loop devices are not to be had".to_owned())
-        } else {
-            None
-        };
-        if let Some(missing) = missing {
+        if let Some(missing) = missing(kind, lan.is_isolated) {
             let required = std::env::var_os("EVPEER_REQUIRE_CLIENTS").is_some_and(|v| v == "1");
             assert!(
-                !(required && geteuid().is_root()),
+                !(required && is_root_of_the_machine()),
                 "{missing}, and EVPEER_REQUIRE_CLIENTS=1"
             );
             return support::skip(&missing);
@@ -72,6 +65,36 @@ fn on_disks(test: &str, kind: Kind, body: impl FnOnce(&Path)) {
         lan.mount_tmpfs(&folder, MEMORY_LEN);
         body(&folder);
     });
+}
+
+/// What this machine lacks, if it lacks anything.
+fn missing(kind: Kind, is_isolated: bool) -> Option<String> {
+    if !is_isolated {
+        return Some("mount namespaces are not allowed here".to_owned());
+    }
+    for device in ["/dev/fuse", "/dev/loop-control"] {
+        if let Err(error) = File::options().read(true).write(true).open(device) {
+            return Some(format!("{device} cannot be used: {error}"));
+        }
+    }
+    let is_here = kind.is_here();
+    (!is_here).then(|| format!("{} is not installed", kind.maker()))
+}
+
+/// Whether root in here is root everywhere, not only in the sandbox of a user.
+fn is_root_of_the_machine() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// The file systems that can be made here; says which cannot.
+fn kinds() -> Vec<Kind> {
+    let (here, missing): (Vec<Kind>, Vec<Kind>) =
+        Kind::ALL.into_iter().partition(|kind| kind.is_here());
+    for kind in missing {
+        support::skip(&format!("{kind:?}: {} is not installed", kind.maker()));
+    }
+    here
 }
 
 /// How many images to look at where `count` is enough for a quick look.
