@@ -38,7 +38,7 @@ fn hostile_148_sync_without_folders_is_caught() {
 /// Goal: a broken order is found in each story, on each file system and with both backings; the
 /// good order on the same story is right.
 fn catch(
-    name: &str,
+    name: &'static str,
     order: Order,
     prepare: fn(&Torrent, &Path),
     acts: fn(&mut Stage<'_>),
@@ -49,6 +49,7 @@ fn catch(
             for storage in STORAGES {
                 for seed in 1..=STORIES {
                     let plan = Plan {
+                        test: name,
                         fs,
                         storage,
                         journal: Journal::Elsewhere,
@@ -61,6 +62,7 @@ fn catch(
                     assert!(is_found(&found), "{plan:?} was not caught");
                 }
                 let plan = Plan {
+                    test: name,
                     fs,
                     storage,
                     journal: Journal::Elsewhere,

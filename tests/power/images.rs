@@ -320,7 +320,11 @@ impl<'a> Worker<'a> {
     fn describe(&self, cut: Cut, what: &str) -> String {
         let plan = &self.story.plan;
         let len = self.story.log.len();
-        format!("{what}\n  {plan:?}\n  {cut:?} of {len} entries")
+        format!(
+            "{what}\n  {plan:?}\n  {cut:?} of {len} entries\n  \
+             EVPEER_SEED={} cargo test --test power -- --exact {}",
+            plan.seed, plan.test
+        )
     }
 }
 

@@ -18,7 +18,8 @@
 //!
 //! This takes root, FUSE and loop devices. Where they are missing the tests say that they are
 //! skipped; for root with `EVPEER_REQUIRE_CLIENTS=1` it is a failure. `NIGHTLY=1` looks at ten
-//! times as many images.
+//! times as many images. What is wrong is told with the command that repeats it, except for what
+//! the kernel does by itself.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -30,6 +30,8 @@ pub enum Journal {
 /// What is tried.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
+    /// By which test.
+    pub test: &'static str,
     /// On which file system.
     pub fs: Kind,
     /// How bytes reach files.
@@ -40,6 +42,14 @@ pub struct Plan {
     pub order: Order,
     /// Where chance begins.
     pub seed: u64,
+}
+
+impl Plan {
+    /// Whether it is to be tried: `EVPEER_SEED` names one alone.
+    pub fn is_wanted(&self) -> bool {
+        let only = std::env::var("EVPEER_SEED").ok();
+        only.is_none_or(|only| only == self.seed.to_string())
+    }
 }
 
 /// Something that matters for what may be claimed, from an entry of the log on.
