@@ -54,7 +54,13 @@ impl Findings {
     pub fn assert_right(&self) {
         let all = [&self.unusable, &self.lies, &self.losses];
         let all: Vec<&str> = all.into_iter().flatten().map(String::as_str).collect();
-        assert!(all.is_empty(), "\n{}\n", all.join("\n"));
+        let first = &all[..all.len().min(SHOWN)];
+        assert!(
+            all.is_empty(),
+            "{} in all:\n{}\n",
+            all.len(),
+            first.join("\n")
+        );
         let is_any = self.claims > self.images && self.owed > self.images;
         assert!(is_any, "there is something to be wrong");
     }
@@ -294,8 +300,8 @@ impl<'a> Worker<'a> {
     /// Lays out the journal that was elsewhere: as it was, or without what was not synced.
     fn journal_of(&self, cut: Cut, rng: &mut Rng) -> PathBuf {
         let notes = self.story.notes.iter().filter(|(at, _)| *at <= cut.at);
-        let said = notes.filter(|(_, note)| matches!(note, Note::Durable(_)));
-        let safe_at = said.last().map_or(0, |(at, _)| *at);
+        let mut said = notes.filter(|(_, note)| matches!(note, Note::Durable(_)));
+        let safe_at = said.next_back().map_or(0, |(at, _)| *at);
         let count = |at: usize| {
             self.story
                 .journals
@@ -364,6 +370,8 @@ fn blocks(offset: u64, bytes: &[u8]) -> Vec<(u64, &[u8])> {
     found
 }
 
+/// Of what is wrong, so much is shown.
+const SHOWN: usize = 10;
 /// What a disk writes as a whole.
 const BLOCK_LEN: u64 = 4096;
 /// Most of the time goes by waiting for mounts.

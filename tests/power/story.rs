@@ -301,6 +301,9 @@ impl Stage<'_> {
 
     /// Waits until all is durable but what a former process left, then ends in good order.
     pub fn leave(&mut self) {
+        for asked in &mut self.asked {
+            asked.retain(|piece| self.own.contains(piece)); // nothing waits for the others now
+        }
         self.asked.push_back(&self.good & &self.own);
         self.process().leave();
         self.wait_for_answers();
