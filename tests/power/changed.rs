@@ -8,7 +8,7 @@ use crate::images::{self, Findings};
 use crate::mounts::Kind;
 use crate::process::{Order, all_pieces};
 use crate::story::{self, Note, Plan, Stage, TWINS, Torrent};
-use crate::{JOURNALS, STORAGES, kinds, on_disks, print, scaled};
+use crate::{JOURNALS, STORAGES, kinds, on_disks, print, support};
 
 /// Goal: no claim on data that is missing.
 /// Method: files of a complete torrent are deleted, and downloaded again, several times.
@@ -96,29 +96,35 @@ fn change(name: &'static str, acts: fn(&mut Stage<'_>)) {
     on_disks(name, Kind::Ext4, |scratch| {
         let mut all = Findings::default();
         let mut seed = 149_000;
+        let (stories, images) = match support::is_nightly() {
+            true => (5, 20),
+            false => (1, 10),
+        };
         for fs in kinds() {
             for storage in STORAGES {
                 for journal in JOURNALS {
-                    seed += 1;
-                    let plan = Plan {
-                        test: name,
-                        fs,
-                        storage,
-                        journal,
-                        order: Order::Good,
-                        seed,
-                    };
-                    if !plan.is_wanted() {
-                        continue;
+                    for _ in 0..stories {
+                        seed += 1;
+                        let plan = Plan {
+                            test: name,
+                            fs,
+                            storage,
+                            journal,
+                            order: Order::Good,
+                            seed,
+                        };
+                        if !plan.is_wanted() {
+                            continue;
+                        }
+                        let story = story::tell(plan, scratch, whole, |stage| {
+                            stage.start();
+                            stage.wait_for_checks();
+                            stage.leave();
+                            stage.curtain();
+                            acts(stage);
+                        });
+                        all.add(images::look(&story, scratch, images));
                     }
-                    let story = story::tell(plan, scratch, whole, |stage| {
-                        stage.start();
-                        stage.wait_for_checks();
-                        stage.leave();
-                        stage.curtain();
-                        acts(stage);
-                    });
-                    all.add(images::look(&story, scratch, scaled(IMAGES)));
                 }
             }
         }
@@ -139,5 +145,3 @@ fn download_again(stage: &mut Stage<'_>) {
 }
 
 const ROUNDS: usize = 3;
-/// Images of each.
-const IMAGES: u32 = 10;
