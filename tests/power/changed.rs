@@ -19,7 +19,7 @@ fn hostile_149_power_cut_after_files_were_deleted() {
         for _ in 0..ROUNDS {
             for _ in 0..=stage.rng.below(2) {
                 let file = stage.rng.below(stage.torrent.meta.files.len() as u32) as usize;
-                stage.note(Note::Released(stage.torrent.pieces_of(file)));
+                stage.before_deletion(stage.torrent.pieces_of(file));
                 let _ = fs::remove_file(stage.path_of(file));
             }
             download_again(stage);
@@ -63,7 +63,7 @@ fn hostile_149_power_cut_after_the_folder_was_replaced() {
         fs::rename(root.join("other/t"), root.join("t")).expect("it is there");
         download_again(stage);
         stage.rest();
-        stage.note(Note::Released(all_pieces(&other.meta)));
+        stage.before_deletion(all_pieces(&other.meta));
         fs::remove_dir_all(root.join("t")).expect("it is there");
         fs::rename(root.join("old"), root.join("t")).expect("it is there");
         download_again(stage);
@@ -141,6 +141,7 @@ fn download_again(stage: &mut Stage<'_>) {
     stage.start();
     stage.download();
     stage.sync();
+    stage.note(Note::Mended);
     stage.leave();
 }
 

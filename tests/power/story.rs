@@ -239,6 +239,17 @@ impl Stage<'_> {
         self.notes.push((self.disk.log_len(), note));
     }
 
+    /// Files with these pieces are about to be deleted.
+    ///
+    /// With `data=writeback` ext4 gives their blocks to others before the deletion is on the disk:
+    /// until then they may come back with other bytes, and nothing about them tells.
+    pub fn before_deletion(&mut self, pieces: BTreeSet<u32>) {
+        self.note(Note::Released(pieces.clone()));
+        if self.plan.fs == Kind::Ext4Writeback {
+            self.note(Note::Spoilt(pieces));
+        }
+    }
+
     /// A process starts and takes up the torrent.
     pub fn start(&mut self) {
         let Plan { storage, order, .. } = self.plan;
