@@ -123,6 +123,11 @@ impl Drop for Mount {
     }
 }
 
+/// Unmounts what is mounted at `folder` as soon as nobody uses it.
+pub fn detach(folder: &Path) {
+    run(Command::new("umount").arg("-l").arg(folder)).expect("it is mounted");
+}
+
 /// A new file system of `kind` with what `fill` puts in it, as bytes.
 pub fn fresh(kind: Kind, scratch: &Path, fill: impl FnOnce(&Path)) -> Vec<u8> {
     let image = scratch.join("fresh.img");

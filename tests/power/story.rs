@@ -179,7 +179,7 @@ pub fn tell(
         support::folder(&root, ".evpeer");
         prepare(&torrent, &root);
     });
-    let disk = Disk::mount(&support::folder(scratch, "disk"), base.clone()).expect("FUSE works");
+    let disk = Disk::mount(&support::folder(scratch, "disk"), &base).expect("FUSE works");
     let folder = support::folder(scratch, "fs");
     let mount = Mount::new(plan.fs, &disk.path(), &folder).expect("mounted");
     let root = folder.join("out");
