@@ -30,12 +30,22 @@ pub(super) struct Proofs {
     synced: BTreeSet<u32>,
     /// Durable pieces that may be wrong.
     suspects: BTreeSet<u32>,
-    /// The piece that a job reads. `None`: it is of no interest any more.
-    running: Option<Option<u32>>,
+    /// What a job reads.
+    running: Option<Running>,
     /// When the next may be read.
     next_at: Instant,
     /// Somebody waits for what can be proven.
     is_awaited: bool,
+}
+
+/// A piece that is being read.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    /// `None`: it is of no interest any more.
+    piece: Option<u32>,
+    /// Its files had been synced before: if it is right, it is durable. What the disk gives back
+    /// without that may be gone after a power cut all the same, with the extents that lead to it.
+    is_synced: bool,
 }
 
 impl Proofs {
@@ -80,8 +90,8 @@ impl Proofs {
         self.waiting.remove(&piece);
         self.synced.remove(&piece);
         self.suspects.remove(&piece);
-        if self.running == Some(Some(piece)) {
-            self.running = Some(None);
+        if let Some(running) = &mut self.running {
+            running.piece = running.piece.filter(|&running| running != piece);
         }
     }
 
@@ -100,11 +110,12 @@ impl Proofs {
     }
 
     fn take_next(&mut self) -> Option<u32> {
-        let piece = self
-            .synced
-            .pop_first()
-            .or_else(|| self.suspects.pop_first());
-        self.running = piece.map(Some);
+        let synced = self.synced.pop_first();
+        let piece = synced.or_else(|| self.suspects.pop_first());
+        self.running = piece.map(|piece| Running {
+            piece: Some(piece),
+            is_synced: synced.is_some(),
+        });
         piece
     }
 }
@@ -163,39 +174,34 @@ impl Storage {
         let Some(memory) = self.memory(id) else {
             return;
         };
-        let is_of_interest = memory.proofs.running.take() == Some(Some(piece.0));
+        let running = memory.proofs.running.take();
+        let read = running.filter(|running| running.piece == Some(piece.0));
         memory.proofs.next_at = match memory.proofs.is_awaited {
             true => now,
             false => now + DELAY,
         };
         let (log, next_at) = (memory.log, memory.proofs.next_at);
         self.wake_at = self.wake_at.min(next_at);
-        if is_of_interest {
-            self.take_proof(id, log, piece, result);
+        if let Some(Running { is_synced, .. }) = read {
+            match result {
+                Ok(true) if is_synced => self.take_proof(id, log, piece),
+                Ok(true) => {}
+                Ok(false) => self.lose(id, piece),
+                Err(error) => self.fail(id, error),
+            }
         }
         self.turn_barriers(id);
     }
 
-    fn take_proof(
-        &mut self,
-        id: TorrentId,
-        log: LogId,
-        piece: PieceIndex,
-        result: Result<bool, StorageError>,
-    ) {
+    /// A piece whose files were synced is on the disk.
+    fn take_proof(&mut self, id: TorrentId, log: LogId, piece: PieceIndex) {
         let now = self.now;
-        match result {
-            Ok(true) => {
-                let log = self.log(log);
-                if log.known().claims.get(piece.0) == Claim::Checked {
-                    log.push(Record::Durable(vec![piece.0]), now);
-                }
-                if let Some(memory) = self.memory(id) {
-                    memory.is_proven(piece);
-                }
-            }
-            Ok(false) => self.lose(id, piece),
-            Err(error) => self.fail(id, error),
+        let log = self.log(log);
+        if log.known().claims.get(piece.0) == Claim::Checked {
+            log.push(Record::Durable(vec![piece.0]), now);
+        }
+        if let Some(memory) = self.memory(id) {
+            memory.is_proven(piece);
         }
     }
 
