@@ -149,7 +149,8 @@ fn hostile_132_file_removed_or_renamed_or_replaced_by_another_is_noticed_and_fet
 
 #[test]
 fn hostile_132_file_replaced_by_what_is_no_file_stops_the_torrent_with_its_name() {
-    let changes: [(fn(&Path), &str); 2] = [
+    type Change = (fn(&Path), &'static str);
+    let changes: [Change; 2] = [
         (|path| fs::create_dir(path).expect("made"), "not a file"),
         (
             |path| symlink("/nowhere", path).expect("made"),

@@ -30,9 +30,10 @@ pub(super) fn compare(
     }
     let claims = match replay(bytes, &binding) {
         Ok(replayed) => replayed.knowledge.claims,
-        // The first one may be torn as long as it was never synced.
+        // The first one may be torn as long as it was never synced, or could not be written: such
+        // a one claims nothing.
         Err(Unusable::NotAJournal | Unusable::Damaged)
-            if is_power_cut && (!was_durable || disk.tally().errors > 0) =>
+            if (is_power_cut && !was_durable) || disk.tally().errors > 0 =>
         {
             return Ok(());
         }
