@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::timers::TimerId;
 use super::{Engine, State};
 use crate::base::address::Interfaces;
-use crate::base::id::{ConnId, TorrentId};
+use crate::base::id::{ConnId, InfoHash, PeerId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
@@ -102,6 +102,7 @@ impl Engine {
         if peer_id.is_evpeer() {
             self.met_evpeer(torrent, addr, now);
         }
+        self.network_met(conn, (torrent, peer_id), (addr, is_seed), now);
     }
 
     /// An evpeer can be asked for peers when the torrent's own trackers are silent.
@@ -155,6 +156,7 @@ impl Engine {
                 ..
             } = event;
             let is_of_use = peer_id != self.secrets.peer_id && event != Some(Event::Stopped);
+            self.announced_to_us(info_hash, (addr, peer_id), (is_seed, event), now);
             if let Some(&id) = self.by_hash.get(&info_hash)
                 && is_of_use
                 && !(is_seed && self.state(id) == Some(State::Seeding))
@@ -163,6 +165,25 @@ impl Engine {
             }
         }
         self.rearm_registry();
+    }
+
+    /// Evpeers hear of who announced itself to our tracker.
+    fn announced_to_us(
+        &mut self,
+        info_hash: InfoHash,
+        (addr, peer_id): (SocketAddr, PeerId),
+        (is_seed, event): (bool, Option<Event>),
+        now: Instant,
+    ) {
+        let id = self.by_hash.get(&info_hash);
+        if !id.is_some_and(|id| self.gossips_about(*id)) || peer_id == self.secrets.peer_id {
+            return;
+        }
+        match event {
+            Some(Event::Stopped) => self.network_saw_leave(info_hash, addr, now),
+            _ if peer_id.is_evpeer() => self.network_heard(addr, now),
+            _ => self.network_saw(info_hash, addr, is_seed, now),
+        }
     }
 
     /// Our tracker knows the torrent, and that we are in its swarm.
@@ -230,6 +251,9 @@ impl Engine {
             lsd.interfaces_found(&self.interfaces);
         }
         self.gate.interfaces_found(&self.interfaces);
+        if let Some(network) = &mut self.network {
+            network.interfaces_found(&self.interfaces);
+        }
         for torrent in self.torrents.values_mut() {
             torrent.candidates.interfaces_found(&self.interfaces);
         }

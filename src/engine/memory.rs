@@ -46,6 +46,9 @@ impl Engine {
     /// Takes over the list of evpeers that were met in all runs, whatever they shared.
     pub fn recall_evpeers(&mut self, evpeers: &[KnownPeer]) {
         self.evpeers_met = evpeers.iter().map(|peer| peer.addr).collect();
+        for peer in evpeers {
+            self.network_heard(peer.addr, Instant::ZERO);
+        }
     }
 
     /// The evpeers that are connected for a torrent that is not private, and those that were met

@@ -78,6 +78,7 @@ impl PeerSpec {
             config: Config {
                 storage: StorageKind::Pwrite,
                 lsd: false,
+                broadcast: false,
                 ..Config::default()
             },
             link: None,

@@ -299,12 +299,16 @@ impl Broadcast {
     /// Tells the owner of a change.
     pub(super) fn heard(&mut self, list: u16, key: Key, record: &Record, is_first_hand: bool) {
         let list: List = self.name_of(list);
+        let mut links = self.links.iter().flatten();
+        let teller = links.find(|link| link.serial == record.teller);
+        let teller = teller.map(|link| link.remote.ip());
         self.events.push_back(Event::Heard(Heard {
             list,
             addr: key.addr(),
             standing: record.standing,
             is_evpeer: record.is_evpeer,
             is_first_hand,
+            teller,
         }));
     }
 
