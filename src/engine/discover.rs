@@ -13,7 +13,7 @@ use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
 use crate::discovery::pex::Departure;
-use crate::tracker::registry::{Heard, Sighting, Terms};
+use crate::tracker::registry::{Change, ChangeKind, Heard, Sighting, Terms};
 use crate::tracker::server::{Reach, ServerEvent};
 use crate::wire::announce::Event;
 use crate::wire::pex::Flags;
@@ -84,6 +84,7 @@ impl Engine {
             flags = flags.with(Flags::REACHABLE);
         }
         running.roster.joined(addr, flags, now);
+        log::debug!("met addr={addr} id={peer_id} seed={is_seed}");
         if dialled {
             self.server.dialled(addr, Reach::Reached);
         }
@@ -262,6 +263,27 @@ impl Engine {
         for id in ids {
             self.track(id, now);
         }
+    }
+
+    /// Forgets peers that fell silent. Evpeers hear of those that we had seen ourselves.
+    pub(super) fn registry_due(&mut self, now: Instant) {
+        let swarms: Vec<_> = self
+            .by_hash
+            .iter()
+            .filter(|(_, id)| self.gossips_about(**id))
+            .map(|(&info_hash, _)| (info_hash, self.server.registry.version(info_hash)))
+            .collect();
+        self.server.registry.expire(now);
+        for (info_hash, version) in swarms {
+            let is_gone = |c: &&Change| c.kind == ChangeKind::Left && c.heard.is_first_hand();
+            let changes = self.server.registry.changes_after(info_hash, version);
+            let gone = changes.map(|changes| changes.filter(is_gone).map(|c| c.addr).collect());
+            let gone = gone.unwrap_or_else(|| self.network_unseen(info_hash));
+            for addr in gone {
+                self.network_expired(info_hash, addr, now);
+            }
+        }
+        self.rearm_registry();
     }
 
     /// Makes sure that peers that fall silent are forgotten in time.

@@ -149,7 +149,7 @@ pub struct Engine {
     /// Torrents whose last sync is under way.
     last_syncs: BTreeSet<TorrentId>,
     /// Evpeers that were met in all runs; as many as a session remembers.
-    evpeers_met: Vec<SocketAddr>,
+    evpeers_met: BTreeSet<SocketAddr>,
 }
 
 /// Why a name is being looked up.
@@ -200,7 +200,7 @@ impl Engine {
             actions: VecDeque::new(),
             ending: None,
             last_syncs: BTreeSet::new(),
-            evpeers_met: Vec::new(),
+            evpeers_met: BTreeSet::new(),
         }
     }
 

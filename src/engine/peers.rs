@@ -195,6 +195,10 @@ impl Engine {
             return Err(Ending::Fault("answered for another torrent"));
         }
         if theirs.peer_id == self.secrets.peer_id {
+            let called = self.conn(id).filter(|_| dialled.is_some());
+            if let Some(remote) = called.map(|conn| conn.remote) {
+                self.network_is_us(remote);
+            }
             return Err(Ending::Fault("this is our own address"));
         }
         let running = &self.torrents[&torrent];

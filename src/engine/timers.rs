@@ -52,8 +52,7 @@ impl Engine {
                 }
                 TimerId::Registry => {
                     self.registry_armed = Instant::NEVER;
-                    self.server.registry.expire(now);
-                    self.rearm_registry();
+                    self.registry_due(now);
                 }
                 TimerId::Network => self.network_due(now),
                 TimerId::UdpTrackers => self.udp_trackers_timer(now),

@@ -215,6 +215,7 @@ mod tests {
                 ut_metadata: Some(2),
                 upload_only: Some(3),
                 lt_donthave: Some(7),
+                ev_peers: None,
             },
             v: Some("libtorrent/2.0.11".to_owned()),
             p: None,
@@ -238,8 +239,8 @@ mod tests {
             metadata_size: Some(100),
         };
         let expected =
-            b"d1:md11:upload_onlyi3e6:ut_pexi1ee13:metadata_sizei100e1:pi6881e4:reqqi2000e\
-            11:upload_onlyi1e1:v12:evpeer 0.1.06:yourip4:\x0a\0\0\x05e";
+            b"d1:md8:ev_peersi4e11:upload_onlyi3e6:ut_pexi1ee13:metadata_sizei100e1:pi6881e\
+            4:reqqi2000e11:upload_onlyi1e1:v12:evpeer 0.1.06:yourip4:\x0a\0\0\x05e";
         assert_eq!(
             ours.encode().escape_ascii().to_string(),
             expected.escape_ascii().to_string()

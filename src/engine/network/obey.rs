@@ -35,6 +35,16 @@ impl Engine {
                 };
             }
         };
+        log::debug!(
+            "heard list={} addr={} standing={:?} first_hand={}",
+            match heard.list {
+                List::Network => "network".to_owned(),
+                List::Swarm(info_hash) => info_hash.short().to_string(),
+            },
+            heard.addr,
+            heard.standing,
+            heard.is_first_hand,
+        );
         match heard.list {
             List::Network => self.heard_in_network(heard, now),
             List::Swarm(info_hash) => self.heard_in_swarm(info_hash, heard, now),

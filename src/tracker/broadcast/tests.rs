@@ -478,6 +478,38 @@ fn foreign_peer_has_a_witness() {
     );
 }
 
+/// Goal: of all that once saw a foreign peer, who saw it last says that it is gone.
+#[test]
+fn only_the_last_witness_says_that_a_foreign_peer_fell_silent() {
+    let mut hosts = Hosts::new(3);
+    let now = hosts.now;
+    (0..3).for_each(|n| hosts.all[n].swarm_joined(SWARM, Standing::Seed, now));
+    hosts.link(0, 1);
+    hosts.link(1, 2);
+    hosts.run(MINUTE);
+    let foreign = addr(40);
+    hosts.all[0].seen(SWARM, foreign, Standing::Leecher, hosts.now);
+    hosts.run(MINUTE);
+    hosts.all[2].met(foreign, hosts.now);
+    hosts.all[2].seen(SWARM, foreign, Standing::Seed, hosts.now);
+    hosts.run(MINUTE);
+    for n in 0..2 {
+        hosts.bodies.clear();
+        hosts.all[n].expired(SWARM, foreign, hosts.now);
+        hosts.run(2 * MINUTE);
+        assert_eq!(hosts.bodies, [], "{n} is not its witness any more");
+        assert_eq!(hosts.standing(1, 40), Some(Standing::Seed));
+    }
+    hosts.all[2].parted(foreign);
+    hosts.all[2].expired(SWARM, foreign, hosts.now);
+    hosts.run(MINUTE);
+    assert!((0..3).all(|n| hosts.standing(n, 40).is_none()));
+    hosts.bodies.clear();
+    hosts.all[2].expired(SWARM, foreign, hosts.now);
+    hosts.run(MINUTE);
+    assert_eq!(hosts.bodies, [], "once is enough");
+}
+
 /// Goal: two parts of a network that changed apart have the same lists after they meet.
 #[test]
 fn lists_converge_after_a_partition() {
