@@ -385,6 +385,12 @@ impl World {
         }
     }
 
+    /// The host that told others of evpeers last, and when; `None` in worlds that are loosely
+    /// judged.
+    pub fn gossiped(&self) -> Option<(HostId, Instant)> {
+        self.judges.gossiped
+    }
+
     /// What carries the bytes.
     pub fn network(&self) -> &Network {
         &self.network
@@ -424,6 +430,16 @@ impl World {
             self.settle_judges()?;
         }
         Ok(true)
+    }
+
+    /// The failure of a host that a judge found fault with when all was over.
+    pub fn at_fault(&mut self, judge: &'static str, host: HostId, text: String) -> Box<Failure> {
+        self.failure(judge::Fault {
+            judge,
+            host: Some(host),
+            text,
+            talk: Vec::new(),
+        })
     }
 
     /// The failure of a host that should have become complete.

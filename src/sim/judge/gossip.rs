@@ -1,0 +1,57 @@
+//! News between evpeers on a stream: each is told once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::base::time::Instant;
+use crate::wire::ev_peers::{Entry, Message, NETWORK, Standing, Why};
+use crate::wire::extended::EV_PEERS_ID;
+
+/// One end's book of the news that it told on a stream.
+#[derive(Debug, Default)]
+pub(super) struct Gossip {
+    /// The latest of each address, and of itself, in the network and in the swarm.
+    told: BTreeMap<(bool, Option<SocketAddr>), Rank>,
+    /// When it said something last, news or not.
+    pub spoke: Option<Instant>,
+}
+
+/// What makes two entries of one address the same.
+type Rank = (u64, Standing, bool);
+
+impl Gossip {
+    /// This end says something in an extension, to the host that accepts connections at `hearer`.
+    pub fn say(&mut self, said: &[u8], hearer: SocketAddr, now: Instant) -> Result<(), String> {
+        let Some((&EV_PEERS_ID, body)) = said.split_first() else {
+            return Ok(());
+        };
+        self.spoke = Some(now);
+        match Message::decode(body) {
+            Ok(Message::Hello(_)) => self.told.clear(), // a new link, which begins from nothing
+            Ok(Message::Entries(entries)) if entries.why == Why::News => {
+                for record in entries.records() {
+                    let (handle, entry) = record.map_err(|error| error.to_string())?;
+                    // What is said of the hearer itself it has to hear as often as it is said.
+                    if entry.addr != Some(hearer) {
+                        self.tell(handle == NETWORK, &entry)?;
+                    }
+                }
+            }
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, is_network: bool, entry: &Entry) -> Result<(), String> {
+        let rank = (entry.epoch, entry.standing, entry.is_evpeer);
+        match self.told.insert((is_network, entry.addr), rank) {
+            Some(before) if before == rank => {
+                let who = entry.addr.map(|addr| addr.to_string());
+                let who = who.unwrap_or_else(|| "itself".to_owned());
+                Err(format!("tells {rank:?} of {who} a second time"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
