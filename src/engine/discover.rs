@@ -13,7 +13,7 @@ use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
 use crate::discovery::pex::Departure;
-use crate::tracker::registry::{Change, ChangeKind, Heard, Sighting, Terms};
+use crate::tracker::registry::{Change, ChangeKind, Heard, Registry, Sighting, Terms};
 use crate::tracker::server::{Reach, ServerEvent};
 use crate::wire::announce::Event;
 use crate::wire::pex::Flags;
@@ -263,6 +263,11 @@ impl Engine {
         for id in ids {
             self.track(id, now);
         }
+    }
+
+    /// All that is known of peers, by swarm.
+    pub fn registry(&self) -> &Registry {
+        &self.server.registry
     }
 
     /// Forgets peers that fell silent. Evpeers hear of those that we had seen ourselves.

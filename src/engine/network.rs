@@ -30,6 +30,8 @@ pub(super) struct Network {
     streams: BTreeMap<ConnId, Held>,
     /// Where we stand in swarms now, not told yet; `None`: we left.
     standings: Vec<(InfoHash, Option<Standing>)>,
+    /// Messages sent, and their bytes.
+    sent: (u64, u64),
     armed: Instant,
 }
 
@@ -65,16 +67,17 @@ impl Engine {
             .collect()
     }
 
-    /// Links to other evpeers that are open or being opened.
-    pub fn link_count(&self) -> usize {
-        let network = self.network.as_ref();
-        network.map_or(0, |network| network.overlay.links().count())
+    /// The evpeers to which links are open or being opened.
+    pub fn links(&self) -> Vec<SocketAddr> {
+        let network = self.network.iter();
+        let links = network.flat_map(|network| network.overlay.links());
+        links.map(|(_, stream)| stream.addr).collect()
     }
 
-    /// Bodies of news that were sent to other evpeers.
-    pub fn news_sent(&self) -> u64 {
+    /// Messages that were sent to evpeers because of others, and their bytes.
+    pub fn gossip_sent(&self) -> (u64, u64) {
         let network = self.network.as_ref();
-        network.map_or(0, |network| network.broadcast.counts().bodies_sent)
+        network.map_or((0, 0), |network| network.sent)
     }
 
     /// Takes up the network, once the port is known.
@@ -98,6 +101,7 @@ impl Engine {
             overlay: Overlay::new(self.secrets.peer_id, rng),
             streams: BTreeMap::new(),
             standings: Vec::new(),
+            sent: (0, 0),
             armed: Instant::NEVER,
         };
         if self.interfaces.iter().next().is_some() {

@@ -34,6 +34,7 @@ use crate::base::bits::Bitfield;
 use crate::base::id::PeerId;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
+use crate::config::session::KnownPeer;
 use crate::engine::{Engine, HostPort, Report, Secrets, Snapshot, State, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
 
@@ -220,7 +221,15 @@ impl World {
             host: addr.ip().to_string(),
             port: addr.port(),
         };
-        if peer.spec.have != Have::NoTorrent {
+        if peer.spec.have == Have::NoTorrent {
+            let met = |&addr: &SocketAddr| KnownPeer {
+                addr,
+                last_seen: 0,
+                is_evpeer: true,
+            };
+            let met: Vec<KnownPeer> = peer.spec.peers.iter().map(met).collect();
+            engine.recall_evpeers(&met);
+        } else {
             let spec = TorrentSpec {
                 meta: Arc::clone(&self.meta),
                 peers: peer.spec.peers.iter().map(host_port).collect(),

@@ -135,7 +135,11 @@ impl Engine {
         if state.outbox.len() > limits::LINK_UNSENT_LEN_MAX {
             return self.close(conn, Ending::Failed("does not read what it is told"), now);
         }
+        let len = body.len() as u64;
         state.outbox.push(Outgoing::Extended { id, body });
         self.flush(conn);
+        if let Some(network) = &mut self.network {
+            network.sent = (network.sent.0 + 1, network.sent.1 + len);
+        }
     }
 }

@@ -55,3 +55,46 @@ impl Gossip {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ev_peers::{EntriesWriter, Hello};
+
+    fn news(why: Why, addr: SocketAddr, epoch: u64) -> Vec<u8> {
+        let entry = Entry {
+            addr: Some(addr),
+            epoch,
+            standing: Standing::Leecher,
+            is_evpeer: true,
+        };
+        let mut writer = EntriesWriter::entries(why, epoch);
+        writer.push(NETWORK, &entry);
+        [&[EV_PEERS_ID], &writer.finish()[..]].concat()
+    }
+
+    /// A host that tells on what is no news is found out with its second message.
+    #[test]
+    fn the_same_news_twice_on_a_link_is_a_fault() {
+        let hearer = ([10, 0, 0, 1], 6881).into();
+        let other = ([10, 0, 0, 2], 6881).into();
+        let now = Instant::ZERO;
+        let mut gossip = Gossip::default();
+        let mut say = |said: &[u8]| gossip.say(said, hearer, now).is_ok();
+        assert!(say(&news(Why::News, other, 1)));
+        assert!(say(&news(Why::News, other, 2)), "it changed");
+        assert!(say(&news(Why::Repair, other, 2)), "it was asked");
+        assert!(!say(&news(Why::News, other, 2)));
+        assert!(say(&news(Why::News, hearer, 2)));
+        assert!(say(&news(Why::News, hearer, 2)), "rumours of the hearer");
+        let hello = Hello {
+            salt: [1; 16],
+            clock_ms: 1,
+            is_drawn: true,
+        };
+        assert!(say(&[&[EV_PEERS_ID], &hello.encode()[..]].concat()));
+        assert!(say(&news(Why::News, other, 2)), "another link");
+        assert!(say(&[1, 2, 3]), "another extension");
+        assert!(!say(&[EV_PEERS_ID, 9, 9]), "no message at all");
+    }
+}
