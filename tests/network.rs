@@ -29,7 +29,8 @@ const PACE_BYTES_S: u64 = 2 * 1024 * 1024;
 /// Of all bytes, so many hundredths are out when it dies.
 const OUT_PERCENT: u64 = 30;
 
-/// Goal: a newcomer that knows nobody finds the survivors on the link.
+/// Goal: a newcomer that knows nobody finds the survivors on the link; they have everything
+/// together.
 #[test]
 fn newcomer_joins_by_local_discovery_after_the_first_peer_died() {
     let test = "newcomer_joins_by_local_discovery_after_the_first_peer_died";
@@ -38,11 +39,12 @@ fn newcomer_joins_by_local_discovery_after_the_first_peer_died() {
             return skip("local discovery needs a network that nobody else hears");
         }
         let scratch = scratch();
-        let mut stage = Stage::new(scratch.path(), Holds::Nothing, &["--no-lsd=no"]);
+        // Nobody speaks to a group from 127.0.0.1.
+        let (ip, args) = (lan.host(1), ["--no-tracker", "--no-lsd=no"]);
+        let mut stage = Stage::on(ip, scratch.path(), Holds::Most, &args);
         stage.kill_first();
-        let newcomer = stage.join("newcomer", &["--no-tracker", "--no-lsd=no"]);
-        stage.welcome(newcomer, "lsd");
-        stage.restart_first();
+        let newcomer = stage.join("newcomer", &args);
+        stage.is_known(newcomer);
         stage.finish();
     });
 }
@@ -54,7 +56,7 @@ fn newcomer_joins_by_a_second_tracker_after_the_first_peer_died() {
     let scratch = scratch();
     let tracker = Tracker::start(Ipv4Addr::LOCALHOST);
     let url = tracker.url();
-    let mut stage = Stage::new(scratch.path(), Holds::Halves, &["--tracker", &url]);
+    let mut stage = Stage::new(scratch.path(), Holds::Most, &["--tracker", &url]);
     stage.kill_first();
     let newcomer = stage.join("newcomer", &["--tracker", &url]);
     let port = stage.peers[newcomer].1.address.port();
@@ -101,7 +103,7 @@ fn newcomer_joins_by_its_own_session_after_the_first_peer_died() {
 #[test]
 fn newcomer_joins_by_any_survivors_address_after_the_first_peer_died() {
     let scratch = scratch();
-    let mut stage = Stage::new(scratch.path(), Holds::Halves, &["--no-tracker"]);
+    let mut stage = Stage::new(scratch.path(), Holds::Most, &["--no-tracker"]);
     stage.kill_first();
     let survivors = stage.addresses_but(usize::MAX);
     for survivor in survivors {
@@ -117,17 +119,18 @@ fn newcomer_joins_by_any_survivors_address_after_the_first_peer_died() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds {
     Nothing,
-    /// One has the first half, one the second, one nothing.
-    Halves,
+    /// All but what the first peer gives before it dies.
+    Most,
 }
 
 /// The first peer, and others that know each other.
 struct Stage<'a> {
     scratch: &'a Path,
     set: DataSet,
+    holds: Holds,
     torrent: PathBuf,
     first: Option<Evpeer>,
-    first_port: u16,
+    first_address: SocketAddr,
     relay: Relay,
     /// Folders and peers, all but the first.
     peers: Vec<(PathBuf, Evpeer)>,
@@ -135,9 +138,14 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn new(scratch: &'a Path, holds: Holds, args: &[&str]) -> Self {
+        Self::on(Ipv4Addr::LOCALHOST, scratch, holds, args)
+    }
+
+    /// All listen on `ip`.
+    fn on(ip: Ipv4Addr, scratch: &'a Path, holds: Holds, args: &[&str]) -> Self {
         let set = DataSet::file(&folder(scratch, "data"), "set", LEN, 1);
         let torrent = scratch.join("set.shared.torrent");
-        let first = share(&set, 0, Some(&torrent));
+        let first = share(&set, (ip, 0).into(), Some(&torrent));
         first.wait_for_state("seeding", LIMIT);
         let relay = Relay::paced(first.address, PACE_BYTES_S);
         // The others have a torrent of the same name, whose trackers do not lead past the relay.
@@ -145,23 +153,19 @@ impl<'a> Stage<'a> {
         let mut stage = Self {
             scratch,
             set,
+            holds,
             torrent: untracked,
-            first_port: first.address.port(),
+            first_address: first.address,
             first: Some(first),
             relay,
             peers: Vec::new(),
         };
         let relay = stage.relay.address().to_string();
-        let bytes = stage.set.bytes();
-        let middle = LEN as usize / 2;
-        for (n, name) in ["a", "b", "c"].into_iter().enumerate() {
-            let part: Vec<u8> = match (holds, n) {
-                (Holds::Halves, 0) => bytes[..middle].to_vec(),
-                (Holds::Halves, 1) => [vec![0; middle], bytes[middle..].to_vec()].concat(),
-                _ => Vec::new(),
-            };
-            if !part.is_empty() {
-                fs::write(folder(scratch, name).join("set"), part).expect("writable");
+        let mut bytes = stage.set.bytes();
+        bytes[(LEN - LEN * OUT_PERCENT / 100) as usize..].fill(0);
+        for name in ["a", "b", "c"] {
+            if holds == Holds::Most {
+                fs::write(folder(scratch, name).join("set"), &bytes).expect("writable");
             }
             stage.join(name, &[args, &["--peer", &relay]].concat());
         }
@@ -181,6 +185,7 @@ impl<'a> Stage<'a> {
     fn join(&mut self, name: &str, args: &[&str]) -> usize {
         let home = folder(self.scratch, name);
         let setup = Setup {
+            ip: self.first_address.ip(),
             is_local: args.contains(&"--no-lsd=no"),
             args,
             ..Setup::new(&self.torrent, &home)
@@ -199,7 +204,13 @@ impl<'a> Stage<'a> {
     /// The first peer is gone in the middle of its work, and everybody comes to see it.
     fn kill_first(&mut self) {
         let out = LEN * OUT_PERCENT / 100;
-        wait_for("so much is out", LIMIT, || self.relay.passed() >= out);
+        wait_for("so much is out", LIMIT, || match self.holds {
+            Holds::Nothing => self.relay.passed() >= out,
+            Holds::Most => self
+                .peers
+                .iter()
+                .any(|(_, peer)| peer.has_event("complete")),
+        });
         let mut first = self.first.take().expect("it runs");
         kill(&mut first);
         let began = Instant::now();
@@ -211,12 +222,17 @@ impl<'a> Stage<'a> {
                 .into_iter()
                 .all(|list| !addresses.iter().any(|addr| list.contains(addr)))
         });
+        let is_early = self.holds == Holds::Most || {
+            let mut peers = self.peers.iter();
+            peers.all(|(_, peer)| !peer.has_event("complete"))
+        };
+        assert!(is_early, "somebody had everything at {percent} %");
         println!("killed at {percent} %, known {:?} later", began.elapsed());
     }
 
     fn restart_first(&mut self) {
-        let first = share(&self.set, self.first_port, None);
-        assert_eq!(first.address.port(), self.first_port);
+        let first = share(&self.set, self.first_address, None);
+        assert_eq!(first.address, self.first_address);
         self.first = Some(first);
     }
 
@@ -234,13 +250,17 @@ impl<'a> Stage<'a> {
         println!("the newcomer is known {:?} later", began.elapsed());
     }
 
-    /// The same, and it found somebody by this road.
+    /// The same, and it and somebody else are connected because of this road.
     fn welcome(&self, newcomer: usize, road: &str) {
-        let home = &self.peers[newcomer].0;
+        let own = self.peers[newcomer].1.address.to_string();
         wait_for("it is connected by that road", LIMIT, || {
-            let answer = ctl(home, &["peers", "--json"]).object();
-            let peers = answer["peers"].as_array().cloned().unwrap_or_default();
-            peers.iter().any(|peer| peer["source"] == road)
+            self.peers.iter().enumerate().any(|(n, (home, _))| {
+                let answer = ctl(home, &["peers", "--json"]).object();
+                let peers = answer["peers"].as_array().cloned().unwrap_or_default();
+                let is_its = |peer: &Value| n == newcomer || peer["listens"] == own;
+                let mut its = peers.iter().filter(|peer| is_its(peer));
+                its.any(|peer| peer["source"] == road)
+            })
         });
         self.is_known(newcomer);
     }
@@ -258,16 +278,16 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// `evpeer share` of a set on loopback.
-fn share(set: &DataSet, port: u16, save: Option<&Path>) -> Evpeer {
+/// `evpeer share` of a set.
+fn share(set: &DataSet, address: SocketAddr, save: Option<&Path>) -> Evpeer {
     let mut command = Command::new(BINARY);
     command.arg("share").arg(set.root());
-    command.args(["--json", "--bind", "127.0.0.1", "--no-lsd"]);
-    command.args(["-p", &port.to_string()]);
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    command.args(["--json", "--no-lsd", "--bind", &ip, "-p", &port]);
     if let Some(path) = save {
         command.arg("--save").arg(path);
     }
-    Evpeer::start_command("first", &mut command, Ipv4Addr::LOCALHOST.into())
+    Evpeer::start_command("first", &mut command, address.ip())
 }
 
 fn kill(peer: &mut Evpeer) {
