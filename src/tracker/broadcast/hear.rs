@@ -21,6 +21,7 @@ impl Broadcast {
         };
         let result = self.take_message(slot, body, now);
         if result.is_err() {
+            self.relay(slot, now);
             self.remove_link(link, now);
         }
         self.judge_links(now);
@@ -75,6 +76,7 @@ impl Broadcast {
             self.relay(slot, now);
         }
         self.records(slot, records, Why::Meeting, now)?;
+        self.relay(slot, now);
         let link = self.link(slot).id;
         let reason = bye.reason;
         self.remove_link(link, now);

@@ -648,6 +648,37 @@ fn limits_of_a_link_are_reached_and_kept() {
     assert!(!hosts.all[0].has_link(liar.id));
 }
 
+/// Goal: what the last message on a link named is news at once, not with a later message.
+#[test]
+fn news_of_a_good_bye_are_told_once() {
+    let mut hosts = Hosts::new(2);
+    hosts.link(0, 1);
+    hosts.run(MINUTE);
+    let stranger = Stranger::meets(&mut hosts, 5);
+    hosts.run(MINUTE);
+    let named = ([10, 2, 0, 1], 7000).into();
+    let mut writer = EntriesWriter::bye(Reason::Full, UNIX_MS);
+    writer.push(NETWORK, &entry(named, UNIX_MS, Standing::Leecher));
+    stranger.says(&mut hosts, &writer.finish()).expect("a bye");
+    assert_eq!(hosts.all[0].fresh, []);
+    hosts.carry();
+    assert!(hosts.network(1).contains(&named));
+    hosts.all[0].unreachable(named, hosts.now);
+    hosts.run(MINUTE);
+    assert!(!hosts.network(1).contains(&named));
+    hosts.bodies.clear();
+    let other = Stranger::meets(&mut hosts, 6);
+    hosts.run(MINUTE);
+    let tells = |body: &Bytes| match Message::decode(body) {
+        Ok(Message::Entries(entries)) => entries
+            .records()
+            .any(|record| record.is_ok_and(|(_, entry)| entry.addr == Some(named))),
+        _ => false,
+    };
+    assert!(!hosts.bodies_of(0).iter().any(tells));
+    drop(other);
+}
+
 #[test]
 fn messages_out_of_order_end_the_link() {
     let digest = Digest::encode(NETWORK, &[1]);
