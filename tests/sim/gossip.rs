@@ -173,8 +173,10 @@ fn error(world: &World, hosts: &[HostId]) -> Option<String> {
         let network: BTreeSet<_> = engine.evpeers().into_iter().collect();
         let swarm = engine.known_in_swarm(info_hash);
         let swarm: BTreeMap<_, _> = swarm.into_iter().collect();
+        // What others are told of; hearsay is told to nobody and forgotten in half an hour.
         let listed = engine.registry().peers(info_hash);
-        let ghost = listed.map(|entry| entry.addr).find(|addr| {
+        let seen = listed.filter(|entry| entry.heard.is_first_hand());
+        let ghost = seen.map(|entry| entry.addr).find(|addr| {
             let is_it = addr.ip().is_unspecified() || *addr == world.addr(at);
             !is_it && !up.contains(addr)
         });
@@ -356,6 +358,7 @@ fn foreign_peer_that_fell_silent_is_gone_for_all() {
 /// neither their links nor each other; once they are gone the lists are the truth.
 #[test]
 fn third_of_liars_cannot_take_the_network_apart() {
+    let mut wrong = Vec::new();
     for (n, lies) in LIES
         .iter()
         .map(|lie| vec![*lie])
@@ -387,7 +390,9 @@ fn third_of_liars_cannot_take_the_network_apart() {
         for _ in 0..3 {
             world.run_until(Duration::from_secs(20), |_| false);
             let graph = graph(&world, &honest);
-            assert_eq!(graph.reached, honest.len(), "{lies:?}: {graph:?}");
+            if graph.reached != honest.len() {
+                wrong.push(format!("{lies:?}: {graph:?} of {}", honest.len()));
+            }
             let known = honest[rng.below(honest.len() as u32) as usize];
             let newcomer = host(&mut world, Have::All, &[known]);
             let addr = world.addr(newcomer);
@@ -396,8 +401,9 @@ fn third_of_liars_cannot_take_the_network_apart() {
                     |&&at: &&HostId| w.engine(at).expect("it runs").evpeers().contains(&addr);
                 honest.iter().filter(knows).count() * 10 >= honest.len() * 9
             };
-            let is_known = world.run_until(Duration::from_secs(20), is_known);
-            assert!(is_known, "{lies:?}: a newcomer is not heard of");
+            if !world.run_until(Duration::from_secs(20), is_known) {
+                wrong.push(format!("{lies:?}: a newcomer is not heard of"));
+            }
             honest.push(newcomer);
         }
         liars.iter().for_each(|&liar| world.kill(liar));
@@ -410,7 +416,10 @@ fn third_of_liars_cannot_take_the_network_apart() {
             !honest.iter().all(is_whole)
         };
         let whole = time_until(&mut world, 5 * MINUTE, |w| !missing(w));
-        assert!(whole.is_some(), "{lies:?}: an honest host is not listed");
+        if whole.is_none() {
+            wrong.push(format!("{lies:?}: an honest host is not listed"));
+        }
         println!("{lies:?}: all are listed after {whole:?}");
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::base::time::Instant;
-use crate::wire::ev_peers::{Entry, Message, NETWORK, Standing, Why};
+use crate::wire::ev_peers::{Entry, Message, Standing, Why};
 use crate::wire::extended::EV_PEERS_ID;
 
 /// One end's book of the news that it told on a stream.
 #[derive(Debug, Default)]
 pub(super) struct Gossip {
-    /// The latest of each address, and of itself, in the network and in the swarm.
-    told: BTreeMap<(bool, Option<SocketAddr>), Rank>,
+    /// The latest of each address, and of itself, by its number for the list.
+    told: BTreeMap<(u16, Option<SocketAddr>), Rank>,
     /// When it said something last, news or not.
     pub spoke: Option<Instant>,
 }
@@ -33,7 +33,7 @@ impl Gossip {
                     let (handle, entry) = record.map_err(|error| error.to_string())?;
                     // What is said of the hearer itself it has to hear as often as it is said.
                     if entry.addr != Some(hearer) {
-                        self.tell(handle == NETWORK, &entry)?;
+                        self.tell(handle, &entry)?;
                     }
                 }
             }
@@ -43,9 +43,9 @@ impl Gossip {
         Ok(())
     }
 
-    fn tell(&mut self, is_network: bool, entry: &Entry) -> Result<(), String> {
+    fn tell(&mut self, handle: u16, entry: &Entry) -> Result<(), String> {
         let rank = (entry.epoch, entry.standing, entry.is_evpeer);
-        match self.told.insert((is_network, entry.addr), rank) {
+        match self.told.insert((handle, entry.addr), rank) {
             Some(before) if before == rank => {
                 let who = entry.addr.map(|addr| addr.to_string());
                 let who = who.unwrap_or_else(|| "itself".to_owned());
@@ -59,7 +59,7 @@ impl Gossip {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ev_peers::{EntriesWriter, Hello};
+    use crate::wire::ev_peers::{EntriesWriter, Hello, NETWORK};
 
     fn news(why: Why, addr: SocketAddr, epoch: u64) -> Vec<u8> {
         let entry = Entry {

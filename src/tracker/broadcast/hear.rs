@@ -220,7 +220,11 @@ impl Broadcast {
     /// Ends links whose other ends are not worth their words.
     pub(super) fn judge_links(&mut self, now: Instant) {
         for slot in self.slots() {
-            if self.link(slot).trust.is_gone(now) {
+            let others = self.slots().into_iter().filter(|&other| other != slot);
+            let mut dead: Vec<u32> = others.map(|s| self.link(s).trust.dead()).collect();
+            dead.sort_unstable();
+            let typical = dead.get(dead.len() / 2).copied().unwrap_or(0);
+            if self.link(slot).trust.is_gone(typical, now) {
                 let link = self.link(slot).id;
                 self.link_dropped(link, Reason::Surplus, now);
                 self.events.push_back(Event::Distrusted { link });

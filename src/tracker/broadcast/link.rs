@@ -200,19 +200,26 @@ impl Trust {
         self.alive > 0 && self.alive >= self.dead
     }
 
-    /// Whether the other side is better not believed.
+    /// Addresses that the link told and that were dead when tried.
+    pub fn dead(&self) -> u32 {
+        self.dead
+    }
+
+    /// Whether the other side is better not believed; `typical` are the dead addresses of a link
+    /// like ours.
     ///
     /// An honest host that relays the lies of others relays their refutations too, and the rest of
     /// the news: not nearly all that it tells is untrue. Old links are given more time, so that
     /// the liar's own neighbour, to whom it is mostly new, acts before those behind that. Where
     /// liars are many, most addresses that are told are dead, whoever tells them: so only a link
-    /// that begins with dead ones is ended for that, and of an old one [`Trust::is_proven`] says
-    /// how much it may tell.
-    pub fn is_gone(&self, now: Instant) -> bool {
+    /// that begins with dead ones, and with many more than the others, is ended for that, and of an
+    /// old one [`Trust::is_proven`] says how much it may tell.
+    pub fn is_gone(&self, typical: u32, now: Instant) -> bool {
         let minutes = (now - self.since).as_secs() / 60;
         let patience = 1 + minutes.min(PATIENCE_MAX) as u32;
         let tells_lies = self.untrue >= UNTRUE_MIN * patience && 20 * self.untrue > 17 * self.told;
-        let makes_up = minutes == 0 && self.dead >= DEAD_MIN && self.dead > 3 * self.alive;
+        let is_odd = self.dead > 3 * self.alive.max(typical);
+        let makes_up = minutes == 0 && self.dead >= DEAD_MIN && is_odd;
         tells_lies || makes_up
     }
 }
