@@ -53,6 +53,7 @@ impl Engine {
             self.server
                 .registry
                 .heard(info_hash, &sighting, &self.interfaces, now);
+            self.rearm_registry();
         }
         self.rearm_torrent(id, now);
     }
@@ -143,6 +144,7 @@ impl Engine {
             let info_hash = torrent.swarm.meta().info_hash;
             self.server.registry.disconnected(info_hash, addr, now);
         }
+        self.rearm_registry();
     }
 
     /// What our tracker was told: who announces a torrent of ours is dialled.

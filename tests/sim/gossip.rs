@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evpeer::base::rng::Rng;
-use evpeer::sim::foreign::{Foreign, Holds, LIES, Manners, Vice};
+use evpeer::sim::foreign::{Foreign, Holds, LIES, Lie, Manners, Vice};
 use evpeer::sim::{Have, HostId, Judged, Payload, PeerSpec, World, tagged_torrent};
 
 use crate::world::{LAN, for_seeds, private_torrent, torrent};
@@ -354,17 +354,17 @@ fn foreign_peer_that_fell_silent_is_gone_for_all() {
     assert!(silent, "somebody lists it still");
 }
 
-/// Goal: three liars on seven honest hosts, one of each kind and all of them, cost the honest ones
-/// neither their links nor each other; once they are gone the lists are the truth.
+/// Goal: three liars on seven honest hosts cost the honest ones neither their links nor each other;
+/// once they are gone all honest ones are listed. By night with each kind of lie, and all of them.
 #[test]
 fn third_of_liars_cannot_take_the_network_apart() {
     let mut wrong = Vec::new();
-    for (n, lies) in LIES
-        .iter()
-        .map(|lie| vec![*lie])
-        .chain([LIES.to_vec()])
-        .enumerate()
-    {
+    let by_night = LIES.iter().map(|lie| vec![*lie]).chain([LIES.to_vec()]);
+    let kinds: Vec<Vec<Lie>> = match std::env::var_os("NIGHTLY") {
+        Some(_) => by_night.collect(),
+        None => vec![vec![Lie::Buries]],
+    };
+    for (n, lies) in kinds.into_iter().enumerate() {
         let rng_seed = n as u64;
         let (meta, content) = torrent(rng_seed, 16 * 1024, &[100_000]);
         let payload = Payload::Real(Arc::clone(&content));
