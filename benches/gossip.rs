@@ -223,7 +223,12 @@ impl Peer {
         }
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("it was built");
+        let mut peer = Self {
+            child: command.spawn().expect("it was built"),
+            addr: (Ipv4Addr::LOCALHOST, 0).into(),
+            listened: Instant::now(),
+        };
+        let child = &mut peer.child;
         read(host, child.stdout.take().expect("piped"), said.clone());
         read(host, child.stderr.take().expect("piped"), said.clone());
         let end = Instant::now() + LIMIT;
@@ -234,13 +239,10 @@ impl Peer {
             let port = port.and_then(|rest| rest.split("\"port\":").nth(1));
             if let (Some(port), true) = (port, line.host == host) {
                 let digits: String = port.chars().take_while(char::is_ascii_digit).collect();
-                let port: u16 = digits.parse().expect("a port");
+                peer.addr.set_port(digits.parse().expect("a port"));
+                peer.listened = line.at;
                 lines.early = early;
-                return Self {
-                    child,
-                    addr: (Ipv4Addr::LOCALHOST, port).into(),
-                    listened: line.at,
-                };
+                return peer;
             }
             early.push_back(line);
         }

@@ -99,8 +99,8 @@
 //!    [`Overlay`](discovery::overlay::Overlay) holds: on streams of swarms, or on streams for links
 //!    alone.
 //! 3. Where they come in the higher epoch wins. What is new is told on to the other links, and to
-//!    the overlay and the torrent's [`Candidates`](discovery::candidates::Candidates); what is known
-//!    ends there.
+//!    the overlay and the torrent's [`Candidates`](discovery::candidates::Candidates); what is
+//!    known ends there.
 #![cfg_attr(
     not(test),
     warn(clippy::disallowed_methods, clippy::iter_over_hash_type)

@@ -271,7 +271,8 @@ fn network_of_idle_seeds_outlives_churn_and_the_death_of_half() {
     }
 }
 
-/// How long it takes until `is_so`, looking four times a second; `None` if it is longer than `most`.
+/// How long it takes until `is_so`, looking four times a second; `None` if it is not within
+/// `most`.
 fn time_until(
     world: &mut World,
     most: Duration,

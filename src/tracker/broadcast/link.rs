@@ -311,7 +311,7 @@ mod tests {
         for (at, patience) in [(now, 1), (later, 1 + PATIENCE_MAX as u32)] {
             let (mut liar, mut relay) = (Trust::new(now), Trust::new(now));
             let mut lies = 0;
-            while !liar.is_gone(at) {
+            while !liar.is_gone(0, at) {
                 liar.told();
                 liar.untrue();
                 lies += 1;
@@ -322,18 +322,19 @@ mod tests {
                 relay.told();
                 relay.untrue();
                 (0..round % 2).for_each(|_| relay.told());
-                assert!(!relay.is_gone(at));
+                assert!(!relay.is_gone(0, at));
             }
 
             let (mut liar, mut relay) = (Trust::new(at), Trust::new(now));
             for _ in 0..DEAD_MIN {
-                assert!(!liar.is_gone(at));
+                assert!(!liar.is_gone(0, at));
                 liar.tried(false);
             }
-            assert!(liar.is_gone(at) && !liar.is_proven());
+            assert!(liar.is_gone(0, at) && !liar.is_proven());
+            assert!(!liar.is_gone(DEAD_MIN, at), "the others are as bad");
             for round in 0..1000 {
                 relay.tried(round % 3 == 0);
-                assert!(!relay.is_gone(at));
+                assert!(!relay.is_gone(0, at));
             }
             assert!(!relay.is_proven());
             (0..1000).for_each(|round| relay.tried(round % 3 != 0));
