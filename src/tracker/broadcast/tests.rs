@@ -670,7 +670,7 @@ fn news_of_a_good_bye_are_told_once() {
     Stranger::meets(&mut hosts, 6);
     hosts.run(MINUTE);
     let tells = |body: &Bytes| match Message::decode(body) {
-        Ok(Message::Entries(entries)) => entries
+        Ok(Message::Entries(entries)) if entries.why == Why::News => entries
             .records()
             .any(|record| record.is_ok_and(|(_, entry)| entry.addr == Some(named))),
         _ => false,
