@@ -148,6 +148,11 @@ impl Disk {
         Some(file.bytes.len() as u64)
     }
 
+    /// How often the power went.
+    pub fn power_cuts(&self) -> u64 {
+        self.boots
+    }
+
     /// What it has done and suffered so far.
     pub fn tally(&self) -> DiskTally {
         self.tally

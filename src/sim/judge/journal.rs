@@ -30,10 +30,10 @@ pub(super) fn compare(
     }
     let claims = match replay(bytes, &binding) {
         Ok(replayed) => replayed.knowledge.claims,
-        // The first one may be torn as long as it was never synced, or could not be written: such
-        // a one claims nothing.
+        // A power cut, this one or one before, may tear the first one as long as it was never
+        // synced, or it could not be written: such a one claims nothing, and is replaced.
         Err(Unusable::NotAJournal | Unusable::Damaged)
-            if (is_power_cut && !was_durable) || disk.tally().errors > 0 =>
+            if (disk.power_cuts() > 0 && !was_durable) || disk.tally().errors > 0 =>
         {
             return Ok(());
         }
