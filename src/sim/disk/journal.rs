@@ -89,8 +89,13 @@ impl Disk {
         self.rename_handles(&path, Path::new(GONE));
         self.files.remove(&path);
         self.made_if_missing(path.clone());
-        let file = self.handle(path);
-        self.append(&file, 0, bytes)?;
+        let file = self.handle(path.clone());
+        if let Err(error) = self.append(&file, 0, bytes) {
+            // It gets its name when its bytes are written.
+            self.rename_handles(&path, Path::new(GONE));
+            self.files.remove(&path);
+            return Err(error);
+        }
         Ok(file)
     }
 

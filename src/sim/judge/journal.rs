@@ -31,11 +31,9 @@ pub(super) fn compare(
     let claims = match replay(bytes, &binding) {
         Ok(replayed) => replayed.knowledge.claims,
         // A power cut, this one or one before, may tear the first one as long as it was never
-        // synced, or it could not be written: such a one claims nothing, and is replaced.
+        // synced: it is replaced by the next that is made.
         Err(Unusable::NotAJournal | Unusable::Damaged)
-            if disk.power_cuts() > 0
-                || (!was_durable && is_power_cut)
-                || disk.tally().errors > 0 =>
+            if disk.power_cuts() > 0 && (!was_durable || disk.tally().errors > 0) =>
         {
             return Ok(());
         }

@@ -118,7 +118,10 @@ pub(super) struct Judges {
     talks: BTreeMap<StreamId, Both>,
     hosts: BTreeMap<HostId, Pieces>,
     meters: BTreeMap<HostId, Meters>,
-    /// Hosts that once said that something is durable.
+    /// Hosts whose storage has taken the torrent up in this life.
+    taken_up: BTreeSet<HostId>,
+    /// Hosts that once said that something is durable. Of a torrent that is not taken up that says
+    /// nothing: there is no journal of it yet.
     durable: BTreeSet<HostId>,
     next_audit: u64,
     /// Events between two costly looks.
@@ -145,6 +148,7 @@ impl Judges {
             talks: BTreeMap::new(),
             hosts: BTreeMap::new(),
             meters: BTreeMap::new(),
+            taken_up: BTreeSet::new(),
             durable: BTreeSet::new(),
             next_audit: 0,
             audit_interval: AUDIT_INTERVAL,
@@ -189,6 +193,7 @@ impl Judges {
     pub fn stopped(&mut self, host: HostId) {
         self.hosts.remove(&host);
         self.meters.remove(&host);
+        self.taken_up.remove(&host);
         for both in self.talks.values_mut() {
             for (of, talk) in both.hosts.iter().zip(&mut both.talks) {
                 talk.is_judged &= *of != host;
@@ -318,6 +323,7 @@ impl Judges {
                 Verdict::Bad { .. } | Verdict::Missing => pieces.failed(*piece),
             },
             Event::Scanned { vouched, .. } => {
+                self.taken_up.insert(host);
                 for piece in vouched.ones().map(PieceIndex) {
                     pieces.verified(piece);
                 }
@@ -333,12 +339,14 @@ impl Judges {
                 }
             }
             Event::Durable { .. } => {
-                self.durable.insert(host);
+                if self.taken_up.contains(&host) {
+                    self.durable.insert(host);
+                }
             }
-            Event::Readable
-            | Event::Settled { .. }
-            | Event::Lapsed { .. }
-            | Event::Failed { .. } => {}
+            Event::Lapsed { .. } | Event::Failed { .. } => {
+                self.taken_up.remove(&host);
+            }
+            Event::Readable | Event::Settled { .. } => {}
         }
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::{Memory, files_of};
 use crate::base::id::{PieceIndex, TorrentId};
 use crate::base::time::Instant;
+use crate::storage::Storage;
 use crate::storage::error::StorageError;
-use crate::storage::journal::{Claim, Record};
-use crate::storage::{Event, Keep, Storage};
+use crate::storage::journal::Record;
 
 /// What one sync makes durable.
 #[derive(Debug, Default)]
@@ -102,16 +102,9 @@ impl Storage {
     /// A sync failed: what was stored since the last good one is doubtful. Torrents that remember
     /// are to be opened again, the others have failed.
     pub(in crate::storage) fn lapse(&mut self, id: TorrentId, error: StorageError) {
-        let now = self.now;
-        let Some(memory) = self.memory(id) else {
-            return self.fail(id, error);
-        };
-        let log = memory.log;
-        let log = self.log(log);
-        let doubted: Vec<u32> = log.known().claims.of(Claim::Checked).collect();
-        log.push(Record::Doubted(doubted), now);
-        if self.drop_torrent(id, Keep::Nothing) {
-            self.events.push_back(Event::Lapsed { torrent: id, error });
+        match self.memory(id) {
+            Some(_) => self.lose_faith(id, error),
+            None => self.fail(id, error),
         }
     }
 }
