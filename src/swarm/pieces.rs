@@ -280,7 +280,9 @@ impl Swarm {
         if self.alone.is_empty() {
             return;
         }
-        let pieces: Vec<PieceIndex> = self.alone.keys().copied().collect();
+        // Those that are being hashed are with nobody, and nobody is asked for them.
+        let pieces = self.alone.keys().copied();
+        let pieces: Vec<_> = pieces.filter(|p| !self.hashing.contains(p)).collect();
         for piece in pieces {
             if self.alone[&piece].owner.is_none() && self.may_own(key, piece) {
                 self.blame.restarted(piece);
@@ -340,11 +342,12 @@ impl Swarm {
 
     /// The peer has not delivered a block of a piece that it was to deliver alone.
     pub(super) fn abandon_piece(&mut self, key: PeerKey, piece: PieceIndex, now: Instant) {
-        if self.hashing.contains(&piece) {
-            return;
-        }
         let owner = self.peer(key).origin.peer_id;
         if let Some(state) = self.alone.get_mut(&piece) {
+            if self.hashing.contains(&piece) {
+                state.owner = None; // it has delivered
+                return;
+            }
             state.abandon(owner);
             self.take_back(key, piece, now);
             self.refill_all = true;

@@ -593,6 +593,37 @@ fn piece_fetched_alone_goes_to_another_peer_when_its_owner_chokes_us() {
     assert_eq!(script.requests(other).len(), 4, "all of it, from one peer");
 }
 
+/// Goal: an owner that delivered its piece and left is forgotten before the verdict, and nobody
+/// else is asked for a piece that is being hashed.
+#[test]
+fn piece_fetched_alone_waits_for_nobody_while_it_is_hashed() {
+    let mut script = Script::new(1);
+    let (first, second) = (script.seed(), script.seed());
+    script.effects();
+    let of = |index| if index == 0 { first } else { second };
+    (0..4).for_each(|index| {
+        script.whole(of(index), block(0, index));
+    });
+    let blocks = vec![9, 1, 2, 3];
+    let (bad, now) = (Verdict::Bad { blocks }, script.now);
+    script.swarm.piece_checked(PieceIndex(0), bad, now);
+    script.effects();
+    let owner = [first, second]
+        .into_iter()
+        .find(|key| !script.swarm.peer(*key).requests.is_empty())
+        .expect("one of them is asked for the whole piece");
+    let other = if owner == first { second } else { first };
+    (0..4).for_each(|index| {
+        script.whole(owner, block(0, index));
+    });
+    script.swarm.left(owner, script.now);
+    script.swarm.audit().expect("it waits for a verdict alone");
+    assert_eq!(script.requests(other), []);
+    let good = Verdict::Good { blocks: Vec::new() };
+    script.swarm.piece_checked(PieceIndex(0), good, script.now);
+    assert!(script.swarm.is_complete());
+}
+
 /// Goal: who never delivers a piece that is fetched alone does not keep those from it who had a
 /// part in its failure, though one of them is the liar.
 /// Method: three that take turns, or newcomers with ever new names, choke us when they are asked.
