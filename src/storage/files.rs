@@ -12,7 +12,7 @@
 //! a file with windows is never closed: its stores must be synced through the descriptor that was
 //! open before them (an error of the write-back is told only to those).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::jobs::{Handle, OpenMode, Opened, Work};
@@ -33,6 +33,8 @@ pub(super) struct FileSlot {
     pub is_written: bool,
     /// It was made, or made longer, since the last sync.
     pub is_created: bool,
+    /// The names that lead to it are on the disk, or will be with the next sync.
+    is_named: bool,
     /// It is not mapped, as its file system does not do that well.
     pub is_buffered: bool,
     fresh: Fresh,
@@ -79,6 +81,7 @@ impl FileSlot {
             stamp: 0,
             is_written: false,
             is_created: false,
+            is_named: false,
             is_buffered: false,
             fresh: Fresh::None,
         }
@@ -205,6 +208,10 @@ impl Storage {
                 }
                 torrent.has_files_elsewhere |= !is_at_home;
                 torrent.new_dirs.extend(dirs);
+                if is_writable && !std::mem::replace(&mut slot.is_named, true) {
+                    // A former process may have made any of them and died before its sync.
+                    torrent.new_dirs.extend(folders_of(entry.path.as_path()));
+                }
                 if let Err(error) = self.remember_file(id, index, stamps) {
                     return self.fail_or_lapse(id, error);
                 }
@@ -281,6 +288,11 @@ impl Storage {
     fn forget_open(&mut self, torrent: TorrentId, file: u32) {
         self.open_files.retain(|&open| open != (torrent, file));
     }
+}
+
+/// All folders on the way to a file, below the output folder and that one too.
+pub(super) fn folders_of(path: &Path) -> impl Iterator<Item = PathBuf> + '_ {
+    path.ancestors().skip(1).map(Path::to_path_buf)
 }
 
 const _: () = assert!(

@@ -5,11 +5,11 @@
 //! the disk after that, and then the journal that says so. Stores that come later do not hold it
 //! up.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::StorageError;
-use super::files::FileState;
+use super::files::{FileState, folders_of};
 use super::jobs::{SyncFile, Work};
 use super::journal::log::Mark;
 use super::journal::{Record, time_of_group};
@@ -226,8 +226,7 @@ impl Storage {
         for &index in &frozen.found {
             let path = torrent.meta.files[index as usize].path.as_path();
             // Who made its folders is not known: all names on the way have to be safe.
-            let folders = path.ancestors().skip(1).map(Path::to_path_buf);
-            torrent.new_dirs.extend(folders);
+            torrent.new_dirs.extend(folders_of(path));
             found.push(path.to_path_buf());
         }
         let dirs: Vec<_> = std::mem::take(&mut torrent.new_dirs).into_iter().collect();

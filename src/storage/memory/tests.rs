@@ -516,6 +516,35 @@ fn pieces_of_a_killed_process_become_durable_when_the_disk_gave_them_back() {
     }
 }
 
+/// Names that a former process made are safe only when their folders were synced.
+#[test]
+fn names_that_a_killed_process_made_are_synced_with_the_first_bytes() {
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        world.add();
+        world.store(12, 34_567, 16_384); // of t/sub/b: the file is there, and claims nothing
+        world.drive();
+        world.die();
+        world.add();
+        let mut synced = BTreeSet::new();
+        // Of t/sub/b; of that and t/c, which is new; of t/c.
+        let expected: [(u32, &[&str]); 3] =
+            [(12, &["", "t", "t/sub"]), (13, &["", "t"]), (14, &[])];
+        for (piece, expected) in expected {
+            world.store_piece(piece);
+            world.storage.sync(ID);
+            synced.clear();
+            world.drive_with(|job| {
+                if let Work::Sync { dirs, .. } = &job.work {
+                    synced.extend(dirs.iter().map(|dir| dir.display().to_string()));
+                }
+                jobs::run(job)
+            });
+            assert!(synced.iter().eq(expected), "{kind:?} {piece}: {synced:?}");
+        }
+    }
+}
+
 /// Reading past the page cache brings the bytes to the disk, but not what makes them visible there
 /// after a power cut.
 #[test]
