@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::event::Event;
 use super::host::Node;
 use super::net::{Link, Side};
+use super::run::NO_STREAM;
 use super::{HostId, World};
 use crate::base::time::Instant;
 use crate::config::Config;
@@ -149,7 +150,8 @@ impl World {
     /// Lets a stream of a host break: both ends hear of it. Says whether there was one.
     pub fn reset_stream(&mut self, id: HostId) -> bool {
         let host = &self.hosts[id.0 as usize];
-        let held: Vec<_> = host.conns.iter().flatten().map(|h| h.stream).collect();
+        let held = host.conns.iter().flatten().map(|held| held.stream);
+        let held: Vec<_> = held.filter(|&stream| stream != NO_STREAM).collect();
         if held.is_empty() {
             return false;
         }
