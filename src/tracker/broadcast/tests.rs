@@ -478,6 +478,38 @@ fn foreign_peer_has_a_witness() {
     );
 }
 
+/// Goal: of all that once saw a foreign peer, who saw it last says that it is gone.
+#[test]
+fn only_the_last_witness_says_that_a_foreign_peer_fell_silent() {
+    let mut hosts = Hosts::new(3);
+    let now = hosts.now;
+    (0..3).for_each(|n| hosts.all[n].swarm_joined(SWARM, Standing::Seed, now));
+    hosts.link(0, 1);
+    hosts.link(1, 2);
+    hosts.run(MINUTE);
+    let foreign = addr(40);
+    hosts.all[0].seen(SWARM, foreign, Standing::Leecher, hosts.now);
+    hosts.run(MINUTE);
+    hosts.all[2].met(foreign, hosts.now);
+    hosts.all[2].seen(SWARM, foreign, Standing::Seed, hosts.now);
+    hosts.run(MINUTE);
+    for n in 0..2 {
+        hosts.bodies.clear();
+        hosts.all[n].expired(SWARM, foreign, hosts.now);
+        hosts.run(2 * MINUTE);
+        assert_eq!(hosts.bodies, [], "{n} is not its witness any more");
+        assert_eq!(hosts.standing(1, 40), Some(Standing::Seed));
+    }
+    hosts.all[2].parted(foreign);
+    hosts.all[2].expired(SWARM, foreign, hosts.now);
+    hosts.run(MINUTE);
+    assert!((0..3).all(|n| hosts.standing(n, 40).is_none()));
+    hosts.bodies.clear();
+    hosts.all[2].expired(SWARM, foreign, hosts.now);
+    hosts.run(MINUTE);
+    assert_eq!(hosts.bodies, [], "once is enough");
+}
+
 /// Goal: two parts of a network that changed apart have the same lists after they meet.
 #[test]
 fn lists_converge_after_a_partition() {
@@ -614,6 +646,36 @@ fn limits_of_a_link_are_reached_and_kept() {
     let violation = flood.into_iter().find_map(Result::err);
     assert_eq!(violation, Some(Violation::Flood));
     assert!(!hosts.all[0].has_link(liar.id));
+}
+
+/// Goal: what the last message on a link named is news at once, not with a later message.
+#[test]
+fn news_of_a_good_bye_are_told_once() {
+    let mut hosts = Hosts::new(2);
+    hosts.link(0, 1);
+    hosts.run(MINUTE);
+    let stranger = Stranger::meets(&mut hosts, 5);
+    hosts.run(MINUTE);
+    let named = ([10, 2, 0, 1], 7000).into();
+    let mut writer = EntriesWriter::bye(Reason::Full, UNIX_MS);
+    writer.push(NETWORK, &entry(named, UNIX_MS, Standing::Leecher));
+    stranger.says(&mut hosts, &writer.finish()).expect("a bye");
+    assert_eq!(hosts.all[0].fresh, []);
+    hosts.carry();
+    assert!(hosts.network(1).contains(&named));
+    hosts.all[0].unreachable(named, hosts.now);
+    hosts.run(MINUTE);
+    assert!(!hosts.network(1).contains(&named));
+    hosts.bodies.clear();
+    Stranger::meets(&mut hosts, 6);
+    hosts.run(MINUTE);
+    let tells = |body: &Bytes| match Message::decode(body) {
+        Ok(Message::Entries(entries)) if entries.why == Why::News => entries
+            .records()
+            .any(|record| record.is_ok_and(|(_, entry)| entry.addr == Some(named))),
+        _ => false,
+    };
+    assert!(!hosts.bodies_of(0).iter().any(tells));
 }
 
 #[test]

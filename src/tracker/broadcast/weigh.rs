@@ -203,7 +203,7 @@ impl Broadcast {
         let was = known.map_or(Standing::Left, |known| known.standing);
         let turned = known.is_some_and(|known| known.is_evpeer != record.is_evpeer);
         let is_change = was != record.standing || (turned && was.is_here());
-        if is_change && (is_itself || !self.held.contains_key(&key)) {
+        if is_change {
             self.heard(list, key, &record, is_itself);
         }
         if list == NETWORK && !record.standing.is_here() {
@@ -231,9 +231,7 @@ impl Broadcast {
             list: NETWORK,
             who: Some(key),
         });
-        if is_itself || !self.held.contains_key(&key) {
-            self.heard(NETWORK, key, &record, is_itself);
-        }
+        self.heard(NETWORK, key, &record, is_itself);
     }
 
     /// Whoever told `known` was wrong, if `record` puts back what was before it, and soon.
