@@ -252,7 +252,7 @@ fn network_of_idle_seeds_outlives_churn_and_the_death_of_half() {
             diameter <= 6 && apart * 10 <= looks,
             "{diameter}, {apart} of {looks}"
         );
-        let right = time_until(&mut world, 120 * MINUTE, |w| error(w, &up).is_none());
+        let right = time_until(&mut world, 10 * MINUTE, |w| error(w, &up).is_none());
         assert!(right.is_some(), "{count} hosts: {:?}", error(&world, &up));
         println!("{count} hosts: lists right after {right:?}");
 

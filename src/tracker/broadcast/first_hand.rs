@@ -217,16 +217,16 @@ impl Broadcast {
         self.renewed = now;
     }
 
-    /// An evpeer left the network, and so its swarms.
+    /// An evpeer left the network, and so its swarms, where all that it said is older.
     pub(super) fn left_network(&mut self, key: Key, epoch: u64, now: Instant) {
         let mut gone = Vec::new();
         for (&list, swarm) in &mut self.swarms {
             let Some(known) = swarm.roster.get(key).copied() else {
                 continue;
             };
-            if known.is_evpeer && known.standing.is_here() {
+            if known.is_evpeer && known.standing.is_here() && known.epoch < epoch {
                 let record = Record {
-                    epoch: epoch.max(known.epoch.saturating_add(1)),
+                    epoch,
                     changed_s: seconds(now),
                     standing: Standing::Left,
                     before: known.standing,

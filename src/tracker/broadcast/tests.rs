@@ -253,6 +253,48 @@ fn departure_of_one_that_said_good_bye_and_of_one_that_could_not() {
     );
 }
 
+/// Goal: a departure is not believed of an evpeer that said something in a swarm after it, and
+/// neither list keeps a tombstone of it that is newer than the evpeer's own word.
+#[test]
+fn departure_from_before_its_last_word_in_a_swarm_is_refuted() {
+    let mut hosts = Hosts::new(2);
+    let now = hosts.now;
+    for n in 0..2 {
+        hosts.all[n].swarm_joined(SWARM, Standing::Leecher, now);
+    }
+    hosts.link(0, 1);
+    hosts.run(MINUTE);
+    let key = Key::from(addr(1));
+    let then = hosts.all[0].network.get(key).expect("known").epoch;
+    hosts.all[1].standing_changed(SWARM, Standing::Seed, hosts.now);
+    hosts.run(MINUTE);
+    hosts.cut(0, 1);
+    let word = *hosts.all[0].swarms[&1].roster.get(key).expect("known");
+    assert!(word.epoch > then + 1, "it said so after a while");
+
+    let stranger = Stranger::meets(&mut hosts, 5);
+    hosts.run(MINUTE);
+    hosts.bodies.clear();
+    let gone = |epoch| news(&[entry(addr(1), epoch, Standing::Left)]);
+    for epoch in [then + 1, word.epoch] {
+        stranger.says(&mut hosts, &gone(epoch)).expect("news");
+        hosts.run(MINUTE);
+        assert_eq!(hosts.standing(0, 1), Some(Standing::Seed));
+        assert_eq!(hosts.network(0), [addr(1), addr(5)]);
+        assert_eq!(hosts.all[0].swarms[&1].roster.get(key), Some(&word));
+    }
+    let here = news(&[entry(addr(1), word.epoch, Standing::Leecher)]);
+    assert_eq!(hosts.bodies_of(0), [here], "who told it hears better, once");
+
+    stranger
+        .says(&mut hosts, &gone(word.epoch + 1))
+        .expect("news");
+    assert_eq!(hosts.standing(0, 1), None);
+    assert_eq!(hosts.network(0), [addr(5)]);
+    let known = hosts.all[0].swarms[&1].roster.get(key).expect("known");
+    assert_eq!(known.epoch, word.epoch + 1, "no newer than what was said");
+}
+
 /// Goal: one event crosses each link at most once in each direction, and then there is silence.
 #[test]
 fn news_cross_a_link_once_and_end() {
