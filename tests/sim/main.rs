@@ -7,6 +7,7 @@ mod crowd;
 mod datagrams;
 mod discovery;
 mod foreign;
+mod gossip;
 mod hostile;
 mod peer_connection;
 mod resume;
