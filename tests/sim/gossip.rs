@@ -211,10 +211,13 @@ fn seeds(world: &mut World, rng: &mut Rng, count: u32) -> Vec<HostId> {
 
 /// Goal: hosts that are all complete, whose swarm needs no connection, stay one network of few
 /// hops, while a fifth of them goes and comes back each minute, and when half of them dies at
-/// once; then all lists and registries are the truth, and it is quiet.
+/// once; then all lists and registries are the truth, and it is quiet. By night with more numbers,
+/// each of which is a seed.
 #[test]
 fn network_of_idle_seeds_outlives_churn_and_the_death_of_half() {
-    for count in [10, 200] {
+    let by_night = (30..60).chain([100, 150, 250, 300]);
+    let nightly = std::env::var_os("NIGHTLY").map(|_| by_night);
+    for count in [10, 200].into_iter().chain(nightly.into_iter().flatten()) {
         let rng_seed = u64::from(count);
         let mut rng = Rng::new(rng_seed);
         let meta = tagged_torrent(16 * 1024, 16 * 1024, &mut rng);
