@@ -333,8 +333,8 @@ impl Overlay {
         }
     }
 
-    /// A dial that we asked for may not be before `until`. After some of these nobody is drawn for a
-    /// moment: it may be that there is no room for dials, and addresses without end.
+    /// A dial that we asked for may not be before `until`. After some of these nobody is drawn for
+    /// a moment: it may be that there is no room for dials, and addresses without end.
     pub fn dial_postponed(&mut self, addr: SocketAddr, until: Instant, now: Instant) {
         self.dialling.remove(&addr);
         self.addresses.pause(addr, until, now);
