@@ -70,6 +70,39 @@ fn share_and_the_line_that_it_prints_are_all_that_it_takes() {
     );
 }
 
+/// As a firewall would have it: whoever is not reached cannot know why, but can say so.
+#[test]
+fn share_that_nobody_reaches_says_what_may_be_the_reason() {
+    network(
+        "share_that_nobody_reaches_says_what_may_be_the_reason",
+        Families::Both,
+        |_, net| {
+            let [visited, lonely, other, ..] = &net.hosts[..] else {
+                unreachable!("there are hosts");
+            };
+            let share = |host: &Host, name| {
+                let set = DataSet::tree(&host.folder, name, LEN, 4);
+                let path = set.root();
+                let process = host.evpeer(&["share", path.to_str().expect("its name is UTF-8")]);
+                (set, process)
+            };
+            let (set, first) = share(visited, "data");
+            let line = first.wait_for_line("the line to type", LIMIT, |line| {
+                line.starts_with("evpeer -t ").then(|| line.to_owned())
+            });
+            wait_until_complete(&set, &[(other, other.type_line(&line))]);
+            let (_, second) = share(lonely, "what nobody knows of");
+            let text = "nobody has come from another host yet";
+            second.wait_for_line("the hint", LIMIT, |line| {
+                let told = line.contains(text) && line.contains("TCP and UDP port 6881");
+                told.then_some(())
+            });
+            // The first was there before, so its time is over too.
+            assert!(!first.text().contains(text), "{}", first.text());
+        },
+    );
+}
+
 /// The trackers' share of the work is taken away: the torrent has none.
 #[test]
 fn hosts_find_each_other_by_local_discovery_alone() {

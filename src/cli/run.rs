@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -117,6 +118,8 @@ pub struct Peer {
     reactor: Reactor,
     progress: Progress,
     torrents: BTreeMap<TorrentId, Outcome>,
+    /// When it is told that nobody has come, if nobody has.
+    lonely_at: Option<Instant>,
 }
 
 /// How far a torrent got.
@@ -146,6 +149,15 @@ impl Peer {
             reactor,
             progress,
             torrents: BTreeMap::new(),
+            lonely_at: None,
+        }
+    }
+
+    /// Others are asked to come: if none has after a while, says what may keep them away.
+    pub fn expect_others(&mut self) {
+        let is_reachable = |address: &SocketAddr| !address.ip().is_loopback();
+        if self.reactor.addresses().iter().any(is_reachable) {
+            self.lonely_at = Some(Instant::now() + LONELY_TIME);
         }
     }
 
@@ -262,7 +274,10 @@ impl Peer {
 
     /// One pass of the loop, and what is to be told after it.
     fn turn(&mut self, wait_max: Duration) -> Result<(), CliError> {
-        let wait = self.progress.time_to_tick(Instant::now()).min(wait_max);
+        let now = Instant::now();
+        let lonely = |at: Instant| at.saturating_duration_since(now);
+        let wait = self.progress.time_to_tick(now).min(wait_max);
+        let wait = self.lonely_at.map_or(wait, |at| wait.min(lonely(at)));
         self.reactor.turn(wait)?;
         while let Some(report) = self.reactor.poll_report() {
             self.take(&report);
@@ -271,6 +286,16 @@ impl Peer {
         if self.progress.time_to_tick(now).is_zero() {
             let figures = self.figures();
             self.progress.tick(&figures, now);
+        }
+        if self.lonely_at.is_some_and(|at| at <= now) {
+            self.lonely_at = None;
+            if !self.reactor.was_reached() {
+                let port = self.reactor.local_port();
+                self.progress.say(&format!(
+                    "# nobody has come from another host yet; if some try, let TCP and UDP port \
+                     {port} through the firewall of this one"
+                ));
+            }
         }
         Ok(())
     }
@@ -379,5 +404,7 @@ pub fn announce_urls(reactor: &Reactor) -> Vec<String> {
         .collect()
 }
 
+/// How long others have to come to what is shared before it is told that none has.
+const LONELY_TIME: Duration = Duration::from_secs(30);
 /// How long the last sync may take before the process leaves without it.
 const LAST_SYNC_TIME: Duration = Duration::from_secs(30);

@@ -76,6 +76,7 @@ pub fn share(args: &ShareArgs) -> Result<ExitCode, CliError> {
         trackers: Vec::new(), // all of them are in the torrent
     });
     peer.progress().tell(&offer.lines(), &offer.object(&meta));
+    peer.expect_others();
     peer.run(false)
 }
 

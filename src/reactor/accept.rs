@@ -30,6 +30,8 @@ pub struct Acceptor {
     reserve: Option<Socket>,
     /// When it was last logged that connections are turned away.
     warned_at: Option<Instant>,
+    /// Somebody on another machine has connected.
+    was_reached: bool,
 }
 
 impl Acceptor {
@@ -49,6 +51,7 @@ impl Acceptor {
             paused_until: None,
             reserve: Some(reserve()?),
             warned_at: None,
+            was_reached: false,
         })
     }
 
@@ -106,6 +109,12 @@ impl Acceptor {
 }
 
 impl Reactor {
+    /// Whether somebody on another machine has ever connected to this peer: its port is open
+    /// there, whatever stands in between.
+    pub fn was_reached(&self) -> bool {
+        self.acceptor.was_reached
+    }
+
     /// Gives each listener its turn.
     pub(super) fn accept_turns(&mut self, now: Instant) {
         if self.acceptor.paused_until.is_some_and(|at| at <= now) {
@@ -132,6 +141,9 @@ impl Reactor {
     /// Shows a new connection to the engine and, if that wants it, gives it a turn: what it has
     /// to say is often there already.
     fn accepted(&mut self, socket: TcpStream, remote: SocketAddr, local: SocketAddr, now: Instant) {
+        if !self.acceptor.was_reached {
+            self.acceptor.was_reached = !self.is_own(remote.ip());
+        }
         let conn = self.engine.accepted(remote, local, now);
         if let Some(conn) = conn {
             if !os::ACCEPTED_INHERIT_NODELAY {

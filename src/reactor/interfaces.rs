@@ -54,6 +54,13 @@ impl Reactor {
         ips.into_iter().map(|ip| (ip, self.port).into()).collect()
     }
 
+    /// Whether `ip` is an address of this machine.
+    pub(super) fn is_own(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let mut all = self.interfaces.found.iter().map(|f| f.interface.ip);
+        ip.is_loopback() || all.any(|own| own == ip)
+    }
+
     /// The index of the interface on whose link `ip` lies.
     pub(super) fn interface_of(&self, ip: IpAddr) -> Option<u32> {
         let mut all = self.interfaces.found.iter().map(|f| f.interface);

@@ -16,7 +16,7 @@ use crate::storage::error::StorageError;
 use crate::storage::jobs::{
     Done, Handle, Job, Lane, OpenMode, Opened, Outcome, Presence, Scan, Work,
 };
-use crate::storage::journal::{BootId, Stamp};
+use crate::storage::journal::Stamp;
 
 mod journal;
 
@@ -303,13 +303,11 @@ impl Disk {
             FileKind::Data if file.len > 0 => self.stamp(file.path.as_path()),
             FileKind::Data | FileKind::Pad => Stamp::default(),
         };
-        let mut boot = [1; 16];
-        boot[..8].copy_from_slice(&self.boots.to_le_bytes());
         Scan {
             files: meta.files.iter().map(presence).collect(),
             stamps: meta.files.iter().map(stamp).collect(),
             times: self.times(meta),
-            boot: Some(BootId(boot)),
+            boot: Some(self.boot()),
             journal: None,
             anchor: None,
         }

@@ -67,7 +67,7 @@ impl World {
                 peer.waiting.clear();
                 peer.store.stopped(is_power_cut);
                 if let super::store::Store::Real(real) = &peer.store {
-                    self.judges.left_behind(id, &real.disk, is_power_cut);
+                    self.judges.left_behind(id, &real.disk);
                 }
             }
             Node::Actor(stage) => stage.conns.clear(),

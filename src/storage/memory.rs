@@ -46,6 +46,8 @@ pub(super) struct Memory {
     partials: Partials,
     /// When whole blocks are noted.
     partials_at: Instant,
+    /// When some were noted last.
+    partials_noted: Instant,
     /// Good pieces whose bytes are not all with the kernel, and the last store before the verdict.
     awaiting: Vec<(PieceIndex, u64)>,
     /// Pieces that are checked and in no commit yet, and their bytes.
@@ -82,9 +84,12 @@ impl Storage {
             return;
         };
         memory.load.stored(slot.len.into(), now);
-        let is_any_whole = memory.partials.stored(slot, torrent.meta.geometry(), seq);
-        if is_any_whole && memory.partials_at == Instant::NEVER {
-            memory.partials_at = now + PARTIALS_DELAY;
+        if memory.partials.stored(slot, torrent.meta.geometry(), seq) {
+            let due = match memory.partials.fresh_count() >= PARTIALS_COUNT {
+                true => memory.partials_noted + PARTIALS_PAUSE,
+                false => now + PARTIALS_DELAY,
+            };
+            memory.partials_at = memory.partials_at.min(due);
             self.wake_at = self.wake_at.min(memory.partials_at);
         }
         let log = memory.log;
@@ -226,6 +231,7 @@ impl Storage {
             self.log(log).push(Record::Filled(filled), now);
         }
         if let Some(memory) = self.memory(id) {
+            memory.partials_noted = now;
             memory.partials_at = match memory.partials.has_fresh() {
                 true => now + PARTIALS_AGAIN,
                 false => Instant::NEVER,
@@ -338,10 +344,14 @@ fn files_of(meta: &Metainfo, piece: PieceIndex) -> impl Iterator<Item = u32> + '
     spans.filter(|span| !span.pad).map(|span| span.file)
 }
 
-/// How long a whole block of an unfinished piece waits until it is noted.
+/// How long a whole block of an unfinished piece waits until it is noted, if few come.
 const PARTIALS_DELAY: Duration = Duration::from_millis(75);
+/// So many blocks, 512 KiB, do not wait: they would be fetched twice after a kill.
+const PARTIALS_COUNT: usize = 32;
+/// But some are noted at most every so often, as it lets the journal grow.
+const PARTIALS_PAUSE: Duration = Duration::from_millis(10);
 /// When it is looked at again if its bytes were not with the kernel.
-const PARTIALS_AGAIN: Duration = Duration::from_millis(20);
+const PARTIALS_AGAIN: Duration = Duration::from_millis(5);
 /// Unfinished pieces whose blocks are noted at most.
 const FILLED_PIECES_MAX: usize = 4096;
 

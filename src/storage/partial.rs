@@ -73,6 +73,11 @@ impl Partials {
     pub fn has_fresh(&self) -> bool {
         !self.fresh.is_empty()
     }
+
+    /// How many there are.
+    pub fn fresh_count(&self) -> usize {
+        self.fresh.values().map(Vec::len).sum()
+    }
 }
 
 #[cfg(test)]

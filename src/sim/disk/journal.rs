@@ -9,9 +9,16 @@ use crate::base::id::PieceIndex;
 use crate::meta::metainfo::Metainfo;
 use crate::storage::error::StorageError;
 use crate::storage::jobs::{Handle, JournalFile, Look};
-use crate::storage::journal::Stamp;
+use crate::storage::journal::{BootId, Stamp};
 
 impl Disk {
+    /// The present run of its machine.
+    pub fn boot(&self) -> BootId {
+        let mut boot = [1; 16];
+        boot[..8].copy_from_slice(&self.boots.to_le_bytes());
+        BootId(boot)
+    }
+
     /// The bytes of a file as the kernel shows them.
     pub fn bytes(&self, path: &Path) -> Option<&[u8]> {
         self.files.get(path).map(|file| &file.bytes[..])

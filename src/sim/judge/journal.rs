@@ -6,10 +6,10 @@ use crate::base::id::PieceIndex;
 use crate::meta::metainfo::Metainfo;
 use crate::sim::disk::Disk;
 use crate::sim::store::STATE_DIR;
-use crate::storage::journal::{Binding, Claim, Unusable, replay};
+use crate::storage::journal::{Binding, Unusable, replay};
 
 /// Compares every claim that the next process will trust with the bytes on the disk: the durable
-/// ones after a power cut, the checked ones too if only the process died.
+/// ones, and the checked ones if the power has not gone since they were written.
 ///
 /// # Errors
 /// A claim is false, or the journal cannot be read.
@@ -17,7 +17,6 @@ pub(super) fn compare(
     disk: &Disk,
     meta: &Metainfo,
     content: &[u8],
-    is_power_cut: bool,
     was_durable: bool,
 ) -> Result<(), String> {
     let name = format!("{}.journal", meta.info_hash);
@@ -29,7 +28,7 @@ pub(super) fn compare(
         return Err(format!("the journal is {} B long", bytes.len()));
     }
     let claims = match replay(bytes, &binding) {
-        Ok(replayed) => replayed.knowledge.claims,
+        Ok(replayed) => replayed.knowledge.trusted_in(Some(disk.boot())).claims,
         // A power cut, this one or one before, may tear the first one as long as it was never
         // synced: it is replaced by the next that is made.
         Err(Unusable::NotAJournal | Unusable::Damaged)
@@ -41,9 +40,6 @@ pub(super) fn compare(
     };
     for piece in claims.held().ones() {
         let claim = claims.get(piece);
-        if is_power_cut && claim == Claim::Checked {
-            continue;
-        }
         if !holds(disk, meta, content, PieceIndex(piece)) {
             return Err(format!(
                 "piece {piece} is claimed to be {claim:?}, and is not there"

@@ -374,7 +374,7 @@ impl Judges {
     }
 
     /// A host has stopped: what its journal claims must be on its disk.
-    pub fn left_behind(&mut self, host: HostId, disk: &Disk, is_power_cut: bool) {
+    pub fn left_behind(&mut self, host: HostId, disk: &Disk) {
         if self.judged != Judged::Strictly {
             return;
         }
@@ -382,7 +382,7 @@ impl Judges {
             return;
         };
         let was_durable = self.durable.contains(&host);
-        if let Err(text) = journal::compare(disk, &self.meta, content, is_power_cut, was_durable) {
+        if let Err(text) = journal::compare(disk, &self.meta, content, was_durable) {
             self.blame("journal", Some(host), text);
         }
     }

@@ -80,6 +80,7 @@ impl Storage {
             stamps: scan.stamps,
             partials: Partials::default(),
             partials_at: Instant::NEVER,
+            partials_noted: self.now,
             awaiting: Vec::new(),
             uncommitted: BTreeSet::new(),
             uncommitted_len: 0,

@@ -250,6 +250,36 @@ fn pieces_and_blocks_of_a_killed_process_are_taken_up_without_hashing() {
 }
 
 #[test]
+fn many_blocks_wait_less_than_few_to_be_noted() {
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        world.add();
+        let noted = |world: &World| {
+            let known = world.journal().filled;
+            known
+                .values()
+                .map(|blocks| blocks.count_ones())
+                .sum::<u32>()
+        };
+        for piece in 0..5 {
+            world.store(piece, 0, 6 * 16_384);
+        }
+        world.pass(Duration::from_millis(60));
+        assert_eq!(noted(&world), 0, "{kind:?}");
+        world.store(5, 0, 2 * 16_384);
+        world.pass(Duration::from_millis(6));
+        assert_eq!(noted(&world), 32, "{kind:?}");
+        for piece in 6..12 {
+            world.store(piece, 0, 6 * 16_384);
+        }
+        world.pass(Duration::from_millis(3));
+        assert_eq!(noted(&world), 32, "{kind:?}");
+        world.pass(Duration::from_millis(15));
+        assert_eq!(noted(&world), 68, "{kind:?}");
+    }
+}
+
+#[test]
 fn piece_is_noted_in_the_turn_in_which_it_passed() {
     for kind in KINDS {
         let mut world = World::new(kind);
