@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::conn::{Exchange, Purpose, Stage};
 use super::extended::Told;
-use super::{Ending, Engine, Report, State, Taken};
+use super::{Ending, Engine, Report, Taken};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::time::Instant;
 use crate::discovery::candidates::End;
@@ -194,7 +194,7 @@ impl Engine {
             return Err(Ending::Fault("this is our own address"));
         }
         let running = &self.torrents[&torrent];
-        if matches!(running.state, State::Error | State::Paused) {
+        if !running.takes_peers() {
             return Err(Ending::Local("the torrent is stopped"));
         }
         let remote = self.conn(id).map_or(([0, 0, 0, 0], 0).into(), |c| c.remote);

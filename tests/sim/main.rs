@@ -7,6 +7,7 @@ mod crowd;
 mod datagrams;
 mod discovery;
 mod foreign;
+mod full;
 mod hostile;
 mod peer_connection;
 mod resume;

@@ -41,7 +41,9 @@ pub fn status(answer: &Value) -> String {
             left.map(show_time).unwrap_or_default(),
         ]);
         if let Some(reason) = torrent["reason"].as_str() {
-            table.note(printable(reason));
+            let retry = torrent["retry_s"].as_u64().map(Duration::from_secs);
+            let retry = retry.map(|time| format!("; tried again in {}", show_time(time)));
+            table.note(printable(reason) + &retry.unwrap_or_default());
         }
     }
     text += &table.text();

@@ -346,7 +346,7 @@ impl Judges {
             Event::Lapsed { .. } | Event::Failed { .. } => {
                 self.taken_up.remove(&host);
             }
-            Event::Readable | Event::Settled { .. } => {}
+            Event::Readable | Event::Settled { .. } | Event::Probed { .. } => {}
         }
     }
 
