@@ -250,7 +250,8 @@ mod tests {
         let object = progress(&snapshot());
         let expected = json!({
             "event": "progress", "torrent": "a \"b\"\n", "info_hash": "ab".repeat(20),
-            "state": "downloading", "reason": null, "retry_s": null, "length": 1000, "done_bytes": 400,
+            "state": "downloading", "reason": null, "retry_s": null,
+            "length": 1000, "done_bytes": 400,
             "checked_bytes": 0, "up_bytes": 7, "down_bytes": 410, "wasted_bytes": 10,
             "up_bytes_s": 1, "down_bytes_s": 100, "peers": 3, "seeds": 1, "eta_s": 6,
         });

@@ -322,6 +322,10 @@ impl Engine {
                 Effect::Prepare(piece) => self.storage(StorageAction::Prepare { torrent, piece }),
                 Effect::Store(slot, bytes) => self.storage(StorageAction::Store { slot, bytes }),
                 Effect::Check(piece) => self.storage(StorageAction::Check { torrent, piece }),
+                Effect::Spoilt(piece) => {
+                    log::warn!("piece on disk is wrong: torrent={torrent} piece={piece}");
+                    self.piece_lost(torrent, piece, now);
+                }
                 Effect::PeerComplete(conn) => self.met(conn, now),
                 Effect::Completed => self.storage(StorageAction::Settle { torrent }),
             }

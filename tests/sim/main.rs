@@ -11,6 +11,7 @@ mod full;
 mod hostile;
 mod peer_connection;
 mod resume;
+mod rot;
 mod swarm;
 mod tracker;
 mod transfer;
