@@ -56,6 +56,10 @@ fn every_command_does_what_it_says() {
     assert_eq!(status["torrents"][0]["torrent"], "set");
     assert_eq!(status["torrents"][0]["state"], "downloading");
     assert_eq!(status["torrents"][0]["peers"], 1);
+    let turns = &status["loop"];
+    assert!(turns["turns"].as_u64() > Some(0), "{turns}");
+    assert!(turns["longest_us"].as_u64() >= turns["median_us"].as_u64());
+    assert!(turns["longest_in"].is_string(), "{turns}");
     let peers = ctl(&home, &["--json", "peers"]).object();
     let peer = &peers["peers"][0];
     assert_eq!(peer["address"], relay.address().to_string());

@@ -187,6 +187,7 @@ mod tests {
             info_hash: InfoHash([1; 20]),
             state,
             reason: None,
+            retry_in: None,
             length: 1000,
             done_bytes: done,
             checked_bytes: done,

@@ -3,7 +3,7 @@
 //! ```text
 //!                     all durable, with --exit-on-complete
 //! Running ──────────────────────────────────────────────▶ Ending(Done)
-//!    │  │        all in state `error`                          │
+//!    │  │        all in state `error`, and none is tried again  │
 //!    │  └──────────────────────────────▶ Ending(Failed)        ├─▶ exit
 //!    │        first SIGINT or SIGTERM                          │
 //!    └─────────────────────────────────▶ Ending(Stopped) ──────┘
@@ -336,6 +336,11 @@ impl Peer {
         self.progress.report(report, &snapshot);
         let outcome = match report {
             Report::Durable { .. } => Outcome::Durable,
+            // It goes on by itself as soon as it can.
+            Report::State {
+                state: State::Error,
+                ..
+            } if snapshot.retry_in.is_some() => Outcome::Open,
             Report::State {
                 state: State::Error,
                 reason,

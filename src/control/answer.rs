@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::api;
 use super::request::{Addition, Command, Request, VERSION};
 use crate::base::id::TorrentId;
-use crate::base::status::DiskStatus;
+use crate::base::status::{DiskStatus, LoopStatus, LoopWork};
 use crate::base::time::Instant;
 use crate::engine::view::{Direction, FileView, Heard, HostView, PeerView, TrackerView};
 use crate::engine::{AddError, Engine};
@@ -36,6 +36,8 @@ pub struct Shell {
     pub uptime: Duration,
     /// How storage is.
     pub disk: DiskStatus,
+    /// How the loop is.
+    pub turns: LoopStatus,
     /// The process is about to end.
     pub is_stopping: bool,
 }
@@ -267,8 +269,23 @@ fn status(engine: &mut Engine, shell: &Shell, from: usize, now: Instant) -> Valu
         "connections": engine.conn_count(),
         "disk_waiting_bytes": shell.disk.waiting_bytes,
         "hash_backlog_bytes": shell.disk.hash_backlog_bytes,
+        "loop": turns(&shell.turns),
         "torrents": torrents,
         "next": next,
+    })
+}
+
+/// How long the turns of the loop held its thread.
+fn turns(status: &LoopStatus) -> Value {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    json!({
+        "turns": status.turns,
+        "median_us": micros(status.median),
+        "p99_us": micros(status.p99),
+        "p999_us": micros(status.p999),
+        "longest_us": micros(status.longest),
+        "longest_in": status.longest_in.map(LoopWork::name),
+        "over_50_ms": status.stalls,
     })
 }
 

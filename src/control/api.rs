@@ -194,6 +194,7 @@ pub(super) fn figures(snapshot: &Snapshot) -> Value {
         "info_hash": snapshot.info_hash.to_string(),
         "state": snapshot.state.name(),
         "reason": snapshot.reason,
+        "retry_s": snapshot.retry_in.map(|time| time.as_secs()),
         "length": snapshot.length,
         "done_bytes": snapshot.done_bytes,
         "checked_bytes": snapshot.checked_bytes,
@@ -228,6 +229,7 @@ mod tests {
             info_hash: InfoHash([0xab; 20]),
             state: State::Downloading,
             reason: None,
+            retry_in: None,
             length: 1000,
             done_bytes: 400,
             checked_bytes: 0,
@@ -248,7 +250,8 @@ mod tests {
         let object = progress(&snapshot());
         let expected = json!({
             "event": "progress", "torrent": "a \"b\"\n", "info_hash": "ab".repeat(20),
-            "state": "downloading", "reason": null, "length": 1000, "done_bytes": 400,
+            "state": "downloading", "reason": null, "retry_s": null,
+            "length": 1000, "done_bytes": 400,
             "checked_bytes": 0, "up_bytes": 7, "down_bytes": 410, "wasted_bytes": 10,
             "up_bytes_s": 1, "down_bytes_s": 100, "peers": 3, "seeds": 1, "eta_s": 6,
         });

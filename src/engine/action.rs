@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -72,6 +73,14 @@ pub enum StorageAction {
         torrent: TorrentId,
         /// What its files are.
         meta: Arc<Metainfo>,
+        /// Whether they may be written, or what is there only be served.
+        writable: bool,
+    },
+    /// See whether the files of a torrent that is served only can be written by now; answered by
+    /// `storage_probed`.
+    Probe {
+        /// The torrent.
+        torrent: TorrentId,
     },
     /// Create the files that have no bytes: a download begins.
     Begin {
@@ -120,6 +129,26 @@ pub enum StorageAction {
         /// The torrent.
         torrent: TorrentId,
     },
+}
+
+/// Why storage cannot go on with a torrent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What is wrong, where, and what to do about it.
+    pub message: String,
+    /// It may go away without anybody touching the torrent: space, rights, a mount.
+    pub may_pass: bool,
+}
+
+impl Trouble {
+    /// Trouble that somebody has to end.
+    pub fn lasting(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            message,
+            may_pass: false,
+        }
+    }
 }
 
 /// Names one question to the resolver.
@@ -252,6 +281,8 @@ pub struct Snapshot {
     pub state: State,
     /// Why, in state `error`.
     pub reason: Option<String>,
+    /// In state `error`: when it is tried again, if it is. What is verified is served meanwhile.
+    pub retry_in: Option<Duration>,
     /// Bytes of all files.
     pub length: u64,
     /// Bytes that are verified.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::action::Family;
 use super::announce_udp::UdpQuestion;
 use super::conn::{Purpose, Stage};
-use super::{Ending, Engine, Lookup, Report, State, Taken};
+use super::{Ending, Engine, Lookup, Report, Taken};
 use crate::base::address::{Scope, scope};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
@@ -73,7 +73,7 @@ impl Engine {
         }
         self.drop_overdue(id, now);
         while let Some(torrent) = self.torrents.get_mut(&id)
-            && matches!(torrent.state, State::Downloading | State::Seeding)
+            && torrent.is_taking_part()
             && torrent.tracker.next_deadline().is_some_and(|at| at <= now)
             && self.may_announce()
             && let Some(wanted) = self.poll_tracker(id, now)

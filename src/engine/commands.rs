@@ -8,6 +8,9 @@
 //!     └─────────────▶ error ── resume: opened anew, everything is checked ──▶ checking
 //! ```
 //!
+//! A fault that may pass is `plight`'s: the torrent serves and goes on by itself, and `resume` only
+//! makes it try at once.
+//!
 //! A paused torrent has no connections and no deadlines, and its trackers know that it stopped.
 //! Storage keeps its files, synced, so that whatever was under way ends in good order.
 
@@ -48,9 +51,8 @@ impl Engine {
             lsd.remove(meta.info_hash);
         }
         self.last_syncs.remove(&id);
-        if torrent.is_open {
-            self.storage(StorageAction::Close { torrent: id });
-        }
+        // It may know of the torrent although it does not have its files.
+        self.storage(StorageAction::Close { torrent: id });
         log::info!(
             "torrent removed name=\"{}\" info_hash={}",
             meta.name.escape_debug(),
@@ -92,6 +94,10 @@ impl Engine {
         if !matches!(torrent.state, State::Paused | State::Error) {
             return true;
         }
+        if torrent.plight.is_some() {
+            self.try_now(id, now);
+            return true;
+        }
         torrent.tracker.resumed(now);
         torrent.candidates.wake(now);
         self.track(id, now);
@@ -131,8 +137,15 @@ impl Engine {
         torrent.check = None;
         torrent.durable = false;
         torrent.is_open = true;
-        self.set_state(id, State::Checking, None);
-        self.storage(StorageAction::Open { torrent: id, meta });
+        let writable = torrent.plight.is_none();
+        if writable {
+            self.set_state(id, State::Checking, None);
+        }
+        self.storage(StorageAction::Open {
+            torrent: id,
+            meta,
+            writable,
+        });
     }
 
     /// Closes every stream to peers of this torrent, those that are being opened too.

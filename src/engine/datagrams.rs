@@ -8,9 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
+use super::Engine;
 use super::action::Action;
 use super::timers::TimerId;
-use super::{Engine, State};
 use crate::base::address::{Scope, scope};
 use crate::base::id::TorrentId;
 use crate::base::time::Instant;
@@ -109,11 +109,9 @@ impl Engine {
             return;
         };
         let meta = torrent.swarm.meta();
-        match torrent.state {
-            State::Downloading | State::Seeding => {
-                lsd.add(meta.info_hash, Privacy::of(meta));
-            }
-            State::Checking | State::Paused | State::Error => lsd.remove(meta.info_hash),
+        match torrent.is_taking_part() {
+            true => lsd.add(meta.info_hash, Privacy::of(meta)),
+            false => lsd.remove(meta.info_hash),
         }
         self.rearm_lsd();
     }

@@ -16,6 +16,7 @@
 //! | `announce_udp` | exchanges of datagrams with trackers |
 //! | `datagrams` | what comes by UDP |
 //! | `commands` | what a user asks of a running torrent |
+//! | `plight` | torrents whose files cannot be written at present |
 //! | `memory` | what is remembered of a torrent |
 //! | `why` | why a torrent does not get on |
 //! | `discover`, `pex` | how peers become known |
@@ -62,13 +63,14 @@ mod offences;
 pub mod outbox;
 mod peers;
 pub mod pex;
+mod plight;
 mod timers;
 pub mod torrent;
 mod torrents;
 pub mod view;
 mod why;
 
-pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction};
+pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction, Trouble};
 pub use torrent::{AddError, HostPort, OnDisk, TorrentSpec, Transferred};
 
 use announce_udp::{UdpQuestion, UdpTrackers};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::conn::{Exchange, Purpose, Stage};
 use super::extended::Told;
 use super::link::LINKS;
-use super::{Ending, Engine, Report, State, Taken};
+use super::{Ending, Engine, Report, Taken};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::time::Instant;
 use crate::discovery::candidates::End;
@@ -202,7 +202,7 @@ impl Engine {
             return Err(Ending::Fault("this is our own address"));
         }
         let running = &self.torrents[&torrent];
-        if matches!(running.state, State::Error | State::Paused) {
+        if !running.takes_peers() {
             return Err(Ending::Local("the torrent is stopped"));
         }
         let remote = self.conn(id).map_or(([0, 0, 0, 0], 0).into(), |c| c.remote);
@@ -338,6 +338,10 @@ impl Engine {
                 Effect::Prepare(piece) => self.storage(StorageAction::Prepare { torrent, piece }),
                 Effect::Store(slot, bytes) => self.storage(StorageAction::Store { slot, bytes }),
                 Effect::Check(piece) => self.storage(StorageAction::Check { torrent, piece }),
+                Effect::Spoilt(piece) => {
+                    log::warn!("piece on disk is wrong: torrent={torrent} piece={piece}");
+                    self.piece_lost(torrent, piece, now);
+                }
                 Effect::PeerComplete(conn) => self.met(conn, now),
                 Effect::Completed => self.storage(StorageAction::Settle { torrent }),
             }

@@ -151,6 +151,7 @@ impl Engine {
             torrent.swarm.tick(now);
             self.run_effects(id, now);
         }
+        self.plight_due(id, now);
         self.dial(id, now);
         self.announce_due(id, now);
         self.rearm_torrent(id, now);
@@ -166,7 +167,13 @@ impl Engine {
         if torrent.swarm.peer_count() > 0 {
             next = torrent.ticked.max(now) + TICK;
         }
-        if torrent.state == State::Downloading || torrent.state == State::Seeding {
+        if let Some(plight) = &torrent.plight
+            && torrent.is_waiting()
+            && self.ending.is_none()
+        {
+            next = next.min(plight.deadline());
+        }
+        if torrent.is_taking_part() {
             if let Some(at) = torrent.candidates.next_deadline() {
                 next = next.min(if may_dial { at } else { at.max(now + TICK) });
             }
@@ -192,7 +199,7 @@ impl Engine {
     fn dial(&mut self, id: TorrentId, now: Instant) {
         while self.may_dial()
             && let Some(torrent) = self.torrents.get_mut(&id)
-            && matches!(torrent.state, State::Downloading | State::Seeding)
+            && torrent.is_taking_part()
             && let Some(remote) = torrent.candidates.take_due(&mut self.gate, now)
         {
             if let Some(conn) = self.open(remote, Purpose::Peer(id), now)

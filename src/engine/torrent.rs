@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::action::{Snapshot, State};
+use super::plight::{Cure, Plight};
 use super::view::Heard;
 pub use crate::base::address::HostPort;
 use crate::base::bits::Bitfield;
@@ -95,6 +96,10 @@ pub struct Torrent {
     pub durable: bool,
     /// When its files were last found changed, or a sync failed.
     pub lapsed_at: Option<Instant>,
+    /// Its files cannot be written at present.
+    pub plight: Option<Plight>,
+    /// The end of the last such time.
+    pub cure: Option<Cure>,
     /// When the exchange was last told the time.
     pub ticked: Instant,
     /// When its earliest timer fires.
@@ -189,6 +194,7 @@ impl Torrent {
             info_hash: meta.info_hash,
             state: self.state,
             reason: self.reason.clone(),
+            retry_in: self.retry_in(now),
             length: meta.geometry().length(),
             done_bytes: self.swarm.done_bytes(),
             checked_bytes: self.check.as_ref().map_or(0, |check| check.bytes),

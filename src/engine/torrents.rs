@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::action::StorageAction;
+use super::action::{StorageAction, Trouble};
 use super::conn::{Purpose, Stage};
 use super::torrent::{AddError, Check, HostPort, OnDisk, Torrent, TorrentSpec, Transferred};
 use super::view::Heard;
@@ -61,6 +61,8 @@ impl Engine {
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
             lapsed_at: None,
+            plight: None,
+            cure: None,
             ticked: now,
             armed: Instant::NEVER,
             paused_from: None,
@@ -75,7 +77,11 @@ impl Engine {
         self.server.set_rates(Rates::BESIDE_TORRENTS);
         self.track(id, now);
         self.set_state(id, State::Checking, None);
-        self.storage(StorageAction::Open { torrent: id, meta });
+        self.storage(StorageAction::Open {
+            torrent: id,
+            meta,
+            writable: true,
+        });
         for peer in spec.peers {
             self.find_peer(id, peer, now);
         }
@@ -139,15 +145,19 @@ impl Engine {
 
     /// A sync failed, or somebody changed the files, and what was stored may be lost: all that is
     /// not vouched for is checked again. Files that lapse again soon are not trusted.
-    pub fn storage_lapsed(&mut self, id: TorrentId, message: String, now: Instant) {
+    pub fn storage_lapsed(&mut self, id: TorrentId, trouble: Trouble, now: Instant) {
+        if trouble.may_pass {
+            return self.storage_failed(id, trouble, now);
+        }
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
         let before = torrent.lapsed_at.replace(now);
         let is_again = before.is_some_and(|before| now - before < LAPSE_INTERVAL);
         if is_again || self.ending.is_some() {
-            return self.storage_failed(id, message, now);
+            return self.storage_failed(id, trouble, now);
         }
+        let message = trouble.message;
         log::warn!("what is not on disk for sure is checked again torrent={id}: {message}");
         if torrent.state == State::Paused {
             torrent.is_open = false; // it is opened again when it is resumed
@@ -205,13 +215,18 @@ impl Engine {
     }
 
     /// Storage cannot go on with this torrent; the others do.
-    pub fn storage_failed(&mut self, id: TorrentId, message: String, now: Instant) {
+    pub fn storage_failed(&mut self, id: TorrentId, trouble: Trouble, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
         torrent.is_open = false;
-        log::error!("torrent stopped torrent={id}: {message}");
         self.last_syncs.remove(&id);
+        if trouble.may_pass && self.ending.is_none() {
+            return self.cannot_write(id, trouble.message, now);
+        }
+        torrent.plight = None;
+        let message = trouble.message;
+        log::error!("torrent stopped torrent={id}: {message}");
         self.set_state(id, State::Error, Some(message));
         self.part_with_peers(id, "the torrent has failed", now);
         self.stop_announcing(id, now);
@@ -222,12 +237,12 @@ impl Engine {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
+        if torrent.state != State::Checking && !torrent.is_waiting() {
+            return; // it is paused, and goes on when it is resumed
+        }
         let Some(check) = &mut torrent.check else {
             return;
         };
-        if torrent.state != State::Checking {
-            return; // it is paused, and goes on when it is resumed
-        }
         let piece_len = u64::from(torrent.swarm.meta().geometry().nominal_piece_len());
         let most = (CHECK_AHEAD_LEN / piece_len.max(1)).clamp(4, 1024) as u32;
         let mut next = Vec::new();
@@ -251,10 +266,13 @@ impl Engine {
     }
 
     /// What is on disk is known: fetch what is missing, or seed.
-    fn start(&mut self, id: TorrentId, now: Instant) {
+    pub(super) fn start(&mut self, id: TorrentId, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
+        if torrent.plight.is_some() {
+            return self.serve_meanwhile(id, now);
+        }
         torrent.swarm.begin_exchange(now);
         if torrent.swarm.is_complete() {
             self.storage(StorageAction::Begin { torrent: id });

@@ -22,6 +22,20 @@ impl Engine {
         let meta = torrent.swarm.meta();
         Some(match torrent.state {
             State::Paused => vec!["it is paused; evpeer ctl resume goes on".to_owned()],
+            State::Error if torrent.plight.is_some() => vec![
+                format!(
+                    "it waits: {}",
+                    torrent.reason.as_deref().unwrap_or_default()
+                ),
+                match torrent.retry_in(now) {
+                    Some(time) => format!(
+                        "it is tried again in {} s; evpeer ctl resume tries at once",
+                        time.as_secs()
+                    ),
+                    None => "it is being tried again".to_owned(),
+                },
+                "what is verified is served meanwhile".to_owned(),
+            ],
             State::Error => vec![
                 format!(
                     "it stopped: {}",

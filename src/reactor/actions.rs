@@ -7,8 +7,9 @@ use std::sync::Arc;
 use mio::Waker;
 
 use crate::base::time::Instant;
-use crate::engine::OnDisk;
 use crate::engine::action::{Action, LookupId, Report, StorageAction};
+use crate::engine::{OnDisk, Trouble};
+use crate::storage::error::StorageError;
 use crate::storage::{self, jobs};
 
 use super::Reactor;
@@ -75,7 +76,13 @@ impl Reactor {
     fn storage_action(&mut self, action: StorageAction) {
         let storage = &mut self.storage;
         match action {
-            StorageAction::Open { torrent, meta } => storage.add(torrent, meta),
+            StorageAction::Open {
+                torrent,
+                meta,
+                writable: true,
+            } => storage.add(torrent, meta),
+            StorageAction::Open { torrent, meta, .. } => storage.add_to_serve(torrent, meta),
+            StorageAction::Probe { torrent } => storage.probe(torrent),
             StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
             StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
             StorageAction::Store { slot, bytes } => storage.store(slot, &bytes),
@@ -107,18 +114,22 @@ impl Reactor {
             }
             Event::Lost { torrent, piece } => engine.piece_lost(torrent, piece, now),
             Event::Lapsed { torrent, error } => {
-                engine.storage_lapsed(torrent, error.to_string(), now);
+                engine.storage_lapsed(torrent, trouble(&error), now);
             }
             Event::Checked {
                 torrent,
                 piece,
                 verdict,
             } => engine.piece_checked(torrent, piece, verdict, now),
+            Event::Probed { torrent, result } => {
+                let result = result.map_err(|error| trouble(&error));
+                engine.storage_probed(torrent, result, now);
+            }
             Event::Readable => self.parked.move_to(&mut self.ready),
             Event::Settled { torrent } => engine.settled(torrent, now),
             Event::Durable { torrent } => engine.durable(torrent, now),
             Event::Failed { torrent, error } => {
-                engine.storage_failed(torrent, error.to_string(), now);
+                engine.storage_failed(torrent, trouble(&error), now);
             }
         }
     }
@@ -163,6 +174,14 @@ impl Reactor {
         } else {
             self.reports.push_back(report);
         }
+    }
+}
+
+/// What the engine has to know of an error.
+fn trouble(error: &StorageError) -> Trouble {
+    Trouble {
+        message: error.to_string(),
+        may_pass: error.may_pass(),
     }
 }
 

@@ -469,6 +469,7 @@ impl Reactor {
             state_dir,
             uptime: now - Instant::ZERO,
             disk: self.storage.status(),
+            turns: self.meter.status(),
             is_stopping: self.is_stopping,
         }
     }

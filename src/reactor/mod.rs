@@ -27,6 +27,7 @@
 //! | `lanes`   | helper threads |
 //! | `control` | the control socket |
 //! | `memory`  | what survives the process |
+//! | `meter`   | how long each pass holds the thread |
 //! | `actions` | carrying out what engine and storage ask for |
 
 mod accept;
@@ -39,6 +40,7 @@ mod interfaces;
 mod lanes;
 pub mod listen;
 mod memory;
+mod meter;
 mod os;
 mod ready;
 mod slots;
@@ -60,6 +62,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::base::id::TorrentId;
 use crate::base::limits;
 use crate::base::plan::WritePlan;
+use crate::base::status::LoopWork;
 use crate::base::time::Instant;
 use crate::config::Config;
 use crate::engine::action::{Report, Snapshot};
@@ -79,6 +82,7 @@ use interfaces::Known;
 use lanes::LaneDied;
 use listen::Port;
 use memory::Memory;
+use meter::Meter;
 use ready::{Ready, TURN_LEN_MAX};
 use slots::{Slots, Source};
 use start::{limit_conns, open_port, refused, secrets, watch_signals};
@@ -89,6 +93,7 @@ pub struct Reactor {
     engine: Engine,
     storage: Storage,
     clock: Clock,
+    meter: Meter,
     poll: Poll,
     events: Events,
     lanes: Lanes,
@@ -198,6 +203,7 @@ impl Reactor {
             engine,
             storage,
             clock,
+            meter: Meter::new(),
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             lanes,
@@ -299,24 +305,35 @@ impl Reactor {
         self.wait(max_wait).map_err(ReactorError::Poll)?;
         let now = self.clock.now();
         self.take_lane_results(now)?;
+        self.spent_on(LoopWork::Storage);
         self.accept_turns(now);
         self.udp_turns(now);
         self.group_turns(now);
+        self.spent_on(LoopWork::Sockets);
         self.control_turn(now);
+        self.spent_on(LoopWork::Control);
         let received = self.conn_turns();
+        self.spent_on(LoopWork::Sockets);
         self.hash(received);
         let now = self.clock.now();
         self.take_storage_events(now);
+        self.spent_on(LoopWork::Storage);
         if self.engine.next_deadline().is_some_and(|at| at <= now) {
             self.engine.timers_fired(now);
             self.run_actions(now);
         }
         self.look_at_interfaces(now);
         self.remember_due(now);
+        self.spent_on(LoopWork::Timers);
         // Last, as a job may take the windows that a connection was promised for its turn.
         self.storage.tick(now);
         self.submit_jobs();
+        self.spent_on(LoopWork::Storage);
         Ok(())
+    }
+
+    fn spent_on(&mut self, work: LoopWork) {
+        self.meter.lap(work, self.clock.now());
     }
 
     /// Does what a call from outside led to, so that the next pass may wait for events.
@@ -332,7 +349,10 @@ impl Reactor {
             self.paused.move_to(&mut self.ready);
         }
         let timeout = self.timeout(max_wait);
-        match self.poll.poll(&mut self.events, Some(timeout)) {
+        self.meter.end(self.clock.now());
+        let polled = self.poll.poll(&mut self.events, Some(timeout));
+        self.meter.begin(self.clock.now());
+        match polled {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(e) => return Err(e),

@@ -12,12 +12,14 @@ use std::time::Duration;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::meta::metainfo::{FileEntry, FileKind, Metainfo};
+use crate::storage::Access;
 use crate::storage::error::StorageError;
 use crate::storage::jobs::{
     Done, Handle, Job, Lane, OpenMode, Opened, Outcome, Presence, Scan, Work,
 };
 use crate::storage::journal::Stamp;
 
+mod harm;
 mod journal;
 
 /// Files by name; handles are places in a list.
@@ -51,6 +53,8 @@ pub struct DiskFaults {
     pub slow_sync: Duration,
     /// Bytes that fit; no limit if not given.
     pub capacity: Option<u64>,
+    /// A lack of space shows only when a file is made: so do quotas.
+    pub hides_lack: bool,
     /// The one call that fails: this many others come before it.
     pub fails_at: Option<u64>,
 }
@@ -62,7 +66,7 @@ pub struct DiskTally {
     pub jobs: u64,
     /// Jobs that failed by chance.
     pub errors: u64,
-    /// Files that did not fit.
+    /// Files, or torrents, that did not fit.
     pub refused: u64,
     /// Pages that a power cut took back, or tore.
     pub lost_pages: u64,
@@ -130,18 +134,6 @@ impl Disk {
         self.calls = 0;
     }
 
-    /// Somebody else changes a file, and syncs it; `false` if there is none of this name.
-    pub fn edit(&mut self, path: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let Some(file) = self.files.get_mut(Path::new(path)) else {
-            return false;
-        };
-        change(&mut file.bytes);
-        file.writes += 1;
-        file.synced.clone_from(&file.bytes);
-        file.dirty.clear();
-        true
-    }
-
     /// Bytes of a file; `None` if there is none of this name.
     pub fn len(&self, path: &str) -> Option<u64> {
         let file = self.files.get(Path::new(path))?;
@@ -156,37 +148,6 @@ impl Disk {
     /// What it has done and suffered so far.
     pub fn tally(&self) -> DiskTally {
         self.tally
-    }
-
-    /// Flips a bit somewhere, unnoticed; `false` if there is no byte to hurt.
-    pub fn rot(&mut self) -> bool {
-        let full = self.files.values_mut().filter(|f| !f.bytes.is_empty());
-        let mut full: Vec<&mut File> = full.collect();
-        if full.is_empty() {
-            return false;
-        }
-        let file = self.rng.below(full.len() as u32) as usize;
-        let at = self.rng.below(full[file].bytes.len() as u32) as usize;
-        full[file].bytes[at] ^= 1;
-        full[file].dirty.insert(at / PAGE_LEN);
-        true
-    }
-
-    /// The process is gone: nobody holds a file any more, the kernel still has every byte.
-    pub fn let_go(&mut self) {
-        self.free_at = [Instant::ZERO; 3];
-    }
-
-    /// The power is gone: of what was not synced, chance decides.
-    pub fn power_cut(&mut self) {
-        self.let_go();
-        self.boots += 1;
-        let rng = &mut self.rng;
-        self.files
-            .retain(|_, file| file.is_entry_synced || rng.below(2) == 0);
-        for file in self.files.values_mut() {
-            self.tally.lost_pages += file.power_cut(&mut self.rng);
-        }
     }
 
     /// Executes a job; also when its result comes. Each lane does one job after the other.
@@ -211,10 +172,20 @@ impl Disk {
 
     fn outcome(&mut self, work: Work) -> Outcome {
         match work {
-            Work::Scan { meta, journal, .. } => {
+            Work::Scan {
+                root,
+                meta,
+                access,
+                journal,
+                ..
+            } => {
                 let journal = journal.and_then(|(path, _)| self.read_journal(path));
-                let scan = self.scan(&meta);
-                Outcome::Scanned(Ok(Scan { journal, ..scan }))
+                let scan = match access {
+                    Access::ReadWrite => self.has_room(&root, &meta),
+                    Access::ReadOnly => Ok(()),
+                };
+                let scan = scan.map(|()| self.scan(&meta));
+                Outcome::Scanned(scan.map(|scan| Scan { journal, ..scan }))
             }
             Work::CreateEmpty { meta, .. } => {
                 let mut dirs = BTreeSet::new();
@@ -313,11 +284,39 @@ impl Disk {
         }
     }
 
+    /// Whether all that is missing of a torrent fits.
+    fn has_room(&mut self, root: &Path, meta: &Metainfo) -> Result<(), StorageError> {
+        let missing = |file: &FileEntry| {
+            let found = self.files.get(file.path.as_path());
+            file.len
+                .saturating_sub(found.map_or(0, |f| f.bytes.len() as u64))
+        };
+        let need = data_files(meta).map(missing).sum();
+        match self.free() {
+            Some(free) if free < need && !self.faults.hides_lack => {
+                self.tally.refused += 1;
+                let path = root.to_path_buf();
+                Err(StorageError::NoSpace { path, need, free })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that still fit, if there is a limit.
+    fn free(&self) -> Option<u64> {
+        Some(self.faults.capacity?.saturating_sub(self.used()))
+    }
+
+    /// Bytes of all files.
+    pub fn used(&self) -> u64 {
+        self.files.values().map(|f| f.bytes.len() as u64).sum()
+    }
+
     fn open(&mut self, meta: &Metainfo, file: u32, mode: OpenMode) -> Result<Opened, StorageError> {
         let entry = &meta.files[file as usize];
         let path = path_of(entry);
         self.may_fail(0, &path, "open")?;
-        let used: u64 = self.files.values().map(|f| f.bytes.len() as u64).sum();
+        let free = self.free();
         let found = self.files.get(&path);
         let len_before = found.map(|found| found.bytes.len() as u64);
         let mut dirs = Vec::new();
@@ -328,7 +327,6 @@ impl Disk {
             (OpenMode::Read, Some(_)) => {}
             (OpenMode::Write, _) => {
                 let need = entry.len.saturating_sub(len_before.unwrap_or(0));
-                let free = self.faults.capacity.map(|all| all.saturating_sub(used));
                 if let Some(free) = free.filter(|&free| free < need) {
                     self.tally.refused += 1;
                     return Err(StorageError::NoSpace { path, need, free });
@@ -431,39 +429,6 @@ impl Disk {
         let path = &self.handles[number(handle)];
         let missing = || StorageError::Missing { path: path.clone() };
         self.files.get_mut(path).ok_or_else(missing)
-    }
-}
-
-impl File {
-    /// What is left of it after a power cut; how many pages were lost or torn.
-    fn power_cut(&mut self, rng: &mut Rng) -> u64 {
-        let mut lost = 0;
-        let mut left = std::mem::take(&mut self.synced);
-        // Whether the new length was written is a matter of its own.
-        if rng.below(2) == 0 {
-            left.resize(self.bytes.len(), 0);
-        }
-        for &page in &self.dirty {
-            let fate = rng.below(3);
-            for sector in 0..PAGE_LEN / SECTOR_LEN {
-                let is_written = match fate {
-                    0 => true,
-                    1 => false,
-                    _ => rng.below(2) == 0,
-                };
-                let first = page * PAGE_LEN + sector * SECTOR_LEN;
-                let end = (first + SECTOR_LEN).min(left.len()).min(self.bytes.len());
-                if is_written && first < end {
-                    left[first..end].copy_from_slice(&self.bytes[first..end]);
-                }
-            }
-            lost += u64::from(fate > 0);
-        }
-        self.bytes.clone_from(&left);
-        self.synced = left;
-        self.is_entry_synced = true;
-        self.dirty.clear();
-        lost
     }
 }
 

@@ -21,6 +21,12 @@ impl World {
         self.stop(host, true);
     }
 
+    /// The bytes of a host's files change under it, so that what it sends may be wrong.
+    pub fn rot(&mut self, host: HostId, path: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.judges.excuse(host);
+        self.disk(host).is_some_and(|disk| disk.edit(path, change))
+    }
+
     /// A host is told to end in good order: it says so to its trackers and peers, syncs its files,
     /// and is gone once that is done or has taken too long.
     pub fn leave(&mut self, id: HostId) {

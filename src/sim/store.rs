@@ -167,7 +167,13 @@ fn new_storage() -> Storage {
 /// Hands what the engine wants of storage to it.
 fn apply(storage: &mut Storage, action: StorageAction) {
     match action {
-        StorageAction::Open { torrent, meta } => storage.add(torrent, meta),
+        StorageAction::Open {
+            torrent,
+            meta,
+            writable: true,
+        } => storage.add(torrent, meta),
+        StorageAction::Open { torrent, meta, .. } => storage.add_to_serve(torrent, meta),
+        StorageAction::Probe { torrent } => storage.probe(torrent),
         StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
         StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
         StorageAction::Store { slot, bytes } => storage.store(slot, &bytes),
@@ -197,7 +203,7 @@ impl Tagged {
 
     fn apply(&mut self, action: StorageAction) {
         match action {
-            StorageAction::Open { torrent, meta } => {
+            StorageAction::Open { torrent, meta, .. } => {
                 self.meta = Some(meta);
                 let candidates = self.have.clone();
                 self.events.push_back(Event::Scanned {
@@ -219,6 +225,10 @@ impl Tagged {
             StorageAction::Settle { torrent } => self.events.push_back(Event::Settled { torrent }),
             StorageAction::Sync { torrent } | StorageAction::Leave { torrent } => {
                 self.events.push_back(Event::Durable { torrent })
+            }
+            StorageAction::Probe { torrent } => {
+                let result = Ok(());
+                self.events.push_back(Event::Probed { torrent, result });
             }
             StorageAction::Begin { .. }
             | StorageAction::Prepare { .. }

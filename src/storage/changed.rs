@@ -145,6 +145,7 @@ impl Storage {
     /// disk for sure is doubtful, and the torrent has to be added again.
     pub(super) fn lose_faith(&mut self, id: TorrentId, error: StorageError) {
         let now = self.now;
+        self.keep_in_mind(id);
         if let Some(memory) = self.memory(id) {
             let log = memory.log;
             let log = self.log(log);

@@ -137,6 +137,29 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether what is in the way may go away, so that it is worth trying again: space, rights, a
+    /// disk that is mounted. What is wrong with the files themselves stays so.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NoFolder { .. }
+            | Self::NotAFolder { .. }
+            | Self::ReadOnly { .. }
+            | Self::Denied { .. }
+            | Self::NoSpace { .. }
+            | Self::Quota { .. } => true,
+            Self::TooLarge { .. }
+            | Self::NotAFile { .. }
+            | Self::NotADir { .. }
+            | Self::Symlink { .. }
+            | Self::Missing { .. }
+            | Self::Truncated { .. }
+            | Self::Replaced { .. }
+            | Self::JournalTooNew { .. }
+            | Self::Unmappable { .. }
+            | Self::Io { .. } => false,
+        }
+    }
+
     /// What the system's answer to `action` on `path` means.
     ///
     /// A lack of space is no such answer: [`Self::NoSpace`] tells it with figures.

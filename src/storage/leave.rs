@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Event, Purpose, Storage};
+use super::{Access, Event, Purpose, Storage};
 use crate::base::id::{InfoHash, TorrentId};
 use crate::meta::metainfo::Metainfo;
 
@@ -16,6 +16,7 @@ impl Purpose {
     fn torrent(&self) -> Option<TorrentId> {
         match self {
             Self::Scan(torrent)
+            | Self::Probe(torrent)
             | Self::CreateEmpty(torrent)
             | Self::Populate(torrent)
             | Self::Open { torrent, .. }
@@ -39,13 +40,18 @@ impl Storage {
     }
 
     /// Has a torrent wait that cannot be taken up yet; says whether it has to.
-    pub(super) fn holds_up(&mut self, torrent: TorrentId, meta: &Arc<Metainfo>) -> bool {
+    pub(super) fn holds_up(
+        &mut self,
+        torrent: TorrentId,
+        meta: &Arc<Metainfo>,
+        access: Access,
+    ) -> bool {
         let is_old = |(old, info_hash): (&TorrentId, &InfoHash)| {
             *old == torrent || *info_hash == meta.info_hash
         };
         let is_held = self.leaving.iter().any(is_old);
         if is_held {
-            let before = self.waiting.insert(torrent, Arc::clone(meta));
+            let before = self.waiting.insert(torrent, (Arc::clone(meta), access));
             assert!(before.is_none(), "torrent {torrent} added twice");
         }
         is_held
@@ -59,8 +65,8 @@ impl Storage {
         let mut leaving = std::mem::take(&mut self.leaving);
         leaving.retain(|torrent, _| self.has_jobs(*torrent));
         self.leaving = leaving;
-        for (torrent, meta) in std::mem::take(&mut self.waiting) {
-            self.add(torrent, meta);
+        for (torrent, (meta, access)) in std::mem::take(&mut self.waiting) {
+            self.take_in(torrent, meta, access);
         }
     }
 

@@ -31,6 +31,7 @@ use crate::base::verdict::Verdict;
 use crate::meta::metainfo::Metainfo;
 
 mod commit;
+mod former;
 mod resume;
 
 pub(super) use commit::Frozen;

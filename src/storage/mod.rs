@@ -23,7 +23,8 @@
 //!
 //! Bytes are with the kernel at once in a map; in a buffer, when it was written back: after a good
 //! check, when it makes room, and on [`Storage::settle`] and [`Storage::sync`]. An error ends the
-//! torrent that it belongs to ([`Event::Failed`]), no other.
+//! torrent that it belongs to ([`Event::Failed`]), no other. It may be added again: to be served
+//! only, as long as its files cannot be written (`suspend`).
 
 mod changed;
 mod check;
@@ -46,6 +47,7 @@ mod run;
 mod span;
 pub mod state;
 mod store;
+mod suspend;
 mod sync;
 mod torrents;
 mod window;
@@ -153,7 +155,15 @@ pub enum Event {
         /// Why.
         error: StorageError,
     },
-    /// The torrent's files cannot be used any more: whatever else is asked for it is ignored.
+    /// What came of [`Storage::probe`]: whether the torrent's files can be written from now on.
+    Probed {
+        /// The torrent.
+        torrent: TorrentId,
+        /// If not, why.
+        result: Result<(), StorageError>,
+    },
+    /// The torrent's files cannot be used any more: whatever else is asked for it is ignored, until
+    /// it is added again.
     Failed {
         /// The torrent.
         torrent: TorrentId,
@@ -179,7 +189,9 @@ pub struct Storage {
     /// Torrents that are gone, but for jobs that are under way.
     leaving: BTreeMap<TorrentId, InfoHash>,
     /// Torrents that are taken up when those are gone altogether.
-    waiting: BTreeMap<TorrentId, Arc<Metainfo>>,
+    waiting: BTreeMap<TorrentId, (Arc<Metainfo>, Access)>,
+    /// The pieces of torrents that were given up, as far as they were verified then.
+    former: BTreeMap<TorrentId, Bitfield>,
     jobs_count: u64,
     events: VecDeque<Event>,
     /// Stores so far: later ones have higher numbers.
@@ -208,6 +220,7 @@ pub struct Storage {
 #[derive(Debug)]
 struct Torrent {
     meta: Arc<Metainfo>,
+    access: Access,
     files: Vec<FileSlot>,
     /// Pieces that bytes were stored into since they were checked last.
     touched: Bitfield,
@@ -232,6 +245,7 @@ struct Torrent {
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
     Scan(TorrentId),
+    Probe(TorrentId),
     CreateEmpty(TorrentId),
     Open {
         torrent: TorrentId,
@@ -292,6 +306,7 @@ impl Storage {
             under_way: BTreeMap::new(),
             leaving: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            former: BTreeMap::new(),
             jobs_count: 0,
             events: VecDeque::new(),
             seq: 0,
@@ -346,6 +361,9 @@ impl Storage {
         };
         match (purpose, done.outcome) {
             (Purpose::Scan(torrent), Outcome::Scanned(result)) => self.scanned(torrent, result),
+            (Purpose::Probe(torrent), Outcome::Scanned(result)) => {
+                self.probed(torrent, result.map(drop));
+            }
             (Purpose::CreateEmpty(torrent), Outcome::CreatedEmpty(result)) => {
                 self.created_empty(torrent, result);
             }

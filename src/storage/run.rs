@@ -18,8 +18,11 @@ use super::os::{self, Missing, Populate, Walker};
 use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::{FileEntry, Metainfo};
 
+mod fault;
 mod journal;
 mod prove;
+
+use fault::{NO_SPACE_LEN, allocation_error, folder_of, unbacked, unstored};
 
 /// Executes `job` against the real file system. Blocks.
 ///
@@ -57,7 +60,15 @@ pub fn run(job: Job) -> Done {
                 true => fill(&file, offset, len),
                 false => Ok(()),
             }
-            .map_err(|error| MapError::Failed(StorageError::from_io(&path, "fill", &error)))
+            .map_err(|error| {
+                MapError::Failed(unstored(
+                    folder_of(&path),
+                    &path,
+                    "fill",
+                    len.into(),
+                    &error,
+                ))
+            })
             .and_then(|()| map(&file, &path, offset, len, access, populate)),
         ),
         Work::Populate { map, path } => Outcome::Finished(
@@ -132,26 +143,6 @@ pub fn run(job: Job) -> Done {
 }
 
 impl Handle {
-    /// Why bytes of a map of the file could not be had; the file must have `len` of them.
-    pub(super) fn why_unreadable(&self, root: &Path, path: PathBuf, len: u64) -> StorageError {
-        let Self::File(file) = self else {
-            return StorageError::Missing { path };
-        };
-        match (file.metadata(), os::free_space(root)) {
-            (Ok(metadata), _) if metadata.len() < len => StorageError::Truncated { path },
-            (_, Ok(free)) if free < NO_SPACE_LEN => StorageError::NoSpace {
-                path,
-                need: NO_SPACE_LEN,
-                free,
-            },
-            _ => StorageError::Io {
-                path,
-                action: "page in",
-                message: "the file system did not give the bytes".to_owned(),
-            },
-        }
-    }
-
     fn as_file(&self) -> &File {
         match self {
             Self::File(file) => file,
@@ -329,23 +320,6 @@ fn make_room(file: &File, len_before: u64, len: u64) -> io::Result<bool> {
     }
 }
 
-fn allocation_error(
-    root: &Path,
-    path: &Path,
-    len: u64,
-    held: u64,
-    error: &io::Error,
-) -> StorageError {
-    match error.kind() {
-        io::ErrorKind::StorageFull => os::no_space(root, path, len.saturating_sub(held)),
-        io::ErrorKind::FileTooLarge => StorageError::TooLarge {
-            path: path.to_owned(),
-            len,
-        },
-        _ => StorageError::from_io(path, "allocate", error),
-    }
-}
-
 /// Writes the zeros that the file holds there anyway.
 ///
 /// The page cache then holds large folios, which a store fault maps whole. Faults on pages that
@@ -384,10 +358,6 @@ fn map_error(path: &Path, error: io::Error) -> MapError {
     }
 }
 
-fn unbacked(path: &Path, error: &io::Error) -> StorageError {
-    StorageError::from_io(path, "page in", error)
-}
-
 fn read(
     file: &Handle,
     offset: u64,
@@ -417,10 +387,7 @@ fn write(
     let offset = offset + range.start as u64;
     file.as_file()
         .write_all_at(&bytes[range], offset)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull => os::no_space(root, path, len),
-            _ => StorageError::from_io(path, "write", &error),
-        })
+        .map_err(|error| unstored(root, path, "write", len, &error))
 }
 
 fn sync(
@@ -431,8 +398,10 @@ fn sync(
     anchor: Option<&Handle>,
 ) -> Result<(), StorageError> {
     if let Some(anchor) = anchor {
-        os::sync_file_system(anchor.as_file())
-            .map_err(|error| StorageError::from_io(root, "sync the file system of", &error))?;
+        os::sync_file_system(anchor.as_file()).map_err(|error| {
+            let action = "sync the file system of";
+            unstored(root, root, action, NO_SPACE_LEN, &error)
+        })?;
     }
     for SyncFile {
         file,
@@ -489,11 +458,9 @@ fn sync_file(file: &Handle, path: &Path, created: bool) -> Result<(), StorageErr
     } else {
         file.sync_data()
     };
-    synced.map_err(|error| StorageError::from_io(path, "sync", &error))
+    synced.map_err(|error| unstored(folder_of(path), path, "sync", NO_SPACE_LEN, &error))
 }
 
-/// Free bytes below which a page that could not be had is taken for a sign of a full disk.
-const NO_SPACE_LEN: u64 = 1 << 20;
 /// Bytes that are written at once where zeros are to be in memory: a folio that the kernel finds
 /// room for easily.
 const FILL_LEN: u32 = 128 * 1024;

@@ -17,7 +17,7 @@ impl Storage {
         let Some(of) = self.torrents.get(&torrent) else {
             return;
         };
-        if self.access == Access::ReadOnly || self.windows.queue_len() > PREPARE_QUEUE_MAX {
+        if of.access == Access::ReadOnly || self.windows.queue_len() > PREPARE_QUEUE_MAX {
             return;
         }
         let meta = Arc::clone(&of.meta);
@@ -42,7 +42,7 @@ impl Storage {
         let Some(torrent) = self.torrents.get_mut(&slot.torrent) else {
             return;
         };
-        if self.access == Access::ReadOnly {
+        if torrent.access == Access::ReadOnly {
             return;
         }
         self.seq += 1;

@@ -899,7 +899,11 @@ fn is_about(work: &Work, path: &Path) -> bool {
 }
 
 pub(super) fn fail(job: Job) -> Done {
-    let error = StorageError::Truncated { path: "x".into() };
+    fail_with(job, StorageError::Truncated { path: "x".into() })
+}
+
+/// The job was not done, for this reason.
+pub(super) fn fail_with(job: Job, error: StorageError) -> Done {
     let outcome = match job.work {
         Work::Scan { .. } => Outcome::Scanned(Err(error)),
         Work::CreateEmpty { .. } => Outcome::CreatedEmpty(Err(error)),

@@ -23,7 +23,11 @@ impl Storage {
     /// # Panics
     /// If a torrent with this id is there.
     pub fn add(&mut self, torrent: TorrentId, meta: Arc<Metainfo>) {
-        if self.holds_up(torrent, &meta) {
+        self.take_in(torrent, meta, self.access);
+    }
+
+    pub(super) fn take_in(&mut self, torrent: TorrentId, meta: Arc<Metainfo>, access: Access) {
+        if self.holds_up(torrent, &meta, access) {
             return;
         }
         let files = meta.files.iter().map(|_| FileSlot::new(FileState::Closed));
@@ -40,6 +44,7 @@ impl Storage {
                 has_files_elsewhere: false,
                 creating: 0,
                 memory: None,
+                access,
                 meta,
             },
         );
@@ -52,7 +57,7 @@ impl Storage {
         let Some(of) = self.torrents.get(&torrent) else {
             return;
         };
-        let meta = Arc::clone(&of.meta);
+        let (meta, access) = (Arc::clone(&of.meta), of.access);
         let journal = self.journal_path(&meta);
         if journal.as_ref().is_some_and(|path| self.is_log_open(path)) {
             return self.waiting_scans.push(torrent);
@@ -61,8 +66,8 @@ impl Storage {
         let work = Work::Scan {
             root: Arc::clone(&self.root),
             meta,
-            access: self.access,
-            wants_anchor: self.anchor.is_none() && self.access == Access::ReadWrite,
+            access,
+            wants_anchor: self.anchor.is_none() && access == Access::ReadWrite,
             journal: journal.map(|path| (path, len_max)),
         };
         self.submit(Purpose::Scan(torrent), work);
@@ -73,6 +78,7 @@ impl Storage {
     /// [`settle`](Self::settle) or [`sync`](Self::sync) first.
     pub fn remove(&mut self, torrent: TorrentId) {
         self.drop_torrent(torrent, Keep::Stored);
+        self.former.remove(&torrent);
     }
 
     /// Makes the files without bytes, which no piece ever will.
@@ -81,7 +87,7 @@ impl Storage {
             return;
         };
         let is_empty = |file: &FileEntry| file.len == 0 && file.kind == FileKind::Data;
-        if self.access == Access::ReadOnly || !of.meta.files.iter().any(is_empty) {
+        if of.access == Access::ReadOnly || !of.meta.files.iter().any(is_empty) {
             return;
         }
         of.creating += 1;
@@ -159,8 +165,14 @@ impl Storage {
         }
     }
 
+    /// The torrent is given up. What was stored is kept if the fault is not that of its files.
     pub(super) fn fail(&mut self, torrent: TorrentId, error: StorageError) {
-        if self.drop_torrent(torrent, Keep::Nothing) {
+        self.keep_in_mind(torrent);
+        let keep = match error.may_pass() {
+            true => Keep::Stored,
+            false => Keep::Nothing,
+        };
+        if self.drop_torrent(torrent, keep) {
             self.events.push_back(Event::Failed { torrent, error });
         }
     }

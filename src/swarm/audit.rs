@@ -166,6 +166,7 @@ impl Swarm {
                 || self.picker.is_missing(PieceIndex(piece))
                 || self.alone.contains_key(&PieceIndex(piece))
                 || self.hashing.contains(&PieceIndex(piece))
+                || self.rechecking.contains(&PieceIndex(piece))
         };
         if let Some(piece) = (0..count).find(|&piece| !is_known(piece)) {
             return Err(format!("nobody will fetch piece {piece}"));

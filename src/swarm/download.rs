@@ -61,6 +61,8 @@ impl Swarm {
         if let Some(place) = peer.requests.iter().position(|r| r.block == block) {
             peer.requests.remove(place);
             self.release(key, block, now);
+        } else if self.check_block(block).is_ok() {
+            self.complained(key, block.piece);
         }
         Ok(())
     }

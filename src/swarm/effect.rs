@@ -27,6 +27,8 @@ pub enum Effect {
     Store(Slot, Bytes),
     /// Every block of `piece` is stored: hash it.
     Check(PieceIndex),
+    /// A piece of ours turned out to be wrong: it is lost.
+    Spoilt(PieceIndex),
     /// The last missing piece is verified.
     Completed,
     /// The peer of this connection has every piece; said once.

@@ -8,7 +8,7 @@
 //! ```text
 //!  message ──▶ peer state ──┬──▶ upload.rs    requests in, blocks out, choking
 //!  payload ──▶ block ───────┼──▶ download.rs  requests out, receptions, endgame; timeouts.rs
-//!  verdict ──▶ pieces ──────┴──▶ pieces.rs    verified pieces, blame, fetching alone
+//!  verdict ──▶ pieces ──────┴──▶ pieces.rs    verified pieces, blame, fetching alone; doubt.rs
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,6 +29,7 @@ use crate::wire::message::{BlockRef, Message, Outgoing};
 mod audit;
 pub mod blame;
 pub mod choker;
+mod doubt;
 mod download;
 pub mod effect;
 pub mod peer;
@@ -67,6 +68,8 @@ pub struct Swarm {
     prepared: BTreeSet<PieceIndex>,
     /// Pieces that are being hashed.
     hashing: BTreeSet<PieceIndex>,
+    /// Verified pieces that are being hashed again, as a peer seems to have got them wrong.
+    rechecking: BTreeSet<PieceIndex>,
     /// Every piece verified since the start, in order; each peer has read up to a place in it.
     haves: Vec<PieceIndex>,
     effects: VecDeque<Effect>,
@@ -121,6 +124,7 @@ impl Swarm {
             alone: BTreeMap::new(),
             prepared: BTreeSet::new(),
             hashing: BTreeSet::new(),
+            rechecking: BTreeSet::new(),
             haves: Vec::new(),
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
@@ -246,6 +250,7 @@ impl Swarm {
         self.release_requests(key, now);
         self.drop_incoming(key, now);
         self.abandon_alone(key, now);
+        self.left_us(key, now);
         let peer = self.peers.remove(key.0 as usize);
         self.picker.peer_left(&peer.have, peer.counted);
         if !peer.choked {
@@ -302,7 +307,11 @@ impl Swarm {
 
     /// The peer said whether it will download nothing (BEP 21).
     pub fn upload_only_told(&mut self, key: PeerKey, upload_only: bool) {
-        self.peer_mut(key).upload_only = upload_only;
+        let peer = self.peer_mut(key);
+        peer.upload_only = upload_only;
+        if upload_only {
+            peer.served.all_arrived(); // or of no use to it
+        }
         self.roles_changed(key);
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::doubt::Served;
 use crate::base::bits::Bitfield;
 use crate::base::id::{ConnId, PeerId, PieceIndex};
 use crate::base::limits;
@@ -88,6 +89,10 @@ pub struct Peer {
     pub(super) haves_told: usize,
     /// It was said that this peer has everything.
     pub(super) seed_told: bool,
+    /// What it was sent and may have found wrong.
+    pub(super) served: Served,
+    /// When payload last went out to it.
+    pub(super) served_at: Instant,
     pub(super) nuisance: Nuisance,
 }
 
@@ -209,6 +214,8 @@ impl Peer {
             uploads: VecDeque::new(),
             haves_told: 0,
             seed_told: false,
+            served: Served::default(),
+            served_at: now,
             nuisance: Nuisance::default(),
         }
     }

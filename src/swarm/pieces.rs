@@ -101,6 +101,7 @@ impl Swarm {
             return;
         }
         self.picker.lose(piece);
+        self.lost_in_doubt(piece);
         for key in self.keys() {
             self.refuse_piece(key, piece);
             let peer = self.peer_mut(key);
@@ -114,6 +115,9 @@ impl Swarm {
 
     /// Storage hashed a piece that was fetched.
     pub fn piece_checked(&mut self, piece: PieceIndex, verdict: Verdict, now: Instant) {
+        if self.rechecked(piece, &verdict) {
+            return;
+        }
         self.hashing.remove(&piece);
         self.prepared.remove(&piece);
         // Copies that are still asked for would come in vain, or spoil a new beginning.
@@ -199,7 +203,9 @@ impl Swarm {
         now: Instant,
     ) -> Result<(), Fault> {
         self.check_index(piece)?;
-        if !self.peer_mut(key).have.set(piece.0) {
+        let peer = self.peer_mut(key);
+        peer.served.arrived(piece);
+        if !peer.have.set(piece.0) {
             return Ok(());
         }
         self.picker.peer_gained(piece);
@@ -251,6 +257,7 @@ impl Swarm {
         peer.opening = false;
         self.picker.peer_left(&peer.have, peer.counted);
         peer.counted = self.picker.peer_joined(&bits);
+        peer.served.arrived_all(&bits);
         peer.offers = bits.ones().filter(|&piece| !ours.has(piece)).count() as u32;
         peer.have = bits;
         self.review_interest(key);

@@ -53,6 +53,7 @@ impl Swarm {
             self.refuse(key, block);
             return Ok(());
         }
+        self.complained(key, block.piece);
         let full = self.peer(key).uploads.len() >= limits::REQUESTS_IN_MAX as usize;
         if full || (self.peer(key).choked && !self.take_grant(key, block.piece)) {
             if self.peer_mut(key).nuisance.refused(now) {
@@ -77,12 +78,19 @@ impl Swarm {
 
     /// The next block to send to this peer.
     pub fn next_upload(&mut self, key: PeerKey) -> Option<BlockRef> {
-        self.peer_mut(key).uploads.pop_front()
+        let peer = self.peer_mut(key);
+        let block = peer.uploads.pop_front()?;
+        if !peer.have.has(block.piece.0) {
+            peer.served.sent(block.piece, block.len);
+        }
+        Some(block)
     }
 
     /// Payload went out to this peer.
     pub fn uploaded(&mut self, key: PeerKey, bytes: u64, now: Instant) {
-        self.peer_mut(key).up.add(bytes, now);
+        let peer = self.peer_mut(key);
+        peer.up.add(bytes, now);
+        peer.served_at = now;
         self.up.add(bytes, now);
     }
 

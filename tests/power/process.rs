@@ -362,7 +362,7 @@ impl Process {
                 }
                 Event::Durable { .. } => self.said.push_back(Said::Durable),
                 Event::Lost { piece, .. } => self.said.push_back(Said::Bad(piece.0)),
-                Event::Readable | Event::Settled { .. } => {}
+                Event::Readable | Event::Settled { .. } | Event::Probed { .. } => {}
                 Event::Lapsed { error, .. } | Event::Failed { error, .. } => {
                     panic!("{}: {error}", self.meta.info_hash)
                 }

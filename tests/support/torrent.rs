@@ -106,6 +106,25 @@ pub fn create(set: &DataSet, tracker: Option<&str>) -> PathBuf {
     path
 }
 
+/// A .torrent of one file of `len` zeros, a multiple of `piece_len`.
+pub fn of_zeros(name: &str, len: u64, piece_len: u32) -> Vec<u8> {
+    let hash: [u8; 20] = Sha1::digest(vec![0; piece_len as usize]).into();
+    let mut all = Vec::from(*b"d4:infod");
+    push_bytes(&mut all, b"length");
+    push_int(&mut all, len);
+    push_bytes(&mut all, b"name");
+    push_bytes(&mut all, name.as_bytes());
+    push_bytes(&mut all, b"piece length");
+    push_int(&mut all, piece_len.into());
+    push_bytes(&mut all, b"pieces");
+    push_bytes(
+        &mut all,
+        &hash.repeat((len / u64::from(piece_len)) as usize),
+    );
+    all.extend(b"ee");
+    all
+}
+
 fn push_file(info: &mut Vec<u8>, path: &Path, len: u64) {
     info.push(b'd');
     push_bytes(info, b"length");

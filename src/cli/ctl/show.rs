@@ -41,11 +41,30 @@ pub fn status(answer: &Value) -> String {
             left.map(show_time).unwrap_or_default(),
         ]);
         if let Some(reason) = torrent["reason"].as_str() {
-            table.note(printable(reason));
+            let retry = torrent["retry_s"].as_u64().map(Duration::from_secs);
+            let retry = retry.map(|time| format!("; tried again in {}", show_time(time)));
+            table.note(printable(reason) + &retry.unwrap_or_default());
         }
     }
     text += &table.text();
+    text += &turns(&answer["loop"]);
     text
+}
+
+/// How long the loop was busy at a time: everything waits for everything else on its one thread.
+fn turns(status: &Value) -> String {
+    let Some(kind) = status["longest_in"].as_str() else {
+        return String::new();
+    };
+    let millis = |key: &str| number(&status[key]) as f64 / 1000.0;
+    format!(
+        "loop: {} turns, 99.9 % of them within {:.1} ms, longest {:.1} ms ({}), {} over 50 ms\n",
+        number(&status["turns"]),
+        millis("p999_us"),
+        millis("longest_us"),
+        printable(kind),
+        number(&status["over_50_ms"]),
+    )
 }
 
 /// The connected peers of a torrent.
@@ -294,8 +313,12 @@ mod tests {
         let answer = json!({
             "version": "0.1.0", "port": 6881, "uptime_s": 61, "state_dir": "/d/.evpeer",
             "torrents": [torrent],
+            "loop": { "turns": 12, "p999_us": 1500, "longest_us": 60_000, "over_50_ms": 1,
+                      "longest_in": "sockets" },
         });
         let text = status(&answer);
+        let turns = "12 turns, 99.9 % of them within 1.5 ms, longest 60.0 ms (sockets), 1 over";
+        assert!(text.contains(turns), "{text}");
         assert!(text.starts_with("evpeer 0.1.0 on port 6881 for 1 min 1 s, 1 torrent, state in"));
         assert!(text.contains("25.0 %") && text.contains("3 (1)") && text.contains("disk full"));
         assert!(

@@ -129,7 +129,10 @@ fn figures(snapshot: &Snapshot) -> String {
             format!("seeding ↑{up} {peers}, {sent} sent")
         }
         State::Paused => "paused".into(),
-        State::Error => "error".into(),
+        State::Error => match snapshot.retry_in {
+            Some(time) => format!("waiting ↑{up} {peers}, tried in {}", show_time(time)),
+            None => "error".into(),
+        },
     }
 }
 
@@ -147,9 +150,15 @@ mod tests {
             down_bytes_s: 117 << 20,
             up_bytes_s: 117 << 20,
             peers: 99,
+            retry_in: Some(Duration::from_secs(60)),
             ..snapshot(state, 0)
         };
-        for state in [State::Checking, State::Downloading, State::Seeding] {
+        for state in [
+            State::Checking,
+            State::Downloading,
+            State::Seeding,
+            State::Error,
+        ] {
             let text = figures(&wide(state));
             assert!(text.chars().count() <= 48, "{text}");
         }

@@ -83,7 +83,13 @@ pub(super) fn change(report: &Report, snapshot: &Snapshot, age: Duration) -> Opt
             state: State::Error,
             reason,
             ..
-        } => format!("error: {}", reason.as_deref().unwrap_or("no reason known")),
+        } => {
+            let reason = reason.as_deref().unwrap_or("no reason known");
+            match snapshot.retry_in {
+                Some(_) => format!("error: {reason}; it goes on by itself as soon as it can"),
+                None => format!("error: {reason}"),
+            }
+        }
         Report::State { state, .. } => {
             format!("{}, {}", state.name(), show_len(snapshot.length))
         }
@@ -122,7 +128,17 @@ pub(super) fn figures(snapshot: &Snapshot) -> String {
             show_len(snapshot.up_bytes)
         ),
         State::Paused => format!("paused {}", percent(snapshot.done_bytes)),
-        State::Error => format!("error: {}", snapshot.reason.as_deref().unwrap_or_default()),
+        State::Error => {
+            let reason = snapshot.reason.as_deref().unwrap_or_default();
+            match snapshot.retry_in {
+                Some(time) => format!(
+                    "waiting at {}, tried again in {}, up {up}, {peers}: {reason}",
+                    percent(snapshot.done_bytes),
+                    show_time(time),
+                ),
+                None => format!("error: {reason}"),
+            }
+        }
     }
 }
 

@@ -131,8 +131,14 @@ impl Disk {
         if self.path(file) == Path::new(GONE) {
             return Ok(());
         }
+        let free = self.free();
+        let path = self.path(file);
         let stored = self.file(file)?;
         let end = at + bytes.len();
+        let need = end.saturating_sub(stored.bytes.len()) as u64;
+        if let Some(free) = free.filter(|&free| free < need) {
+            return Err(StorageError::NoSpace { path, need, free });
+        }
         stored.bytes.resize(stored.bytes.len().max(end), 0);
         self.write(file, at, bytes)
     }

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use super::HostId;
 use super::disk::Disk;
-use super::host::address;
+use super::host::{address, host_of_ip};
 use super::net::{Chunk, Ledger, Network, Side, StreamId};
 use super::spec::{Judged, Payload};
 use super::tap::{Said, Tap};
@@ -128,6 +128,8 @@ pub(super) struct Judges {
     /// Hosts that once said that something is durable. Of a torrent that is not taken up that says
     /// nothing: there is no journal of it yet.
     durable: BTreeSet<HostId>,
+    /// Hosts whose disks gave way under them: they send what is wrong, and are banned for it.
+    rotten: BTreeSet<HostId>,
     next_audit: u64,
     /// The host that told others of evpeers last, and when.
     pub gossiped: Option<(HostId, Instant)>,
@@ -159,6 +161,7 @@ impl Judges {
             meters: BTreeMap::new(),
             taken_up: BTreeSet::new(),
             durable: BTreeSet::new(),
+            rotten: BTreeSet::new(),
             next_audit: 0,
             gossiped: None,
             audit_interval: AUDIT_INTERVAL,
@@ -263,6 +266,8 @@ impl Judges {
             self.gossiped = Some((host, now));
         }
         pieces.said += payload;
+        let is_excused = self.rotten.contains(&host);
+        let fault = fault.filter(|(judge, _)| *judge != "payload" || !is_excused);
         if let Some((judge, text)) = fault {
             self.fault = Some(Fault {
                 judge,
@@ -312,13 +317,13 @@ impl Judges {
 
     /// The engine asks storage for something.
     pub fn asked_storage(&mut self, host: HostId, action: &StorageAction) {
-        if !self.is_strict() {
-            return;
-        }
+        let is_strict = self.is_strict();
         let Some(pieces) = self.hosts.get_mut(&host) else {
             return;
         };
         match action {
+            StorageAction::Check { piece, .. } => pieces.asked(*piece),
+            _ if !is_strict => {}
             // It begins from the beginning: all that it knows is what storage will say.
             StorageAction::Open { .. } => *pieces = Pieces::new(self.meta.geometry().piece_count()),
             StorageAction::Store { slot, .. } => {
@@ -338,12 +343,18 @@ impl Judges {
         match event {
             Event::Checked { piece, verdict, .. } => match verdict {
                 Verdict::Good { .. } => {
-                    if !pieces.verified(*piece) {
+                    if !pieces.verified(*piece) && !pieces.is_asked_again(*piece) {
                         let text = format!("piece {piece} was hashed right a second time");
                         self.blame("pieces", Some(host), text);
                     }
                 }
-                Verdict::Bad { .. } | Verdict::Missing => pieces.failed(*piece),
+                Verdict::Bad { .. } | Verdict::Missing => {
+                    if pieces.is_asked_again(*piece) {
+                        self.lost(host, *piece);
+                    } else {
+                        pieces.failed(*piece);
+                    }
+                }
             },
             Event::Scanned { vouched, .. } => {
                 self.taken_up.insert(host);
@@ -351,16 +362,7 @@ impl Judges {
                     pieces.verified(piece);
                 }
             }
-            Event::Lost { piece, .. } => {
-                pieces.lost(*piece);
-                for both in self.talks.values_mut() {
-                    for (of, talk) in both.hosts.iter().zip(&mut both.talks) {
-                        if *of == host {
-                            talk.lost(*piece);
-                        }
-                    }
-                }
-            }
+            Event::Lost { piece, .. } => self.lost(host, *piece),
             Event::Durable { .. } => {
                 if self.taken_up.contains(&host) {
                     self.durable.insert(host);
@@ -369,8 +371,27 @@ impl Judges {
             Event::Lapsed { .. } | Event::Failed { .. } => {
                 self.taken_up.remove(&host);
             }
-            Event::Readable | Event::Settled { .. } => {}
+            Event::Readable | Event::Settled { .. } | Event::Probed { .. } => {}
         }
+    }
+
+    /// A piece of a host is not there any more.
+    fn lost(&mut self, host: HostId, piece: PieceIndex) {
+        if let Some(pieces) = self.hosts.get_mut(&host) {
+            pieces.lost(piece);
+        }
+        for both in self.talks.values_mut() {
+            for (of, talk) in both.hosts.iter().zip(&mut both.talks) {
+                if *of == host {
+                    talk.lost(piece);
+                }
+            }
+        }
+    }
+
+    /// What a host sends may be wrong from now on, by no fault of its own.
+    pub fn excuse(&mut self, host: HostId) {
+        self.rotten.insert(host);
     }
 
     /// A host has stopped: what its journal claims must be on its disk.
@@ -389,7 +410,8 @@ impl Judges {
 
     /// A host banned a peer; whether that one is honest.
     pub fn banned(&mut self, host: HostId, remote: SocketAddr, is_honest: bool) {
-        if is_honest {
+        let is_rotten = host_of_ip(remote.ip()).is_some_and(|host| self.rotten.contains(&host));
+        if is_honest && !is_rotten {
             self.blame(
                 "ban",
                 Some(host),

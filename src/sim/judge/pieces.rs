@@ -19,6 +19,8 @@ pub(super) struct Pieces {
     /// Pieces that were hashed wrong: they come from one peer alone, and from the beginning again
     /// whenever that one ceases to deliver.
     failed: BTreeSet<PieceIndex>,
+    /// Pieces that were hashed right, and are being hashed again.
+    again: BTreeSet<PieceIndex>,
     /// Payload that was heard and said, and that of the pieces that were fetched, bytes.
     pub heard: u64,
     pub said: u64,
@@ -38,6 +40,7 @@ impl Pieces {
             verified: Bitfield::new(count),
             blocks: BTreeMap::new(),
             failed: BTreeSet::new(),
+            again: BTreeSet::new(),
             heard: 0,
             said: 0,
             gained: 0,
@@ -56,6 +59,18 @@ impl Pieces {
         self.failed.remove(&piece);
         self.forget(piece);
         self.verified.set(piece.0)
+    }
+
+    /// The engine wants the piece hashed.
+    pub fn asked(&mut self, piece: PieceIndex) {
+        if self.is_verified(piece) {
+            self.again.insert(piece);
+        }
+    }
+
+    /// Whether this verdict is of a piece that was hashed right before.
+    pub fn is_asked_again(&mut self, piece: PieceIndex) -> bool {
+        self.again.remove(&piece)
     }
 
     /// Compares what the engine says it has, received and sent with what was seen.

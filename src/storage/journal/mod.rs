@@ -338,7 +338,7 @@ impl Knowledge {
         }
     }
 
-    fn set_all(&mut self, pieces: &[u32], claim: Claim) {
+    pub(in crate::storage) fn set_all(&mut self, pieces: &[u32], claim: Claim) {
         for &piece in pieces {
             self.claims.set(piece, claim);
             self.filled.remove(&PieceIndex(piece));

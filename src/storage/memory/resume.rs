@@ -51,7 +51,8 @@ impl Storage {
             times: &scan.times,
             whole: &whole,
         };
-        let resumed = journal::resume(journal, &binding, geometry, found);
+        let mut resumed = journal::resume(journal, &binding, geometry, found);
+        self.recall(id, &mut resumed, &whole);
         let known = &resumed.knowledge;
         let mut candidates = Bitfield::new(binding.piece_count);
         known.claims.of(Claim::Doubtful).for_each(|piece| {

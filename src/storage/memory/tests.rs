@@ -12,7 +12,7 @@ use crate::config::StorageKind;
 use crate::storage::error::StorageError;
 use crate::storage::jobs::{self, Done, Job, Outcome, Work};
 use crate::storage::journal::{Binding, BootId, Knowledge, replay};
-use crate::storage::tests::{fail, torrent};
+use crate::storage::tests::{fail, fail_with, torrent};
 use crate::storage::{Access, Event, Pace, StorageOptions};
 
 const KINDS: [StorageKind; 2] = [StorageKind::Map, StorageKind::Pwrite];
@@ -871,5 +871,103 @@ fn nothing_false_is_vouched_for_whatever_fails() {
                 }
             }
         }
+    }
+}
+
+/// Hostile row 134. Goal: whichever job fails, once, with an error of the disk or for want of
+/// space: what is vouched for is right, in this life and the next, and with a new attempt the
+/// torrent becomes durable.
+/// Method: the first job fails, in another run the second, and so on until a run has no more.
+#[test]
+fn hostile_134_whichever_job_fails_nothing_false_is_claimed_and_another_attempt_succeeds() {
+    let errors = [
+        StorageError::Io {
+            path: "x".into(),
+            action: "touch",
+            message: "input/output error".to_owned(),
+        },
+        StorageError::NoSpace {
+            path: "x".into(),
+            need: 1,
+            free: 0,
+        },
+    ];
+    for kind in KINDS {
+        for error in &errors {
+            let mut told = 0;
+            let mut nth = 0;
+            while let Some(is_told) = with_one_failure(kind, error, nth) {
+                told += u32::from(is_told);
+                nth += 1;
+            }
+            assert!(nth > 20 && told > 5, "{kind:?}: {nth} jobs, {told} told");
+        }
+    }
+}
+
+/// Fetches everything while job number `nth` fails. Says whether anybody was told, if there was
+/// such a job.
+fn with_one_failure(kind: StorageKind, error: &StorageError, nth: u32) -> Option<bool> {
+    let mut world = World::new(kind);
+    let (mut count, mut has_failed) = (0, false);
+    let mut run = |job: Job| {
+        count += 1;
+        if count != nth + 1 || matches!(job.work, Work::Unmap { .. }) {
+            has_failed |= count == nth + 1;
+            return jobs::run(job);
+        }
+        has_failed = true;
+        fail_with(job, error.clone())
+    };
+    let is_trouble = |e: &Event| matches!(e, Event::Failed { .. } | Event::Lapsed { .. });
+    let (mut is_told, mut is_durable) = (false, false);
+    for _ in 0..3 {
+        world.storage.add(ID, Arc::clone(&world.meta));
+        let mut said = world.drive_with(&mut run);
+        let vouched = said.iter().find_map(|event| match event {
+            Event::Scanned { vouched, .. } => Some(vouched.clone()),
+            _ => None,
+        });
+        let vouched = vouched.unwrap_or_else(|| Bitfield::new(world.count()));
+        assert_right(&world, vouched.ones(), nth);
+        for piece in (0..world.count()).filter(|&piece| !vouched.has(piece)) {
+            let len = world.meta.geometry().piece_len(PieceIndex(piece));
+            world.store(piece, 0, len);
+            world.storage.check(ID, PieceIndex(piece));
+            world.now += Duration::from_millis(150);
+            said.extend(world.drive_with(&mut run));
+        }
+        world.storage.sync(ID);
+        for _ in 0..20 {
+            world.now += Duration::from_millis(500);
+            said.extend(world.drive_with(&mut run));
+        }
+        is_durable = said.iter().any(|e| matches!(e, Event::Durable { .. }));
+        if !said.iter().any(is_trouble) {
+            break;
+        }
+        is_told = true;
+    }
+    assert!(is_durable, "{kind:?}, job {nth}: never durable");
+    world.die();
+    if world.journal_path().exists() {
+        let held = world.journal();
+        assert_right(&world, held.claims.held().ones(), nth);
+    }
+    has_failed.then_some(is_told)
+}
+
+fn assert_right(world: &World, pieces: impl Iterator<Item = u32>, nth: u32) {
+    for piece in pieces {
+        let proven = jobs::run(Job {
+            id: crate::storage::jobs::JobId(0),
+            work: Work::Prove {
+                root: world.dir.path().into(),
+                meta: Arc::clone(&world.meta),
+                piece: PieceIndex(piece),
+            },
+        });
+        let is_right = matches!(proven.outcome, Outcome::Proved(Ok(true)));
+        assert!(is_right, "{:?}, job {nth}, piece {piece}", world.kind);
     }
 }

@@ -198,7 +198,7 @@ impl Desk {
                 Action::Flush { conn } => self.write(conn),
                 Action::Datagram { to, bytes, .. } => self.datagrams.push((to, bytes.to_vec())),
                 Action::Resolve { lookup, host, port } => self.look_up(lookup, host, port),
-                Action::Storage(StorageAction::Open { torrent, meta }) => {
+                Action::Storage(StorageAction::Open { torrent, meta, .. }) => {
                     let none = Bitfield::new(meta.geometry().piece_count());
                     self.engine
                         .scanned(torrent, OnDisk::unknown(none), self.now);
