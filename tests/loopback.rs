@@ -306,68 +306,6 @@ fn missing_output_folder_is_named() {
 }
 
 #[test]
-fn full_disk_is_refused_with_figures_before_anything_is_written() {
-    in_sandbox(
-        "full_disk_is_refused_with_figures_before_anything_is_written",
-        |lan| {
-            let scratch = scratch();
-            let set = DataSet::tree(&folder(scratch.path(), "data"), "too large", 32 * MIB, 11);
-            let torrent = torrent::create(&set, None);
-            let folder = folder(scratch.path(), "small disk");
-            lan.mount_tmpfs(&folder, 8 * MIB);
-            let errors = fails(&Setup::new(&torrent, &folder), 1);
-            assert!(
-                errors.contains("small disk"),
-                "the folder is named: {errors}"
-            );
-            assert!(errors.contains("MiB"), "the figures are there: {errors}");
-            assert_no_data(&folder);
-        },
-    );
-}
-
-#[test]
-fn disk_that_fills_up_underway_ends_the_download_with_a_message() {
-    in_sandbox(
-        "disk_that_fills_up_underway_ends_the_download_with_a_message",
-        |lan| {
-            let scratch = scratch();
-            let set = DataSet::tree(&folder(scratch.path(), "data"), "squeezed", 6 * MIB, 12);
-            let torrent = torrent::create(&set, None);
-            let folder = folder(scratch.path(), "small disk");
-            for storage in ["map", "pwrite"] {
-                lan.mount_tmpfs(&folder, 8 * MIB);
-                let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
-                seed.wait_for_state("seeding", LIMIT);
-                let relay = Relay::start(seed.address, 0);
-                let peers = [relay.address()];
-                let args = [&ALONE[..], &["--storage", storage]].concat();
-                let setup = Setup {
-                    peers: &peers,
-                    args: &args,
-                    ..Setup::new(&torrent, &folder)
-                };
-                let mut leecher = Evpeer::start("leecher", &setup);
-                leecher.wait_for_state("downloading", LIMIT);
-                let filler = vec![0; 7 * MIB as usize];
-                // as much as fits: the leecher may have allocated a file already
-                let _ = fs::write(folder.join("filler"), &filler);
-                relay.lift();
-                assert_eq!(
-                    leecher.wait_for_exit(LIMIT),
-                    Some(1),
-                    "with --storage {storage}"
-                );
-                leecher.assert_sane();
-                let errors = leecher.process.errors();
-                assert!(errors.contains("squeezed"), "the file is named: {errors}");
-                seed.leave();
-            }
-        },
-    );
-}
-
-#[test]
 fn read_only_folder_refuses_a_download_and_serves_a_complete_one() {
     in_sandbox(
         "read_only_folder_refuses_a_download_and_serves_a_complete_one",

@@ -138,6 +138,8 @@ pub struct Trouble {
     pub message: String,
     /// It may go away without anybody touching the torrent: space, rights, a mount.
     pub may_pass: bool,
+    /// Room is what lacks: a quota, a full disk.
+    pub is_of_room: bool,
 }
 
 impl Trouble {
@@ -147,6 +149,7 @@ impl Trouble {
         Self {
             message,
             may_pass: false,
+            is_of_room: false,
         }
     }
 }

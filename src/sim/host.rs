@@ -190,6 +190,7 @@ fn trouble(error: &StorageError) -> Trouble {
     Trouble {
         message: error.to_string(),
         may_pass: error.may_pass(),
+        is_of_room: error.is_of_room(),
     }
 }
 

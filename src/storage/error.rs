@@ -137,6 +137,11 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether there is no room for what is to be written.
+    pub fn is_of_room(&self) -> bool {
+        matches!(self, Self::NoSpace { .. } | Self::Quota { .. })
+    }
+
     /// Whether what is in the way may go away, so that it is worth trying again: space, rights, a
     /// disk that is mounted. What is wrong with the files themselves stays so.
     pub fn may_pass(&self) -> bool {

@@ -27,12 +27,13 @@ pub(super) fn compare(
     if bytes.len() as u64 > binding.journal_len_max() {
         return Err(format!("the journal is {} B long", bytes.len()));
     }
+    let tally = disk.tally();
     let claims = match replay(bytes, &binding) {
         Ok(replayed) => replayed.knowledge.trusted_in(Some(disk.boot())).claims,
         // A power cut, this one or one before, may tear the first one as long as it was never
         // synced: it is replaced by the next that is made.
         Err(Unusable::NotAJournal | Unusable::Damaged)
-            if disk.power_cuts() > 0 && (!was_durable || disk.tally().errors > 0) =>
+            if disk.power_cuts() > 0 && (!was_durable || tally.errors + tally.refused > 0) =>
         {
             return Ok(());
         }

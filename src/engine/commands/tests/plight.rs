@@ -6,6 +6,7 @@ fn no_space(free: u64) -> Trouble {
     Trouble {
         message: format!("no space: {free} free"),
         may_pass: true,
+        is_of_room: true,
     }
 }
 
@@ -210,4 +211,30 @@ fn end_and_removal_do_not_wait_for_room() {
         1
     );
     assert_eq!(script.engine.torrents().count(), 0);
+}
+
+#[test]
+fn folder_that_cannot_be_used_is_waited_for_once_there_is_something_in_it() {
+    let read_only = || Trouble {
+        message: "read-only file system".to_owned(),
+        may_pass: true,
+        is_of_room: false,
+    };
+    let mut script = Script::downloading();
+    script
+        .engine
+        .storage_failed(script.id, read_only(), script.now);
+    script.settle();
+    assert_eq!(script.state(), State::Error);
+    assert!(!script.reason().1, "nobody waits for a mistake to pass");
+
+    let mut script = Script::in_plight();
+    script.time_to_probe().expect("storage is asked");
+    script.probed(Ok(()));
+    script
+        .engine
+        .storage_failed(script.id, read_only(), script.now);
+    script.settle();
+    assert_eq!(script.state(), State::Error);
+    assert!(script.reason().1, "it goes on when that is writable again");
 }
