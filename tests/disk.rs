@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use support::data::{DataSet, Tolerance};
+use support::data::{DataSet, Tolerance, flip_bit};
 use support::evpeer::{Evpeer, Setup, ctl};
 use support::relay::Relay;
 use support::sandbox::{self, Lan};
@@ -250,6 +250,60 @@ fn wait_for_lack(peer: &Evpeer) -> String {
             let is_told = reason.contains("no space for") && reason.contains(" needed, ");
             (is_it && is_told).then(|| reason.to_owned())
         })
+}
+
+#[test]
+fn hostile_139_bytes_that_change_under_a_seed_are_noticed_and_fetched_again() {
+    for storage in STORAGES {
+        let scratch = scratch();
+        let set = DataSet::tree(&folder(scratch.path(), "data"), "rotten", 12 * MIB, 53);
+        let torrent = torrent::create(&set, None);
+        let place = folder(scratch.path(), "victim");
+        set.copy_to(&place);
+        let args = ["--storage", storage];
+        let setup = Setup {
+            args: &args,
+            ..Setup::new(&torrent, &place)
+        };
+        // The second process knows the files from the journal and has no byte in its memory.
+        let first = Evpeer::start("first", &setup);
+        first.wait_for_event("durable", LIMIT);
+        first.leave();
+        let mut victim = Evpeer::start("victim", &setup);
+        victim.wait_for_state("seeding", LIMIT);
+        let mut files = Vec::new();
+        collect(&place, &mut files);
+        let file = files.into_iter().max_by_key(|path| len_of(path));
+        let file = file.expect("there are files");
+        flip_bit(&file, len_of(&file) / 2);
+
+        let reader = Evpeer::start(
+            "reader",
+            &Setup {
+                peers: &[victim.address],
+                ..Setup::new(&torrent, &folder(scratch.path(), "reader"))
+            },
+        );
+        victim.wait_for_text("piece on disk is wrong", LIMIT);
+        victim.wait_for_state("downloading", LIMIT);
+        assert!(!reader.has_event("complete") && victim.process.is_running());
+
+        let friend = Evpeer::start(
+            "friend",
+            &Setup {
+                peers: &[victim.address, reader.address],
+                ..Setup::new(&torrent, &set.folder)
+            },
+        );
+        victim.wait_for_event("complete", LIMIT);
+        reader.wait_for_event("complete", LIMIT);
+        let fetched = victim.counter("down_bytes");
+        assert!(fetched <= 2 * MIB, "{fetched} B fetched for one bit");
+        victim.leave();
+        drop((reader, friend));
+        set.assert_same_in(&place, Tolerance::NONE);
+        set.assert_same_in(&scratch.path().join("reader"), Tolerance::NONE);
+    }
 }
 
 #[test]
