@@ -8,7 +8,6 @@ mod datagrams;
 mod discovery;
 mod foreign;
 mod full;
-mod gossip;
 mod hostile;
 mod peer_connection;
 mod resume;
