@@ -56,16 +56,13 @@ impl World {
             },
         );
         friend.wait_for_event("complete", LIMIT);
-        let mut files = Vec::new();
-        collect(&place, &mut files);
-        let file = files.into_iter().max_by_key(|path| len_of(path));
         Self {
             set,
             torrent,
             victim,
             friend,
+            file: largest_in(&place),
             folder: place,
-            file: file.expect("there are files"),
             scratch,
         }
     }
@@ -101,6 +98,13 @@ impl World {
         let read = self.scratch.path().join("reader");
         self.set.assert_same_in(&read, Tolerance::NONE);
     }
+}
+
+fn largest_in(folder: &Path) -> PathBuf {
+    let mut files = Vec::new();
+    collect(folder, &mut files);
+    let largest = files.into_iter().max_by_key(|path| len_of(path));
+    largest.expect("there are files")
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -271,10 +275,7 @@ fn hostile_139_bytes_that_change_under_a_seed_are_noticed_and_fetched_again() {
         first.leave();
         let mut victim = Evpeer::start("victim", &setup);
         victim.wait_for_state("seeding", LIMIT);
-        let mut files = Vec::new();
-        collect(&place, &mut files);
-        let file = files.into_iter().max_by_key(|path| len_of(path));
-        let file = file.expect("there are files");
+        let file = largest_in(&place);
         flip_bit(&file, len_of(&file) / 2);
 
         let reader = Evpeer::start(

@@ -11,6 +11,29 @@ pub struct DiskStatus {
     pub hash_backlog_bytes: u64,
 }
 
+/// Why storage cannot go on with a torrent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What is wrong, where, and what to do about it.
+    pub message: String,
+    /// It may go away without anybody touching the torrent: space, rights, a mount.
+    pub may_pass: bool,
+    /// Room is what lacks: a quota, a full disk.
+    pub is_of_room: bool,
+}
+
+impl Trouble {
+    /// Trouble that somebody has to end.
+    pub fn lasting(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            message,
+            may_pass: false,
+            is_of_room: false,
+        }
+    }
+}
+
 /// How long the turns of the loop held its thread, the waits between them aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoopStatus {

@@ -131,29 +131,6 @@ pub enum StorageAction {
     },
 }
 
-/// Why storage cannot go on with a torrent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// What is wrong, where, and what to do about it.
-    pub message: String,
-    /// It may go away without anybody touching the torrent: space, rights, a mount.
-    pub may_pass: bool,
-    /// Room is what lacks: a quota, a full disk.
-    pub is_of_room: bool,
-}
-
-impl Trouble {
-    /// Trouble that somebody has to end.
-    pub fn lasting(message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self {
-            message,
-            may_pass: false,
-            is_of_room: false,
-        }
-    }
-}
-
 /// Names one question to the resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LookupId(pub u64);

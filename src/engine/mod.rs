@@ -66,7 +66,7 @@ mod torrents;
 pub mod view;
 mod why;
 
-pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction, Trouble};
+pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction};
 pub use torrent::{AddError, HostPort, OnDisk, TorrentSpec, Transferred};
 
 use announce_udp::{UdpQuestion, UdpTrackers};

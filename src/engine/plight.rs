@@ -14,10 +14,11 @@
 
 use std::time::Duration;
 
-use super::action::{StorageAction, Trouble};
+use super::action::StorageAction;
 use super::torrent::Torrent;
 use super::{Engine, State};
 use crate::base::id::TorrentId;
+use crate::base::status::Trouble;
 use crate::base::time::Instant;
 
 /// What the files of a torrent wait for.

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::action::{StorageAction, Trouble};
+use super::action::StorageAction;
 use super::conn::{Purpose, Stage};
 use super::torrent::{AddError, Check, HostPort, OnDisk, Torrent, TorrentSpec, Transferred};
 use super::view::Heard;
 use super::{Action, Engine, Lookup, LookupId, Report, Snapshot, State};
 use crate::base::id::{ConnId, InfoHash, PieceIndex, TorrentId};
 use crate::base::rng::Rng;
+use crate::base::status::Trouble;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
 use crate::discovery::Privacy;

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use mio::Waker;
 
 use crate::base::time::Instant;
+use crate::engine::OnDisk;
 use crate::engine::action::{Action, LookupId, Report, StorageAction};
-use crate::engine::{OnDisk, Trouble};
-use crate::storage::error::StorageError;
 use crate::storage::{self, jobs};
 
 use super::Reactor;
@@ -114,7 +113,7 @@ impl Reactor {
             }
             Event::Lost { torrent, piece } => engine.piece_lost(torrent, piece, now),
             Event::Lapsed { torrent, error } => {
-                engine.storage_lapsed(torrent, trouble(&error), now);
+                engine.storage_lapsed(torrent, error.trouble(), now);
             }
             Event::Checked {
                 torrent,
@@ -122,14 +121,14 @@ impl Reactor {
                 verdict,
             } => engine.piece_checked(torrent, piece, verdict, now),
             Event::Probed { torrent, result } => {
-                let result = result.map_err(|error| trouble(&error));
+                let result = result.map_err(|error| error.trouble());
                 engine.storage_probed(torrent, result, now);
             }
             Event::Readable => self.parked.move_to(&mut self.ready),
             Event::Settled { torrent } => engine.settled(torrent, now),
             Event::Durable { torrent } => engine.durable(torrent, now),
             Event::Failed { torrent, error } => {
-                engine.storage_failed(torrent, trouble(&error), now);
+                engine.storage_failed(torrent, error.trouble(), now);
             }
         }
     }
@@ -174,15 +173,6 @@ impl Reactor {
         } else {
             self.reports.push_back(report);
         }
-    }
-}
-
-/// What the engine has to know of an error.
-fn trouble(error: &StorageError) -> Trouble {
-    Trouble {
-        message: error.to_string(),
-        may_pass: error.may_pass(),
-        is_of_room: error.is_of_room(),
     }
 }
 

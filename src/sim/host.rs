@@ -12,8 +12,8 @@ use super::store::Store;
 use crate::base::address::{Interface, Interfaces};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::time::Instant;
-use crate::engine::{Engine, OnDisk, Report, Trouble};
-use crate::storage::{self, error::StorageError};
+use crate::engine::{Engine, OnDisk, Report};
+use crate::storage;
 
 /// A host, switched on or off.
 pub(super) struct Host {
@@ -167,7 +167,7 @@ pub(super) fn tell(engine: &mut Engine, event: storage::Event, now: Instant) {
         }
         Event::Lost { torrent, piece } => engine.piece_lost(torrent, piece, now),
         Event::Lapsed { torrent, error } => {
-            engine.storage_lapsed(torrent, trouble(&error), now);
+            engine.storage_lapsed(torrent, error.trouble(), now);
         }
         Event::Checked {
             torrent,
@@ -175,22 +175,13 @@ pub(super) fn tell(engine: &mut Engine, event: storage::Event, now: Instant) {
             verdict,
         } => engine.piece_checked(torrent, piece, verdict, now),
         Event::Probed { torrent, result } => {
-            let result = result.map_err(|error| trouble(&error));
+            let result = result.map_err(|error| error.trouble());
             engine.storage_probed(torrent, result, now);
         }
         Event::Readable => {}
         Event::Settled { torrent } => engine.settled(torrent, now),
         Event::Durable { torrent } => engine.durable(torrent, now),
-        Event::Failed { torrent, error } => engine.storage_failed(torrent, trouble(&error), now),
-    }
-}
-
-/// What the engine has to know of an error.
-fn trouble(error: &StorageError) -> Trouble {
-    Trouble {
-        message: error.to_string(),
-        may_pass: error.may_pass(),
-        is_of_room: error.is_of_room(),
+        Event::Failed { torrent, error } => engine.storage_failed(torrent, error.trouble(), now),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::journal::Unusable;
+use crate::base::status::Trouble;
 
 /// Why a torrent's files cannot be used. Ends that torrent's storage; others go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -137,6 +138,15 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// What the core has to know of it.
+    pub fn trouble(&self) -> Trouble {
+        Trouble {
+            message: self.to_string(),
+            may_pass: self.may_pass(),
+            is_of_room: self.is_of_room(),
+        }
+    }
+
     /// Whether there is no room for what is to be written.
     pub fn is_of_room(&self) -> bool {
         matches!(self, Self::NoSpace { .. } | Self::Quota { .. })

@@ -568,27 +568,32 @@ fn peer_that_rejects_whatever_it_is_asked_for_is_closed() {
     assert_eq!((fault, rejected), (Fault::RejectFlood, 4001));
 }
 
+impl Script {
+    /// One whose only piece came from two peers and was wrong: one of them, the first that is
+    /// returned, is asked for all of it now.
+    fn fetching_alone() -> (Self, PeerKey, PeerKey) {
+        let mut script = Self::new(1);
+        let (first, second) = (script.seed(), script.seed());
+        script.effects();
+        let of = |index| if index == 0 { first } else { second };
+        (0..4).for_each(|index| {
+            script.whole(of(index), block(0, index));
+        });
+        let blocks = vec![9, 1, 2, 3];
+        let (bad, now) = (Verdict::Bad { blocks }, script.now);
+        script.swarm.piece_checked(PieceIndex(0), bad, now);
+        script.effects();
+        let is_asked = |key: &PeerKey| !script.swarm.peer(*key).requests.is_empty();
+        let owner = [first, second].into_iter().find(is_asked);
+        let owner = owner.expect("one of them is asked for the whole piece");
+        let other = if owner == first { second } else { first };
+        (script, owner, other)
+    }
+}
+
 #[test]
 fn piece_fetched_alone_goes_to_another_peer_when_its_owner_chokes_us() {
-    let mut script = Script::new(1);
-    let (first, second) = (script.seed(), script.seed());
-    script.effects();
-    let of = |index| if index == 0 { first } else { second };
-    (0..4).for_each(|index| {
-        script.whole(of(index), block(0, index));
-    });
-    let verdict = Verdict::Bad {
-        blocks: vec![9, 1, 2, 3],
-    };
-    script
-        .swarm
-        .piece_checked(PieceIndex(0), verdict, script.now);
-    script.effects();
-    let owner = [first, second]
-        .into_iter()
-        .find(|key| !script.swarm.peer(*key).requests.is_empty())
-        .expect("one of them is asked for the whole piece");
-    let other = if owner == first { second } else { first };
+    let (mut script, owner, other) = Script::fetching_alone();
     script.say(owner, Message::Choke).expect("allowed");
     assert_eq!(script.requests(other).len(), 4, "all of it, from one peer");
 }
@@ -597,22 +602,7 @@ fn piece_fetched_alone_goes_to_another_peer_when_its_owner_chokes_us() {
 /// else is asked for a piece that is being hashed.
 #[test]
 fn piece_fetched_alone_waits_for_nobody_while_it_is_hashed() {
-    let mut script = Script::new(1);
-    let (first, second) = (script.seed(), script.seed());
-    script.effects();
-    let of = |index| if index == 0 { first } else { second };
-    (0..4).for_each(|index| {
-        script.whole(of(index), block(0, index));
-    });
-    let blocks = vec![9, 1, 2, 3];
-    let (bad, now) = (Verdict::Bad { blocks }, script.now);
-    script.swarm.piece_checked(PieceIndex(0), bad, now);
-    script.effects();
-    let owner = [first, second]
-        .into_iter()
-        .find(|key| !script.swarm.peer(*key).requests.is_empty())
-        .expect("one of them is asked for the whole piece");
-    let other = if owner == first { second } else { first };
+    let (mut script, owner, other) = Script::fetching_alone();
     (0..4).for_each(|index| {
         script.whole(owner, block(0, index));
     });

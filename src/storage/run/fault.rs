@@ -18,19 +18,14 @@ impl Handle {
         let Self::File(file) = self else {
             return StorageError::Missing { path };
         };
-        match (file.metadata(), os::free_space(root)) {
-            (Ok(metadata), _) if metadata.len() < len => StorageError::Truncated { path },
-            (_, Ok(free)) if free < NO_SPACE_LEN => StorageError::NoSpace {
-                path,
-                need: NO_SPACE_LEN,
-                free,
-            },
-            _ => StorageError::Io {
-                path,
-                action: "page in",
-                message: "the file system did not give the bytes".to_owned(),
-            },
+        if file.metadata().is_ok_and(|found| found.len() < len) {
+            return StorageError::Truncated { path };
         }
+        lack_of_room(root, &path).unwrap_or_else(|| StorageError::Io {
+            path,
+            action: "page in",
+            message: "the file system did not give the bytes".to_owned(),
+        })
     }
 }
 
@@ -52,14 +47,18 @@ pub(super) fn allocation_error(
 
 /// Why pages of a map are not to be had. A full disk is not told as such by all file systems.
 pub(super) fn unbacked(path: &Path, error: &io::Error) -> StorageError {
-    match os::free_space(folder_of(path)) {
-        Ok(free) if free < NO_SPACE_LEN => StorageError::NoSpace {
-            path: path.to_owned(),
-            need: NO_SPACE_LEN,
-            free,
-        },
-        _ => StorageError::from_io(path, "page in", error),
-    }
+    lack_of_room(folder_of(path), path)
+        .unwrap_or_else(|| StorageError::from_io(path, "page in", error))
+}
+
+/// The error that `folder` has no room, if it has hardly any.
+fn lack_of_room(folder: &Path, path: &Path) -> Option<StorageError> {
+    let free = os::free_space(folder).ok()?;
+    (free < NO_SPACE_LEN).then(|| StorageError::NoSpace {
+        path: path.to_owned(),
+        need: NO_SPACE_LEN,
+        free,
+    })
 }
 
 /// Why `len` bytes of `path`, in `folder` or below it, could not be put there: a lack of space is
