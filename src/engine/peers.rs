@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::conn::{Exchange, Purpose, Stage};
 use super::extended::Told;
+use super::timers::TimerId;
 use super::{Ending, Engine, Report, Taken};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::time::Instant;
@@ -315,6 +316,7 @@ impl Engine {
                     }
                 }
                 Effect::Flush(conn) => self.flush(conn),
+                Effect::News(at) => self.timers.arm(TimerId::News(torrent), at),
                 Effect::Close(conn, why) => {
                     self.close(conn, Ending::Redundant(&why.to_string()), now);
                 }
