@@ -52,7 +52,7 @@ const MUTANTS: &[Mutant] = &[
         name: "a piece of wrong hash is claimed",
         file: "src/swarm/pieces.rs",
         is: "            Verdict::Bad { blocks } => self.piece_failed(piece, blocks),",
-        becomes: "            Verdict::Bad { blocks } => self.piece_passed(piece, &blocks),",
+        becomes: "            Verdict::Bad { blocks } => self.piece_passed(piece, &blocks, now),",
         judges: &["claim"],
     },
     Mutant {
@@ -118,13 +118,14 @@ fn judges_see_every_planted_fault() {
             mutant.file
         );
         fs::write(&file, sound.replace(mutant.is, mutant.becomes)).expect("a copy is writable");
-        seen.insert(mutant.name, verdict(copy.path(), &target));
+        let verdict = verdict(copy.path(), &target);
+        println!("{}: {verdict}", mutant.name);
+        seen.insert(mutant.name, verdict);
         fs::write(&file, sound).expect("a copy is writable");
     }
     let mut missed = 0;
     for mutant in MUTANTS {
         let judge = &seen[mutant.name];
-        println!("{}: {judge}", mutant.name);
         missed += u32::from(!mutant.judges.contains(&judge.as_str()));
     }
     assert_eq!(

@@ -195,10 +195,11 @@ fn scan(
             return Err(os::no_space(root, root, need));
         }
     }
-    let anchor = match wants_anchor && os::SYNCS_FILE_SYSTEMS {
-        true => Some(Handle::File(Arc::new(os::open_root(root)?.into()))),
+    let anchor = match wants_anchor {
+        true => Some(os::open_root(root)?).filter(|folder| os::is_synced_as_a_whole(folder)),
         false => None,
     };
+    let anchor = anchor.map(|folder| Handle::File(Arc::new(folder.into())));
     Ok(Scan {
         files,
         stamps,

@@ -2,6 +2,9 @@
 //! process lives, nothing wrong is served, and what is missing is fetched again, or when there is
 //! room.
 
+mod faulty;
+mod slow;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::fs::{self, File};
