@@ -125,6 +125,10 @@ pub const PEX_DECODED_MAX: usize = 50;
 pub const PEX_TOLD_MAX: usize = 50;
 /// The same for the first message to a peer (BEP 11 sets no limit; libtorrent sends 100).
 pub const PEX_FIRST_MAX: usize = 100;
+/// Streams for links alone between evpeers at most, beside those that are being dialled.
+pub const LINK_STREAMS_MAX: usize = 48;
+/// Bytes that may wait on a stream, payload too, when one more message of evpeers shall.
+pub const LINK_UNSENT_LEN_MAX: usize = 512 * 1024;
 /// Bytes of a local discovery packet that are read (BEP 14: it has 1400 at most).
 pub const LSD_PACKET_LEN_MAX: usize = 1400;
 /// Info hashes read from one local discovery packet at most.

@@ -210,6 +210,11 @@ impl Overlay {
             return Answer::Refuse(Reason::Surplus);
         }
         if let Some((other, carried)) = self.link_of(stream.peer) {
+            if other == conn {
+                // Both offered on the same stream, and ours has not left yet.
+                self.met(conn);
+                return Answer::Accept;
+            }
             if carried.is_met {
                 return Answer::Refuse(Reason::Surplus);
             }
@@ -286,10 +291,11 @@ impl Overlay {
         self.next = self.next.min(now);
         match held.link {
             Some(link) if link.is_met => self.anchor(addr, Anchor::new(now)),
-            Some(_) => {
+            Some(_) if held.stream.purpose == Purpose::Overlay => {
                 self.refused(held.stream, now);
             }
-            None => {}
+            // The swarm had no use for its stream, which says nothing about links.
+            Some(_) | None => {}
         }
     }
 

@@ -124,6 +124,8 @@ struct Swarm {
     standing: Standing,
     epoch: u64,
     roster: Roster,
+    /// Foreign peers of which we were a witness, and the epoch that we gave them.
+    witnessed: BTreeMap<Key, u64>,
 }
 
 impl Broadcast {

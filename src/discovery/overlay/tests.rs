@@ -94,6 +94,15 @@ fn of_two_offers_at_once_that_of_the_smaller_peer_id_stands() {
 }
 
 #[test]
+fn two_offers_on_one_stream_are_one_link() {
+    let mut overlay = overlay();
+    overlay.stream_ready(conn(1), stream(50), NOW);
+    overlay.poll(NOW); // our own offer waits to be taken
+    assert_eq!(overlay.offered(conn(1), true, NOW), Answer::Accept);
+    assert_eq!(overlay.links().count(), 1);
+}
+
+#[test]
 fn links_are_bounded_and_there_is_room_for_our_own_draws() {
     let mut overlay = overlay();
     let mut accepted = 0;

@@ -45,6 +45,8 @@ pub struct Heard {
     pub is_evpeer: bool,
     /// Whether it said so itself, or we saw it.
     pub is_first_hand: bool,
+    /// The address of the host that told of it first, if its link is still there.
+    pub teller: Option<IpAddr>,
 }
 
 /// What the broadcast wants of its owner.

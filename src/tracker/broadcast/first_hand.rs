@@ -1,12 +1,13 @@
 //! What this host knows by itself: where it stands, whom it met, who is gone.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::flush::Item;
 use super::roster::{Key, NOBODY, Record};
 use super::{
-    BREAKDOWN, BREAKDOWN_LINKS, Broadcast, DENIED_AGAIN, DENIED_MAX, EXPIRY, Event, Heard, List,
-    RENEWAL, SWARMS_MAX, Swarm, TOMBSTONE_LIFE,
+    BREAKDOWN, BREAKDOWN_LINKS, Broadcast, DENIED_AGAIN, DENIED_MAX, EXPIRY, Event, Heard,
+    LIST_LEN_MAX, List, RENEWAL, SWARMS_MAX, Swarm, TOMBSTONE_LIFE,
 };
 use crate::base::id::InfoHash;
 use crate::base::time::Instant;
@@ -36,6 +37,7 @@ impl Broadcast {
                 standing,
                 epoch,
                 roster,
+                witnessed: BTreeMap::new(),
             },
         );
         self.pending.swarm(handle, epoch);
@@ -114,7 +116,22 @@ impl Broadcast {
         self.witness(list, key, standing, now);
     }
 
-    /// A peer that is no evpeer left a swarm: it said so, or its time is over.
+    /// A peer that is no evpeer was silent for too long. Of all that once saw it only its last
+    /// witness says so: others may have closed their connections because of no use for them.
+    pub fn expired(&mut self, swarm: InfoHash, addr: SocketAddr, now: Instant) {
+        let list = self.by_hash.get(&swarm);
+        let swarm_of = |list| self.swarms.get(list);
+        let is_witness = list.and_then(swarm_of).is_some_and(|swarm| {
+            let key = Key::from(addr);
+            let known = swarm.roster.get(key).map(|known| known.epoch);
+            known.is_some() && swarm.witnessed.get(&key).copied() == known
+        });
+        if is_witness {
+            self.left(swarm, addr, now);
+        }
+    }
+
+    /// A peer that is no evpeer left a swarm: it said so, or does not answer.
     pub fn left(&mut self, swarm: InfoHash, addr: SocketAddr, now: Instant) {
         let Some(&list) = self.by_hash.get(&swarm) else {
             return;
@@ -200,16 +217,16 @@ impl Broadcast {
         self.renewed = now;
     }
 
-    /// An evpeer left the network, and so its swarms.
+    /// An evpeer left the network, and so its swarms, where all that it said is older.
     pub(super) fn left_network(&mut self, key: Key, epoch: u64, now: Instant) {
         let mut gone = Vec::new();
         for (&list, swarm) in &mut self.swarms {
             let Some(known) = swarm.roster.get(key).copied() else {
                 continue;
             };
-            if known.is_evpeer && known.standing.is_here() {
+            if known.is_evpeer && known.standing.is_here() && known.epoch < epoch {
                 let record = Record {
-                    epoch: epoch.max(known.epoch.saturating_add(1)),
+                    epoch,
                     changed_s: seconds(now),
                     standing: Standing::Left,
                     before: known.standing,
@@ -246,6 +263,9 @@ impl Broadcast {
             .iter()
             .filter(|(_, record)| self.age_s(record, now) >= RENEWAL.as_secs());
         let old: Vec<_> = old.map(|(key, record)| (key, *record)).collect();
+        if let Some(swarm) = self.swarms.get_mut(&list) {
+            swarm.forget_attested();
+        }
         for (key, record) in old {
             let age_s = self.age_s(&record, now);
             let is_here = record.standing.is_here();
@@ -287,6 +307,9 @@ impl Broadcast {
             is_evpeer: false,
         };
         roster.put(key, record);
+        if let Some(swarm) = self.swarms.get_mut(&list) {
+            swarm.attest(key, &record);
+        }
         self.pending.add(
             Item {
                 list,
@@ -299,12 +322,16 @@ impl Broadcast {
     /// Tells the owner of a change.
     pub(super) fn heard(&mut self, list: u16, key: Key, record: &Record, is_first_hand: bool) {
         let list: List = self.name_of(list);
+        let mut links = self.links.iter().flatten();
+        let teller = links.find(|link| link.serial == record.teller);
+        let teller = teller.map(|link| link.remote.ip());
         self.events.push_back(Event::Heard(Heard {
             list,
             addr: key.addr(),
             standing: record.standing,
             is_evpeer: record.is_evpeer,
             is_first_hand,
+            teller,
         }));
     }
 
@@ -335,6 +362,26 @@ impl Broadcast {
             Some(swarm) => swarm.epoch = epoch,
             None => self.network_epoch = epoch,
         }
+    }
+}
+
+impl Swarm {
+    /// We are the witness of this from now on.
+    fn attest(&mut self, key: Key, record: &Record) {
+        if !record.standing.is_here() {
+            self.witnessed.remove(&key);
+        } else if self.witnessed.len() < LIST_LEN_MAX || self.witnessed.contains_key(&key) {
+            self.witnessed.insert(key, record.epoch);
+        }
+    }
+
+    /// Forgets what somebody else said better since.
+    fn forget_attested(&mut self) {
+        let roster = &self.roster;
+        self.witnessed.retain(|key, epoch| {
+            let known = roster.get(*key).map(|known| known.epoch);
+            known == Some(*epoch)
+        });
     }
 }
 

@@ -21,6 +21,7 @@ impl Broadcast {
         };
         let result = self.take_message(slot, body, now);
         if result.is_err() {
+            self.relay(slot, now);
             self.remove_link(link, now);
         }
         self.judge_links(now);
@@ -75,6 +76,7 @@ impl Broadcast {
             self.relay(slot, now);
         }
         self.records(slot, records, Why::Meeting, now)?;
+        self.relay(slot, now);
         let link = self.link(slot).id;
         let reason = bye.reason;
         self.remove_link(link, now);
@@ -218,7 +220,11 @@ impl Broadcast {
     /// Ends links whose other ends are not worth their words.
     pub(super) fn judge_links(&mut self, now: Instant) {
         for slot in self.slots() {
-            if self.link(slot).trust.is_gone(now) {
+            let others = self.slots().into_iter().filter(|&other| other != slot);
+            let mut dead: Vec<u32> = others.map(|s| self.link(s).trust.dead()).collect();
+            dead.sort_unstable();
+            let typical = dead.get(dead.len() / 2).copied().unwrap_or(0);
+            if self.link(slot).trust.is_gone(typical, now) {
                 let link = self.link(slot).id;
                 self.link_dropped(link, Reason::Surplus, now);
                 self.events.push_back(Event::Distrusted { link });

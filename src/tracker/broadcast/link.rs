@@ -200,19 +200,26 @@ impl Trust {
         self.alive > 0 && self.alive >= self.dead
     }
 
-    /// Whether the other side is better not believed.
+    /// Addresses that the link told and that were dead when tried.
+    pub fn dead(&self) -> u32 {
+        self.dead
+    }
+
+    /// Whether the other side is better not believed; `typical` are the dead addresses of a link
+    /// like ours.
     ///
     /// An honest host that relays the lies of others relays their refutations too, and the rest of
     /// the news: not nearly all that it tells is untrue. Old links are given more time, so that
     /// the liar's own neighbour, to whom it is mostly new, acts before those behind that. Where
     /// liars are many, most addresses that are told are dead, whoever tells them: so only a link
-    /// that begins with dead ones is ended for that, and of an old one [`Trust::is_proven`] says
-    /// how much it may tell.
-    pub fn is_gone(&self, now: Instant) -> bool {
+    /// that begins with dead ones, and with many more than the others, is ended for that, and of an
+    /// old one [`Trust::is_proven`] says how much it may tell.
+    pub fn is_gone(&self, typical: u32, now: Instant) -> bool {
         let minutes = (now - self.since).as_secs() / 60;
         let patience = 1 + minutes.min(PATIENCE_MAX) as u32;
         let tells_lies = self.untrue >= UNTRUE_MIN * patience && 20 * self.untrue > 17 * self.told;
-        let makes_up = minutes == 0 && self.dead >= DEAD_MIN && self.dead > 3 * self.alive;
+        let is_odd = self.dead > 3 * self.alive.max(typical);
+        let makes_up = minutes == 0 && self.dead >= DEAD_MIN && is_odd;
         tells_lies || makes_up
     }
 }
@@ -304,7 +311,7 @@ mod tests {
         for (at, patience) in [(now, 1), (later, 1 + PATIENCE_MAX as u32)] {
             let (mut liar, mut relay) = (Trust::new(now), Trust::new(now));
             let mut lies = 0;
-            while !liar.is_gone(at) {
+            while !liar.is_gone(0, at) {
                 liar.told();
                 liar.untrue();
                 lies += 1;
@@ -315,18 +322,19 @@ mod tests {
                 relay.told();
                 relay.untrue();
                 (0..round % 2).for_each(|_| relay.told());
-                assert!(!relay.is_gone(at));
+                assert!(!relay.is_gone(0, at));
             }
 
             let (mut liar, mut relay) = (Trust::new(at), Trust::new(now));
             for _ in 0..DEAD_MIN {
-                assert!(!liar.is_gone(at));
+                assert!(!liar.is_gone(0, at));
                 liar.tried(false);
             }
-            assert!(liar.is_gone(at) && !liar.is_proven());
+            assert!(liar.is_gone(0, at) && !liar.is_proven());
+            assert!(!liar.is_gone(DEAD_MIN, at), "the others are as bad");
             for round in 0..1000 {
                 relay.tried(round % 3 == 0);
-                assert!(!relay.is_gone(at));
+                assert!(!relay.is_gone(0, at));
             }
             assert!(!relay.is_proven());
             (0..1000).for_each(|round| relay.tried(round % 3 != 0));

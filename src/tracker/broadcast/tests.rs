@@ -253,6 +253,48 @@ fn departure_of_one_that_said_good_bye_and_of_one_that_could_not() {
     );
 }
 
+/// Goal: a departure is not believed of an evpeer that said something in a swarm after it, and
+/// neither list keeps a tombstone of it that is newer than the evpeer's own word.
+#[test]
+fn departure_from_before_its_last_word_in_a_swarm_is_refuted() {
+    let mut hosts = Hosts::new(2);
+    let now = hosts.now;
+    for n in 0..2 {
+        hosts.all[n].swarm_joined(SWARM, Standing::Leecher, now);
+    }
+    hosts.link(0, 1);
+    hosts.run(MINUTE);
+    let key = Key::from(addr(1));
+    let then = hosts.all[0].network.get(key).expect("known").epoch;
+    hosts.all[1].standing_changed(SWARM, Standing::Seed, hosts.now);
+    hosts.run(MINUTE);
+    hosts.cut(0, 1);
+    let word = *hosts.all[0].swarms[&1].roster.get(key).expect("known");
+    assert!(word.epoch > then + 1, "it said so after a while");
+
+    let stranger = Stranger::meets(&mut hosts, 5);
+    hosts.run(MINUTE);
+    hosts.bodies.clear();
+    let gone = |epoch| news(&[entry(addr(1), epoch, Standing::Left)]);
+    for epoch in [then + 1, word.epoch] {
+        stranger.says(&mut hosts, &gone(epoch)).expect("news");
+        hosts.run(MINUTE);
+        assert_eq!(hosts.standing(0, 1), Some(Standing::Seed));
+        assert_eq!(hosts.network(0), [addr(1), addr(5)]);
+        assert_eq!(hosts.all[0].swarms[&1].roster.get(key), Some(&word));
+    }
+    let here = news(&[entry(addr(1), word.epoch, Standing::Leecher)]);
+    assert_eq!(hosts.bodies_of(0), [here], "who told it hears better, once");
+
+    stranger
+        .says(&mut hosts, &gone(word.epoch + 1))
+        .expect("news");
+    assert_eq!(hosts.standing(0, 1), None);
+    assert_eq!(hosts.network(0), [addr(5)]);
+    let known = hosts.all[0].swarms[&1].roster.get(key).expect("known");
+    assert_eq!(known.epoch, word.epoch + 1, "no newer than what was said");
+}
+
 /// Goal: one event crosses each link at most once in each direction, and then there is silence.
 #[test]
 fn news_cross_a_link_once_and_end() {
@@ -478,6 +520,38 @@ fn foreign_peer_has_a_witness() {
     );
 }
 
+/// Goal: of all that once saw a foreign peer, who saw it last says that it is gone.
+#[test]
+fn only_the_last_witness_says_that_a_foreign_peer_fell_silent() {
+    let mut hosts = Hosts::new(3);
+    let now = hosts.now;
+    (0..3).for_each(|n| hosts.all[n].swarm_joined(SWARM, Standing::Seed, now));
+    hosts.link(0, 1);
+    hosts.link(1, 2);
+    hosts.run(MINUTE);
+    let foreign = addr(40);
+    hosts.all[0].seen(SWARM, foreign, Standing::Leecher, hosts.now);
+    hosts.run(MINUTE);
+    hosts.all[2].met(foreign, hosts.now);
+    hosts.all[2].seen(SWARM, foreign, Standing::Seed, hosts.now);
+    hosts.run(MINUTE);
+    for n in 0..2 {
+        hosts.bodies.clear();
+        hosts.all[n].expired(SWARM, foreign, hosts.now);
+        hosts.run(2 * MINUTE);
+        assert_eq!(hosts.bodies, [], "{n} is not its witness any more");
+        assert_eq!(hosts.standing(1, 40), Some(Standing::Seed));
+    }
+    hosts.all[2].parted(foreign);
+    hosts.all[2].expired(SWARM, foreign, hosts.now);
+    hosts.run(MINUTE);
+    assert!((0..3).all(|n| hosts.standing(n, 40).is_none()));
+    hosts.bodies.clear();
+    hosts.all[2].expired(SWARM, foreign, hosts.now);
+    hosts.run(MINUTE);
+    assert_eq!(hosts.bodies, [], "once is enough");
+}
+
 /// Goal: two parts of a network that changed apart have the same lists after they meet.
 #[test]
 fn lists_converge_after_a_partition() {
@@ -614,6 +688,36 @@ fn limits_of_a_link_are_reached_and_kept() {
     let violation = flood.into_iter().find_map(Result::err);
     assert_eq!(violation, Some(Violation::Flood));
     assert!(!hosts.all[0].has_link(liar.id));
+}
+
+/// Goal: what the last message on a link named is news at once, not with a later message.
+#[test]
+fn news_of_a_good_bye_are_told_once() {
+    let mut hosts = Hosts::new(2);
+    hosts.link(0, 1);
+    hosts.run(MINUTE);
+    let stranger = Stranger::meets(&mut hosts, 5);
+    hosts.run(MINUTE);
+    let named = ([10, 2, 0, 1], 7000).into();
+    let mut writer = EntriesWriter::bye(Reason::Full, UNIX_MS);
+    writer.push(NETWORK, &entry(named, UNIX_MS, Standing::Leecher));
+    stranger.says(&mut hosts, &writer.finish()).expect("a bye");
+    assert_eq!(hosts.all[0].fresh, []);
+    hosts.carry();
+    assert!(hosts.network(1).contains(&named));
+    hosts.all[0].unreachable(named, hosts.now);
+    hosts.run(MINUTE);
+    assert!(!hosts.network(1).contains(&named));
+    hosts.bodies.clear();
+    Stranger::meets(&mut hosts, 6);
+    hosts.run(MINUTE);
+    let tells = |body: &Bytes| match Message::decode(body) {
+        Ok(Message::Entries(entries)) if entries.why == Why::News => entries
+            .records()
+            .any(|record| record.is_ok_and(|(_, entry)| entry.addr == Some(named))),
+        _ => false,
+    };
+    assert!(!hosts.bodies_of(0).iter().any(tells));
 }
 
 #[test]

@@ -70,6 +70,10 @@ impl Broadcast {
             }
             return Outcome::Older;
         }
+        if let Some(later) = self.word_after(list, key, &record) {
+            self.refute_departure(key, later, known, now);
+            return Outcome::Older;
+        }
         if !is_itself && !self.is_credible(slot, list, key, &record, why, now) {
             return Outcome::Refused;
         }
@@ -172,6 +176,39 @@ impl Broadcast {
                 .is_some_and(|network| !network.standing.is_here() && network.epoch >= record.epoch)
     }
 
+    /// What an evpeer said in a swarm after it left the network, as an entry of that list claims:
+    /// it was there to refute that, and the refutation comes by the swarm's list first.
+    fn word_after(&self, list: u16, key: Key, record: &Record) -> Option<Record> {
+        if list != NETWORK || record.standing.is_here() {
+            return None;
+        }
+        let known = self.swarms.values().filter_map(|s| s.roster.get(key));
+        let later = known.filter(|known| {
+            known.is_evpeer && known.standing.is_here() && known.epoch >= record.epoch
+        });
+        later.max_by_key(|known| known.epoch).copied()
+    }
+
+    /// All hear that an evpeer is in the network, who told otherwise too.
+    fn refute_departure(&mut self, key: Key, later: Record, known: Option<Record>, now: Instant) {
+        if !self.make_room(NETWORK, key) {
+            return;
+        }
+        let before = known.map_or(Standing::Left, |known| known.standing);
+        let record = Record {
+            changed_s: seconds(now),
+            standing: Standing::Leecher,
+            before,
+            ..later
+        };
+        self.network.put(key, record);
+        let who = Some(key);
+        self.pending.add(Item { list: NETWORK, who }, None);
+        if !before.is_here() {
+            self.heard(NETWORK, key, &record, false);
+        }
+    }
+
     fn believe(
         &mut self,
         slot: usize,
@@ -203,7 +240,7 @@ impl Broadcast {
         let was = known.map_or(Standing::Left, |known| known.standing);
         let turned = known.is_some_and(|known| known.is_evpeer != record.is_evpeer);
         let is_change = was != record.standing || (turned && was.is_here());
-        if is_change && (is_itself || !self.held.contains_key(&key)) {
+        if is_change {
             self.heard(list, key, &record, is_itself);
         }
         if list == NETWORK && !record.standing.is_here() {
@@ -231,9 +268,7 @@ impl Broadcast {
             list: NETWORK,
             who: Some(key),
         });
-        if is_itself || !self.held.contains_key(&key) {
-            self.heard(NETWORK, key, &record, is_itself);
-        }
+        self.heard(NETWORK, key, &record, is_itself);
     }
 
     /// Whoever told `known` was wrong, if `record` puts back what was before it, and soon.
