@@ -54,6 +54,8 @@ pub struct Overlay {
     dialling: BTreeMap<SocketAddr, Cause>,
     anchors: BTreeMap<SocketAddr, Anchor>,
     audits: VecDeque<SocketAddr>,
+    /// Dials that were postponed in one second, and when it began.
+    postponed: (u32, Instant),
     /// When there may be something to do.
     next: Instant,
     actions: VecDeque<Action>,
@@ -104,6 +106,7 @@ impl Overlay {
             dialling: BTreeMap::new(),
             anchors: BTreeMap::new(),
             audits: VecDeque::new(),
+            postponed: (0, Instant::ZERO),
             next: Instant::NEVER,
             actions: VecDeque::new(),
         }
@@ -330,10 +333,15 @@ impl Overlay {
         }
     }
 
-    /// A dial that we asked for may not be before `until`.
+    /// A dial that we asked for may not be before `until`. After some of these nobody is drawn for
+    /// a moment: it may be that there is no room for dials, and addresses without end.
     pub fn dial_postponed(&mut self, addr: SocketAddr, until: Instant, now: Instant) {
         self.dialling.remove(&addr);
         self.addresses.pause(addr, until, now);
+        self.postponed = match self.postponed {
+            (count, since) if now < since + POSTPONED_REST => (count + 1, since),
+            _ => (1, now),
+        };
         if let Some(anchor) = self.anchors.get_mut(&addr) {
             anchor.at = until;
         }
@@ -449,6 +457,9 @@ const FILL: usize = 4;
 const FILLED: usize = 8;
 /// Dials at a time at most.
 const DIALS_MAX: usize = 8;
+/// Dials that may be postponed in [`POSTPONED_REST`] before nobody is drawn for the rest of it.
+const POSTPONED_MAX: u32 = 16;
+const POSTPONED_REST: Duration = Duration::from_secs(1);
 /// Addresses at most that are tried because somebody else departed, a departure, all hosts
 /// together.
 const AUDITS_A_DEPARTURE: u32 = 8;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::action::Action;
 use super::{
     Cause, DIALS_MAX, DRAWN, FAILED_PAUSE, FILL, FIRST_PAUSE, IDLE_MAX, LINKS_MAX, Overlay,
-    Purpose, TWIN_PAUSE,
+    POSTPONED_MAX, POSTPONED_REST, Purpose, TWIN_PAUSE,
 };
 use crate::base::time::Instant;
 use crate::wire::ev_peers::Reason;
@@ -28,10 +28,17 @@ impl Overlay {
         self.drawn_count() < DRAWN
     }
 
+    /// Until when nobody is drawn, if it is so.
+    fn draws_rest_until(&self, now: Instant) -> Option<Instant> {
+        let (count, since) = self.postponed;
+        let until = since + POSTPONED_REST;
+        (count >= POSTPONED_MAX && until > now).then_some(until)
+    }
+
     /// Draws others until there are enough, or nobody is left to draw.
     pub(super) fn draw(&mut self, now: Instant) {
         while self.wants_draw() && self.link_count() < LINKS_MAX {
-            if self.dialling.len() >= DIALS_MAX {
+            if self.dialling.len() >= DIALS_MAX || self.draws_rest_until(now).is_some() {
                 return;
             }
             let linked: Vec<_> = self.links().map(|(_, stream)| stream.addr).collect();
@@ -139,7 +146,8 @@ impl Overlay {
         let refused = self.streams.values().map(|held| held.refused_until);
         let refused = refused.filter(|until| few && *until > now).min();
         let refill = few.then(|| self.addresses.refill_at().max(now + FIRST_PAUSE));
-        let all = [idle, anchors.min(), resumed, refused, refill];
+        let rested = self.draws_rest_until(now).filter(|_| few);
+        let all = [idle, anchors.min(), resumed, refused, refill, rested];
         all.into_iter().flatten().min().unwrap_or(Instant::NEVER)
     }
 

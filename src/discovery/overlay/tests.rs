@@ -75,6 +75,42 @@ fn as_many_are_dialled_as_are_drawn_and_no_more() {
     assert_eq!(actions(&mut overlay, NOW), [offer]);
 }
 
+/// Goal: where every dial is postponed, and there are more addresses than pauses are remembered
+/// of, drawing comes to an end all the same, and goes on later.
+/// Method: first 600 addresses fail and wait, then there is no room for any dial of 500 others.
+#[test]
+fn postponed_dials_end_the_draws_of_a_moment() {
+    let mut overlay = overlay();
+    for n in 1..=600 {
+        overlay.addresses.pause(addr(n), NOW + FAILED_PAUSE, NOW);
+    }
+    for n in 1001..=1500 {
+        overlay.counted(n.into());
+        overlay.heard(addr(n), NOW);
+    }
+    let mut now = NOW;
+    for second in 0..5 {
+        let mut asked = 0;
+        loop {
+            let dialled = actions(&mut overlay, now);
+            if dialled.is_empty() {
+                break;
+            }
+            asked += dials(&dialled);
+            assert!(asked <= (POSTPONED_MAX as usize) + DRAWN, "without end");
+            for action in dialled {
+                if let Action::Dial(addr) = action {
+                    overlay.dial_postponed(addr, now + POSTPONED_REST, now);
+                }
+            }
+        }
+        assert!(asked >= POSTPONED_MAX as usize, "{second}: {asked}");
+        assert_eq!(overlay.next_deadline(), now + POSTPONED_REST);
+        now = overlay.next_deadline();
+    }
+    assert_eq!(dials(&actions(&mut overlay, now)), DRAWN, "there is room");
+}
+
 #[test]
 fn of_two_offers_at_once_that_of_the_smaller_peer_id_stands() {
     for (other, expected) in [(50, Answer::Accept), (150, Answer::Ignore)] {
