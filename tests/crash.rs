@@ -452,5 +452,5 @@ const CALLS: [&str; 22] = [
     "futex",
 ];
 
-/// Bytes that two peers say to each other beside payload, at most.
+/// What is said beside the data while five blocks are fetched: less than another block.
 const TALK_LEN: u64 = 12_000;
