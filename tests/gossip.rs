@@ -235,6 +235,34 @@ fn half_of_the_hosts_die_at_once() {
     }
 }
 
+/// Goal: of a host that is known by two addresses (there is a relay before it) neither is listed
+/// once it is dead, although its neighbours have links at one of them only.
+/// Method: some hosts are told the one address and some the other; it dies early, while who knows
+/// it by which is still being told, or late.
+#[test]
+fn both_addresses_of_a_dead_host_are_gone() {
+    for rng_seed in 0..100 {
+        for (count, age) in [(3, ms(50)), (3, ms(400)), (4, secs(5)), (30, secs(60))] {
+            let mut net = Net::new(rng_seed, ms(1));
+            let alias = ([10, 77, 0, 1], 7000).into();
+            let first = net.join(Some(Standing::Seed), &[]);
+            net.alias(first, alias);
+            let addresses = [Net::addr_of(first), alias];
+            for n in 0..count {
+                let known = addresses[(rng_seed as usize + n) % 3 % 2];
+                net.join(Some(Standing::Leecher), &[known]);
+                net.run(ms(20));
+            }
+            net.run(age);
+            net.kill(first, State::Killed);
+            let gone = |net: &Net| addresses.iter().all(|&addr| net.knowing(addr) == 0);
+            let time = net.time_until(ms(100), secs(30), gone);
+            let known = addresses.map(|addr| net.knowing(addr));
+            assert!(time.is_some(), "{rng_seed}, {count}, {age:?}: {known:?}");
+        }
+    }
+}
+
 /// Goal: two halves that were apart for minutes, and changed, become one with the same lists.
 #[test]
 fn two_halves_are_joined_again() {

@@ -265,10 +265,12 @@ impl<'a> Stage<'a> {
         self.is_known(newcomer);
     }
 
-    /// Everybody gets everything.
+    /// Everybody gets everything; only then do those leave who had it.
     fn finish(self) {
-        for (home, peer) in self.peers {
+        for (_, peer) in &self.peers {
             peer.wait_for_event("complete", LIMIT);
+        }
+        for (home, peer) in self.peers {
             self.set.assert_same_in(&home, Tolerance::NONE);
             peer.leave();
         }

@@ -56,6 +56,8 @@ pub const CONNS_MAX_DEFAULT: u32 = 500;
 pub const HTTP_CONNS_MAX: u32 = 1024;
 /// Outgoing connections that are not established yet at most.
 pub const HALF_OPEN_MAX: u32 = 50;
+/// Beyond those, outgoing connections for links alone: peers that do not answer keep none of them.
+pub const HALF_OPEN_LINKS_MAX: u32 = 8;
 /// Incoming streams that have not said yet what they are at most.
 pub const UNDECIDED_MAX: u32 = 200;
 /// Time for an outgoing connection to be established.

@@ -346,6 +346,17 @@ impl Engine {
         self.touch_network();
     }
 
+    /// A stream to `addr` was open and ended without a word: if an evpeer should be there, we look
+    /// whether it is, as others than it may have taken the stream.
+    pub(super) fn network_doubts(&mut self, addr: Option<SocketAddr>, now: Instant) {
+        if let (Some(network), Some(addr)) = (&mut self.network, addr)
+            && network.broadcast.is_in_network(addr)
+        {
+            network.overlay.disputed(addr, now);
+            self.touch_network();
+        }
+    }
+
     /// We are known by this address too.
     pub(super) fn network_is_us(&mut self, addr: SocketAddr) {
         if let Some(network) = &mut self.network {

@@ -398,6 +398,9 @@ impl Engine {
             Stage::Meeting(_) => self.network_missed(conn.listens, None, now),
             Stage::Link(_) => self.gate.left(conn.remote.ip()),
             Stage::Greeting(torrent, _) => {
+                if matches!(ending, Ending::Failed(_) | Ending::Remote(_)) {
+                    self.network_doubts(conn.listens, now);
+                }
                 self.peer_ended(torrent, conn.listens, end, None, now);
             }
             Stage::Announce(announce) => self.announce_failed(announce, ending.text(), now),

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use super::action::Action;
+use super::anchors::FIRST_PAUSE;
 use super::{
-    Cause, DIALS_MAX, DRAWN, FAILED_PAUSE, FILL, FIRST_PAUSE, IDLE_MAX, LINKS_MAX, Overlay,
-    POSTPONED_MAX, POSTPONED_REST, Purpose, TWIN_PAUSE,
+    Cause, DIALS_MAX, DRAWN, FAILED_PAUSE, FILL, IDLE_MAX, LINKS_MAX, Overlay, POSTPONED_MAX,
+    POSTPONED_REST, Purpose,
 };
 use crate::base::time::Instant;
 use crate::wire::ev_peers::Reason;
@@ -53,7 +54,9 @@ impl Overlay {
             let mut streams = self.streams.iter();
             match streams.find(|(_, held)| held.stream.addr == addr) {
                 Some((_, held)) if self.link_of(held.stream.peer).is_some() => {
-                    self.addresses.pause(addr, now + TWIN_PAUSE, now);
+                    let link = self.link_of(held.stream.peer);
+                    let linked = link.map(|(conn, _)| self.streams[&conn].stream.addr);
+                    self.twin(addr, linked.expect("there is one"), now);
                 }
                 Some((&conn, held)) if held.refused_until <= now => self.offer(conn, true),
                 Some((_, held)) => {
@@ -86,30 +89,6 @@ impl Overlay {
             }
         }
         chosen.into_iter().for_each(|conn| self.offer(conn, false));
-    }
-
-    pub(super) fn try_anchors(&mut self, now: Instant) {
-        let due = self.anchors.iter().filter(|(addr, anchor)| {
-            let may = self.addresses.may_dial(**addr, now);
-            anchor.at <= now && !self.dialling.contains_key(addr) && may
-        });
-        let free = DIALS_MAX.saturating_sub(self.dialling.len());
-        let due: Vec<_> = due.map(|(&addr, _)| addr).take(free).collect();
-        due.into_iter()
-            .for_each(|addr| self.dial(addr, Cause::Anchor));
-    }
-
-    pub(super) fn try_suspects(&mut self, now: Instant) {
-        while self.dialling.len() < DIALS_MAX {
-            let Some(addr) = self.audits.pop_front() else {
-                return;
-            };
-            let is_held = self.streams.values().any(|held| held.stream.addr == addr);
-            let is_busy = is_held || self.dialling.contains_key(&addr);
-            if !is_busy && self.addresses.may_dial(addr, now) {
-                self.dial(addr, Cause::Audit);
-            }
-        }
     }
 
     /// Closes streams for links that carry none.

@@ -31,6 +31,7 @@ impl Engine {
                     Event::Ended { link, reason } => overlay.link_ended(link, reason, now),
                     Event::Distrusted { link } => overlay.distrusted(link, now),
                     Event::Doubted { addr } => overlay.doubted(addr, now),
+                    Event::Disputed { addr } => overlay.disputed(addr, now),
                     Event::Send { .. } | Event::Heard(_) => {}
                 };
             }
@@ -105,8 +106,12 @@ impl Engine {
     }
 
     fn dial_link(&mut self, addr: SocketAddr, now: Instant) {
-        let until = match self.gate.dial(addr, now) {
-            _ if self.dialling >= limits::HALF_OPEN_MAX || self.ending.is_some() => now + TICK,
+        let is_full = self.dialling >= limits::HALF_OPEN_MAX + limits::HALF_OPEN_LINKS_MAX;
+        let passed = match is_full || self.ending.is_some() {
+            true => Err(now + TICK),
+            false => self.gate.dial(addr, now),
+        };
+        let until = match passed {
             Err(until) => until,
             Ok(()) => {
                 if let Some(id) = self.open(addr, Dialled::Link, now) {

@@ -83,6 +83,12 @@ pub enum Event {
         /// Which.
         addr: SocketAddr,
     },
+    /// Somebody says that this evpeer is gone and somebody that it is there: we shall see, now or
+    /// when our connection to it ends.
+    Disputed {
+        /// Which.
+        addr: SocketAddr,
+    },
 }
 
 /// Why a link was ended: its other side breaks the rules.

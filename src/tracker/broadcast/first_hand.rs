@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::flush::Item;
 use super::roster::{Key, NOBODY, Record};
 use super::{
-    BREAKDOWN, BREAKDOWN_LINKS, Broadcast, DENIED_AGAIN, DENIED_MAX, EXPIRY, Event, Heard,
-    LIST_LEN_MAX, List, RENEWAL, SWARMS_MAX, Swarm, TOMBSTONE_LIFE,
+    BREAKDOWN, BREAKDOWN_LINKS, Broadcast, Denial, EXPIRY, Event, Heard, LIST_LEN_MAX, List,
+    RENEWAL, SWARMS_MAX, Swarm, TOMBSTONE_LIFE,
 };
 use crate::base::id::InfoHash;
 use crate::base::time::Instant;
@@ -149,12 +150,9 @@ impl Broadcast {
         self.tried(key, false, now);
         let known = self.network.get(key).copied();
         let is_here = known.is_some_and(|known| known.standing.is_here());
-        self.denied.retain(|_, at| now - *at < DENIED_AGAIN);
-        let is_denied = self.denied.contains_key(&key) || self.denied.len() >= DENIED_MAX;
-        if !is_here || self.held.contains_key(&key) || is_denied {
+        if !is_here || self.held.contains_key(&key) || !self.may_deny(key, now) {
             return;
         }
-        self.denied.insert(key, now);
         let swarms = self
             .swarms
             .values()
@@ -183,13 +181,30 @@ impl Broadcast {
         self.left_network(key, epoch, now);
     }
 
+    /// Whether we may declare an evpeer gone, which counts as done. One that is there for others
+    /// and not for us would be gone and back without end.
+    fn may_deny(&mut self, key: Key, now: Instant) -> bool {
+        self.denied.retain(|_, d| now - d.at < DENIED_MEMORY);
+        let known = self.denied.get(&key).copied();
+        let may = match known {
+            Some(denial) => denial.may_again(now),
+            None => self.denied.len() < DENIED_MAX,
+        };
+        if may {
+            let count = known.map_or(0, |denial| denial.count) + 1;
+            self.denied.insert(key, Denial { count, at: now });
+        }
+        may
+    }
+
     /// Somebody says something of us in a list; if it is not so, we say better.
     pub(super) fn told_of_us(&mut self, list: u16, entry: &Entry, now: Instant) {
         let Some(truth) = self.own_entry(list) else {
             return;
         };
         let is_true = entry.standing == truth.standing && entry.is_evpeer;
-        if entry.epoch < truth.epoch || (is_true && entry.epoch == truth.epoch) {
+        let is_old = entry.epoch < truth.epoch || (is_true && entry.epoch == truth.epoch);
+        if is_old || self.is_beyond_answer(entry.epoch, entry.standing.is_here(), now) {
             return;
         }
         self.epoch = self.epoch.max(entry.epoch);
@@ -352,7 +367,7 @@ impl Broadcast {
             return;
         }
         if let Some(link) = teller.and_then(|teller| self.teller(teller)) {
-            link.trust.tried(is_alive);
+            link.trust.tried(key.addr().ip(), is_alive);
             self.judge_links(now);
         }
     }
@@ -362,6 +377,18 @@ impl Broadcast {
             Some(swarm) => swarm.epoch = epoch,
             None => self.network_epoch = epoch,
         }
+    }
+}
+
+impl Denial {
+    /// Whether the same evpeer may be declared gone once more. The first time may have crossed
+    /// with the last that it said; after that each pause is twice the one before.
+    pub fn may_again(self, now: Instant) -> bool {
+        let pause = match self.count.checked_sub(2) {
+            None => Duration::ZERO,
+            Some(doublings) => DENIED_PAUSE * 2_u32.pow(doublings.min(DENIED_DOUBLINGS)),
+        };
+        now - self.at >= pause
     }
 }
 
@@ -394,3 +421,14 @@ fn own(list: u16) -> Item {
 pub(super) fn seconds(now: Instant) -> u32 {
     (now.as_micros() / 1_000_000) as u32
 }
+
+/// Evpeers that we remember to have declared gone at most.
+const DENIED_MAX: usize = 256;
+/// For how long we remember it.
+const DENIED_MEMORY: Duration = Duration::from_secs(2 * 3600);
+/// Time from the second declaration to the third; it doubles from there.
+const DENIED_PAUSE: Duration = Duration::from_secs(30);
+/// How often, to about an hour.
+const DENIED_DOUBLINGS: u32 = 7;
+
+const _: () = assert!(DENIED_MEMORY.as_secs() > DENIED_PAUSE.as_secs() << DENIED_DOUBLINGS);

@@ -1,7 +1,7 @@
 //! One link to another evpeer: what both sides proved, and what the other side may cost us.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::Violation;
@@ -55,6 +55,8 @@ pub(super) struct Trust {
     untrue: u32,
     alive: u32,
     dead: u32,
+    /// Hosts of the dead addresses: one with many ports is one.
+    dead_ips: BTreeSet<IpAddr>,
     unproven: u32,
     doubted_at: Option<Instant>,
 }
@@ -151,6 +153,7 @@ impl Trust {
             untrue: 0,
             alive: 0,
             dead: 0,
+            dead_ips: BTreeSet::new(),
             unproven: 0,
             doubted_at: None,
         }
@@ -170,16 +173,18 @@ impl Trust {
         self.untrue += 1;
     }
 
-    /// An address that the link told was tried.
-    pub fn tried(&mut self, is_alive: bool) {
+    /// An address that the link told was tried. A host that is said to have many ports counts
+    /// once: the honest tell such lies on, and dial few of them.
+    pub fn tried(&mut self, ip: IpAddr, is_alive: bool) {
         if is_alive {
             self.alive += 1;
-        } else {
+        } else if self.dead_ips.insert(ip) {
             self.dead += 1;
         }
         if self.alive + self.dead >= TRIED_REMEMBERED {
             self.alive /= 2;
             self.dead /= 2;
+            self.dead_ips.clear();
         }
     }
 
@@ -293,6 +298,10 @@ mod tests {
     use super::*;
     use crate::wire::ev_peers::Standing;
 
+    fn ip(n: u32) -> IpAddr {
+        IpAddr::from(n.to_be_bytes())
+    }
+
     #[test]
     fn allowance_is_spent_at_once_and_comes_back_by_the_second() {
         let mut now = Instant::ZERO;
@@ -326,18 +335,20 @@ mod tests {
             }
 
             let (mut liar, mut relay) = (Trust::new(at), Trust::new(now));
-            for _ in 0..DEAD_MIN {
-                assert!(!liar.is_gone(0, at));
-                liar.tried(false);
+            for n in 0..DEAD_MIN {
+                for _port in 0..100 {
+                    assert!(!liar.is_gone(0, at) || n == DEAD_MIN - 1);
+                    liar.tried(ip(n), false);
+                }
             }
             assert!(liar.is_gone(0, at) && !liar.is_proven());
             assert!(!liar.is_gone(DEAD_MIN, at), "the others are as bad");
             for round in 0..1000 {
-                relay.tried(round % 3 == 0);
+                relay.tried(ip(round), round % 3 == 0);
                 assert!(!relay.is_gone(0, at));
             }
             assert!(!relay.is_proven());
-            (0..1000).for_each(|round| relay.tried(round % 3 != 0));
+            (0..1000).for_each(|round| relay.tried(ip(round), round % 3 != 0));
             assert!(relay.is_proven());
         }
     }

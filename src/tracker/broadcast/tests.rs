@@ -285,6 +285,9 @@ fn departure_from_before_its_last_word_in_a_swarm_is_refuted() {
     }
     let here = news(&[entry(addr(1), word.epoch, Standing::Leecher)]);
     assert_eq!(hosts.bodies_of(0), [here], "who told it hears better, once");
+    let disputed = Event::Disputed { addr: addr(1) };
+    let looks = hosts.heard[0].iter().filter(|event| **event == disputed);
+    assert_eq!(looks.count(), 1, "and we look whether it is there at all");
 
     stranger
         .says(&mut hosts, &gone(word.epoch + 1))
@@ -459,6 +462,73 @@ fn untrue_word_about_us_is_answered_with_a_higher_epoch() {
     assert!(told > Some(lie), "{told:?}");
 }
 
+/// Goal: nobody believes what is of a far future; who answered it would be believed no more.
+#[test]
+fn untrue_word_of_a_far_future_about_us_is_not_answered() {
+    let mut hosts = Hosts::new(3);
+    hosts.link(0, 1);
+    hosts.link(1, 2);
+    hosts.run(MINUTE);
+    let liar = Stranger::meets(&mut hosts, 5);
+    for hours in [48, 11] {
+        let lie = UNIX_MS + hours * 3600 * 1000;
+        let body = news(&[entry(addr(0), lie, Standing::Left)]);
+        liar.says(&mut hosts, &body).expect("a lie is no violation");
+        hosts.run(MINUTE);
+        let told = hosts.all[2].network.get(addr(0).into());
+        let epoch = told.expect("it is known").epoch;
+        assert_eq!(epoch > lie, hours == 11, "{hours} hours");
+    }
+    hosts.all[0].assert_all(hosts.now);
+    hosts.run(MINUTE);
+    let mine = hosts.all[0].network_epoch;
+    let told = hosts.all[2].network.get(addr(0).into());
+    assert_eq!(told.expect("it is known").epoch, mine, "all hear of it");
+}
+
+/// Goal: an evpeer that is dead is declared so as often as others bring it back; one that is there
+/// for others, and not for us, ever more rarely.
+#[test]
+fn departure_that_is_gainsaid_is_looked_at_and_declared_again() {
+    let mut hosts = Hosts::new(2);
+    hosts.link(0, 1);
+    let gossip = Stranger::meets(&mut hosts, 5);
+    let dead = ([10, 3, 0, 1], 7000).into();
+    let mut epoch = UNIX_MS;
+    let mut pauses = Vec::new();
+    for round in 0..10 {
+        epoch += 100;
+        let here = news(&[entry(dead, epoch, Standing::Leecher)]);
+        gossip.says(&mut hosts, &here).expect("news");
+        hosts.run(Duration::from_secs(1));
+        assert!(hosts.network(1).contains(&dead), "round {round}");
+        let disputed = Event::Disputed { addr: dead };
+        assert_eq!(hosts.heard[0].contains(&disputed), round == 1, "{round}");
+        hosts.heard[0].clear();
+        let began = hosts.now;
+        loop {
+            hosts.all[0].unreachable(dead, hosts.now);
+            hosts.carry();
+            if !hosts.network(0).contains(&dead) {
+                break;
+            }
+            hosts.run(Duration::from_secs(1));
+        }
+        pauses.push((hosts.now - began).as_secs());
+        hosts.run(Duration::from_secs(1));
+        assert!(!hosts.network(1).contains(&dead), "{pauses:?}");
+    }
+    assert_eq!(pauses[..5], [0, 0, 28, 58, 118]);
+    assert!(pauses[9] <= 3840, "{pauses:?}");
+    // It is met: what was before counts no more.
+    hosts.proves(dead);
+    epoch += 100;
+    let here = news(&[entry(dead, epoch, Standing::Leecher)]);
+    gossip.says(&mut hosts, &here).expect("news");
+    hosts.all[0].unreachable(dead, hosts.now);
+    assert!(!hosts.network(0).contains(&dead));
+}
+
 /// Goal: hearsay never overrides an open connection; the one at its other end hears of it.
 #[test]
 fn hearsay_of_a_departure_is_not_believed_of_who_is_connected() {
@@ -478,6 +548,8 @@ fn hearsay_of_a_departure_is_not_believed_of_who_is_connected() {
         "hearsay is all we have of it"
     );
     hosts.run(MINUTE);
+    let disputed = Event::Disputed { addr: addr(1) };
+    assert!(hosts.heard[0].contains(&disputed), "if it ends, we look");
     for n in 0..3 {
         let others: Vec<_> = (0..3).filter(|&m| m != n).map(addr).collect();
         let network = hosts.network(n);

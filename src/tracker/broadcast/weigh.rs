@@ -142,6 +142,9 @@ impl Broadcast {
         let its_link = links
             .copied()
             .find(|&other| self.link(other).remote_key == key);
+        if list == NETWORK {
+            self.dispute(key);
+        }
         let is_due = |known: &Record| self.age_s(known, now) >= WITNESS_PAUSE.as_secs();
         match (its_link, known) {
             (Some(its), _) => {
@@ -189,7 +192,8 @@ impl Broadcast {
         later.max_by_key(|known| known.epoch).copied()
     }
 
-    /// All hear that an evpeer is in the network, who told otherwise too.
+    /// All hear that an evpeer is in the network, who told otherwise too. Whoever told it may have
+    /// tried the evpeer without having heard its last word: so we look for ourselves.
     fn refute_departure(&mut self, key: Key, later: Record, known: Option<Record>, now: Instant) {
         if !self.make_room(NETWORK, key) {
             return;
@@ -207,6 +211,13 @@ impl Broadcast {
         if !before.is_here() {
             self.heard(NETWORK, key, &record, false);
         }
+        self.dispute(key);
+    }
+
+    /// An evpeer is there as some say, and gone as others do.
+    fn dispute(&mut self, key: Key) {
+        let addr = key.addr();
+        self.events.push_back(Event::Disputed { addr });
     }
 
     fn believe(
@@ -242,6 +253,11 @@ impl Broadcast {
         let is_change = was != record.standing || (turned && was.is_here());
         if is_change {
             self.heard(list, key, &record, is_itself);
+        }
+        // What we saw ourselves is looked at again when others say otherwise.
+        let is_back = list == NETWORK && is_change && record.standing.is_here() && !is_itself;
+        if is_back && self.denied.get(&key).is_some_and(|d| d.may_again(now)) {
+            self.dispute(key);
         }
         if list == NETWORK && !record.standing.is_here() {
             self.left_network(key, record.epoch, now);
