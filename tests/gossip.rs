@@ -237,8 +237,8 @@ fn half_of_the_hosts_die_at_once() {
 
 /// Goal: of a host that is known by two addresses (there is a relay before it) neither is listed
 /// once it is dead, although its neighbours have links at one of them only.
-/// Method: some hosts are told the one address and some the other; it dies early, while who knows
-/// it by which is still being told, or late.
+/// Method: some hosts are told the one address and some the other, or one is told the other, and
+/// leaves; the host dies early, while who knows it by which is still being told, or late.
 #[test]
 fn both_addresses_of_a_dead_host_are_gone() {
     for rng_seed in 0..100 {
@@ -248,10 +248,16 @@ fn both_addresses_of_a_dead_host_are_gone() {
             let first = net.join(Some(Standing::Seed), &[]);
             net.alias(first, alias);
             let addresses = [Net::addr_of(first), alias];
+            let is_mixed = rng_seed % 2 == 0;
             for n in 0..count {
-                let known = addresses[(rng_seed as usize + n) % 3 % 2];
+                let known = addresses[if is_mixed { (n + 1) % 3 % 2 } else { 0 }];
                 net.join(Some(Standing::Leecher), &[known]);
                 net.run(ms(20));
+            }
+            if !is_mixed {
+                let guest = net.join(Some(Standing::Leecher), &[alias]);
+                net.run(secs(2));
+                net.leave(guest);
             }
             net.run(age);
             net.kill(first, State::Killed);

@@ -160,7 +160,7 @@ impl Overlay {
         let addr = stream.addr;
         let cause = self.dialling.remove(&addr);
         self.anchors.remove(&addr);
-        self.addresses.resume(addr);
+        self.addresses.met(addr);
         let known = self.link_of(stream.peer);
         self.streams.insert(
             conn,
@@ -260,7 +260,7 @@ impl Overlay {
         }
         let twins = self.twins_of(stream.addr);
         if reason == Reason::Leaving {
-            self.addresses.remove(stream.addr);
+            self.addresses.forget(stream.addr);
             self.parted_with(stream.addr);
             twins.into_iter().for_each(|addr| self.disputed(addr, now));
         }

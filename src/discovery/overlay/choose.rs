@@ -48,7 +48,13 @@ impl Overlay {
                 !is_known && !self.anchors.contains_key(&addr)
             };
             let mut rng = self.rng.clone();
-            let drawn = self.addresses.draw(&mut rng, now, fits);
+            // Who has few links begins with those of whom it is sure that they were there once.
+            let met = match self.link_count() {
+                FILL.. => None,
+                _ if rng.below(2) == 0 => None,
+                _ => self.addresses.draw_met(&mut rng, now, fits),
+            };
+            let drawn = met.or_else(|| self.addresses.draw(&mut rng, now, fits));
             self.rng = rng;
             let Some(addr) = drawn else { return };
             let mut streams = self.streams.iter();

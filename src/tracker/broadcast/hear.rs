@@ -217,13 +217,18 @@ impl Broadcast {
         }
     }
 
-    /// Ends links whose other ends are not worth their words.
+    /// Ends links whose other ends are not worth their words. Where there are few others to compare
+    /// with, a link is not ended because its news are worse than theirs: among many liars one would
+    /// go after the other, the honest too.
     pub(super) fn judge_links(&mut self, now: Instant) {
         for slot in self.slots() {
             let others = self.slots().into_iter().filter(|&other| other != slot);
             let mut dead: Vec<u32> = others.map(|s| self.link(s).trust.dead()).collect();
             dead.sort_unstable();
-            let typical = dead.get(dead.len() / 2).copied().unwrap_or(0);
+            let typical = match dead.len() {
+                0..COMPARED_MIN => u32::MAX,
+                count => dead[count / 2],
+            };
             if self.link(slot).trust.is_gone(typical, now) {
                 let link = self.link(slot).id;
                 self.link_dropped(link, Reason::Surplus, now);
@@ -243,5 +248,7 @@ fn itself(standing: Standing, epoch: u64) -> Entry {
     }
 }
 
+/// Other links with which one is compared, at least.
+const COMPARED_MIN: usize = 3;
 /// Entries of one repair that are told on as news, at most.
 const REPAIRED_NEWS_MAX: usize = 32;

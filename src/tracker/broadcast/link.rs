@@ -223,7 +223,7 @@ impl Trust {
         let minutes = (now - self.since).as_secs() / 60;
         let patience = 1 + minutes.min(PATIENCE_MAX) as u32;
         let tells_lies = self.untrue >= UNTRUE_MIN * patience && 20 * self.untrue > 17 * self.told;
-        let is_odd = self.dead > 3 * self.alive.max(typical);
+        let is_odd = u64::from(self.dead) > 3 * u64::from(self.alive.max(typical));
         let makes_up = minutes == 0 && self.dead >= DEAD_MIN && is_odd;
         tells_lies || makes_up
     }

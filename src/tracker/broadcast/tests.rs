@@ -815,7 +815,7 @@ fn messages_out_of_order_end_the_link() {
 /// Goal: a link whose addresses are all dead, or whose departures are all refuted, is ended.
 #[test]
 fn lies_cost_the_liar_its_link() {
-    let mut hosts = Hosts::new(3);
+    let mut hosts = Hosts::new(5);
     hosts.link(0, 1);
     hosts.link(1, 2);
     hosts.run(MINUTE);
@@ -838,6 +838,9 @@ fn lies_cost_the_liar_its_link() {
         "the relay of the refutations is not blamed"
     );
 
+    hosts.link(0, 3);
+    hosts.link(0, 4);
+    hosts.run(MINUTE);
     let liar = Stranger::meets(&mut hosts, 6);
     for n in 0..8 {
         let invented = ([10, 2, 0, n + 1], 7000).into();
