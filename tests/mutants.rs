@@ -21,9 +21,9 @@ struct Mutant {
 const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "each new piece is announced twice",
-        file: "src/swarm/pieces.rs",
-        is: "        self.haves.push(piece);\n",
-        becomes: "        self.haves.push(piece);\n        self.haves.push(piece);\n",
+        file: "src/swarm/news.rs",
+        is: "        self.news.log.push(piece);\n",
+        becomes: "        self.news.log.push(piece);\n        self.news.log.push(piece);\n",
         judges: &["have"],
     },
     Mutant {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::conn::{Exchange, Purpose, Stage};
 use super::extended::Told;
 use super::link::LINKS;
+use super::timers::TimerId;
 use super::{Ending, Engine, Report, Taken};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::time::Instant;
@@ -331,6 +332,7 @@ impl Engine {
                     }
                 }
                 Effect::Flush(conn) => self.flush(conn),
+                Effect::News(at) => self.timers.arm(TimerId::News(torrent), at),
                 Effect::Close(conn, why) => {
                     self.close(conn, Ending::Redundant(&why.to_string()), now);
                 }

@@ -17,6 +17,8 @@ pub(super) enum TimerId {
     Conn(ConnId),
     /// The exchange, dialling and announces of a torrent.
     Torrent(TorrentId),
+    /// New pieces that some peers of a torrent have not heard of.
+    News(TorrentId),
     /// Local discovery.
     Lsd,
     /// Peers that fall silent.
@@ -46,6 +48,12 @@ impl Engine {
             match id {
                 TimerId::Conn(conn) => self.conn_due(conn, now),
                 TimerId::Torrent(torrent) => self.torrent_due(torrent, now),
+                TimerId::News(torrent) => {
+                    if let Some(running) = self.torrents.get_mut(&torrent) {
+                        running.swarm.news_due(now);
+                        self.run_effects(torrent, now);
+                    }
+                }
                 TimerId::Lsd => {
                     self.lsd_armed = Instant::NEVER;
                     self.lsd_due(now);

@@ -117,7 +117,7 @@ impl Engine {
             return;
         };
         for piece in found.vouched.ones() {
-            torrent.swarm.found(PieceIndex(piece));
+            torrent.swarm.found(PieceIndex(piece), now);
         }
         torrent.check = Some(Check {
             candidates: found.candidates,
@@ -183,7 +183,7 @@ impl Engine {
             check.running -= 1;
             check.bytes += u64::from(torrent.swarm.meta().geometry().piece_len(piece));
             if let Verdict::Good { .. } = verdict {
-                torrent.swarm.found(piece);
+                torrent.swarm.found(piece, now);
             }
             self.check_more(id, now);
         } else {

@@ -84,6 +84,13 @@ impl Swarm {
                     peer.offers
                 ));
             }
+            let lacks = self.ours.ones().filter(|&p| !peer.have.has(p)).count();
+            if lacks != peer.lacks as usize {
+                return Err(format!(
+                    "{remote} lacks {lacks} pieces, counted {}",
+                    peer.lacks
+                ));
+            }
             if peer.requests.len() > limits::REQUESTS_OUT_MAX as usize {
                 return Err(format!(
                     "{} requests open with {remote}",

@@ -5,7 +5,7 @@
 //! it, or goes. The piece is then hashed again. If it is wrong it counts as lost: it is served no
 //! more and fetched from others. Nobody can have a piece hashed without having fetched all of it.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::peer::PeerKey;
@@ -16,37 +16,53 @@ use crate::base::id::PieceIndex;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
 
-/// Pieces that a peer is sent and has not told to have, the latest last.
+/// Pieces that a peer is sent and has not told to have.
 #[derive(Debug, Default)]
 pub(super) struct Served {
-    pieces: VecDeque<(PieceIndex, u64)>,
+    pieces: BTreeMap<PieceIndex, Sent>,
     /// Bytes of all of them.
     len: u64,
+    /// Blocks that were sent.
+    count: u64,
+}
+
+/// What was sent of a piece.
+#[derive(Debug, Default)]
+struct Sent {
+    bytes: u64,
+    /// The number of the last block.
+    last: u64,
 }
 
 impl Served {
     /// A block of `piece` is on its way.
     pub fn sent(&mut self, piece: PieceIndex, len: u32) {
-        let sent = self.take(piece).unwrap_or(0) + u64::from(len);
-        self.pieces.push_back((piece, sent));
-        self.len += sent;
+        self.count += 1;
+        self.len += u64::from(len);
+        let sent = self.pieces.entry(piece).or_default();
+        sent.bytes += u64::from(len);
+        sent.last = self.count;
         while self.pieces.len() > SERVED_MAX
             || (self.len > SERVED_LEN_MAX && self.pieces.len() > SERVED_MIN)
         {
-            let first = self.pieces.pop_front();
-            self.len -= first.map_or(0, |(_, sent)| sent);
+            let oldest = self.pieces.iter().min_by_key(|(_, sent)| sent.last);
+            if let Some(piece) = oldest.map(|(piece, _)| *piece) {
+                self.arrived(piece);
+            }
         }
     }
 
     /// It has `piece`.
     pub fn arrived(&mut self, piece: PieceIndex) {
-        self.take(piece);
+        if let Some(sent) = self.pieces.remove(&piece) {
+            self.len -= sent.bytes;
+        }
     }
 
     /// It has these pieces.
     pub fn arrived_all(&mut self, pieces: &Bitfield) {
-        self.pieces.retain(|(sent, _)| !pieces.has(sent.0));
-        self.len = self.pieces.iter().map(|(_, sent)| sent).sum();
+        self.pieces.retain(|sent, _| !pieces.has(sent.0));
+        self.len = self.pieces.values().map(|sent| sent.bytes).sum();
     }
 
     /// It has everything.
@@ -56,19 +72,12 @@ impl Served {
 
     /// Whether it was sent all `len` bytes of `piece`; from now on as if it had been sent none.
     fn take_whole(&mut self, piece: PieceIndex, len: u32) -> bool {
-        let is_it = |(sent, bytes): &(PieceIndex, u64)| *sent == piece && *bytes >= len.into();
-        let is_whole = self.pieces.iter().any(is_it);
+        let sent = self.pieces.get(&piece);
+        let is_whole = sent.is_some_and(|sent| sent.bytes >= len.into());
         if is_whole {
-            self.take(piece);
+            self.arrived(piece);
         }
         is_whole
-    }
-
-    fn take(&mut self, piece: PieceIndex) -> Option<u64> {
-        let place = self.pieces.iter().rposition(|(sent, _)| *sent == piece)?;
-        let (_, sent) = self.pieces.remove(place)?;
-        self.len -= sent;
-        Some(sent)
     }
 }
 
@@ -90,8 +99,9 @@ impl Swarm {
         }
         let served = std::mem::take(&mut peer.served.pieces);
         let geometry = self.geometry();
-        let is_whole =
-            |(piece, bytes): &&(PieceIndex, u64)| *bytes >= u64::from(geometry.piece_len(*piece));
+        let is_whole = |(piece, sent): &(&PieceIndex, &Sent)| {
+            sent.bytes >= u64::from(geometry.piece_len(**piece))
+        };
         let whole = served.iter().filter(is_whole);
         let whole: Vec<PieceIndex> = whole.map(|(piece, _)| *piece).collect();
         for piece in whole {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::base::id::{ConnId, PieceIndex};
 use crate::base::limits;
 use crate::base::slot::Slot;
+use crate::base::time::Instant;
 use crate::swarm::peer::Origin;
 use crate::wire::message::Outgoing;
 
@@ -17,6 +18,8 @@ pub enum Effect {
     DropRequests(ConnId),
     /// New pieces to tell, or blocks to serve, wait for this connection.
     Flush(ConnId),
+    /// At this time [`super::Swarm::news_due`] wants to be called.
+    News(Instant),
     /// End a connection.
     Close(ConnId, Departure),
     /// This sender's data was proven wrong: refuse it from now on.

@@ -32,6 +32,7 @@ pub mod choker;
 mod doubt;
 mod download;
 pub mod effect;
+mod news;
 pub mod peer;
 pub mod picker;
 mod pieces;
@@ -46,6 +47,7 @@ pub use peer::{Caps, Origin, Peer, PeerKey};
 
 use blame::Blame;
 use choker::Choker;
+use news::News;
 use picker::Picker;
 use pieces::Alone;
 
@@ -70,8 +72,7 @@ pub struct Swarm {
     hashing: BTreeSet<PieceIndex>,
     /// Verified pieces that are being hashed again, as a peer seems to have got them wrong.
     rechecking: BTreeSet<PieceIndex>,
-    /// Every piece verified since the start, in order; each peer has read up to a place in it.
-    haves: Vec<PieceIndex>,
+    news: News,
     effects: VecDeque<Effect>,
     /// Whether pieces may be asked for.
     exchange: Exchange,
@@ -125,7 +126,7 @@ impl Swarm {
             prepared: BTreeSet::new(),
             hashing: BTreeSet::new(),
             rechecking: BTreeSet::new(),
-            haves: Vec::new(),
+            news: News::new(),
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
             refill_all: false,
@@ -230,7 +231,8 @@ impl Swarm {
     pub fn joined(&mut self, conn: ConnId, origin: Origin, caps: Caps, now: Instant) -> PeerKey {
         let piece_count = self.geometry().piece_count();
         let mut peer = Peer::new(conn, origin, caps, piece_count, now);
-        peer.haves_told = self.haves.len();
+        peer.news_told = self.news.len();
+        peer.lacks = self.ours.count_ones();
         peer.counted = self.picker.peer_joined(&peer.have);
         let opening = match self.ours.count_ones() {
             0 if caps.fast => Some(Outgoing::HaveNone),

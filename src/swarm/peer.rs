@@ -46,6 +46,8 @@ pub struct Peer {
     pub have: Bitfield,
     /// Pieces that it has and we lack.
     pub offers: u32,
+    /// Pieces of ours that it does not have.
+    pub lacks: u32,
     /// It said (BEP 21) that it will download nothing.
     pub upload_only: bool,
     /// It chokes us.
@@ -86,7 +88,7 @@ pub struct Peer {
     /// Requests of its that wait for an answer, oldest first.
     pub(super) uploads: VecDeque<BlockRef>,
     /// How much of the swarm's log of new pieces it was told.
-    pub(super) haves_told: usize,
+    pub(super) news_told: usize,
     /// It was said that this peer has everything.
     pub(super) seed_told: bool,
     /// What it was sent and may have found wrong.
@@ -192,6 +194,7 @@ impl Peer {
             caps,
             have: Bitfield::new(piece_count),
             offers: 0,
+            lacks: 0,
             upload_only: false,
             chokes_us: true,
             wants_us: false,
@@ -212,7 +215,7 @@ impl Peer {
             allowed_fast: Vec::new(),
             granted_fast: Vec::new(),
             uploads: VecDeque::new(),
-            haves_told: 0,
+            news_told: 0,
             seed_told: false,
             served: Served::default(),
             served_at: now,

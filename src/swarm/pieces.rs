@@ -66,10 +66,10 @@ impl Swarm {
     }
 
     /// A piece that was on disk before turned out good.
-    pub fn found(&mut self, piece: PieceIndex) {
+    pub fn found(&mut self, piece: PieceIndex, now: Instant) {
         if self.ours.set(piece.0) {
             self.picker.have(piece);
-            self.announce(piece);
+            self.announce(piece, now);
         }
     }
 
@@ -108,6 +108,8 @@ impl Swarm {
             if peer.have.has(piece.0) {
                 peer.offers += 1;
                 self.review_interest(key);
+            } else {
+                peer.lacks -= 1;
             }
         }
         self.refill_all = true;
@@ -125,7 +127,7 @@ impl Swarm {
             self.take_back_piece(piece, now);
         }
         match verdict {
-            Verdict::Good { blocks } => self.piece_passed(piece, &blocks),
+            Verdict::Good { blocks } => self.piece_passed(piece, &blocks, now),
             Verdict::Bad { blocks } => self.piece_failed(piece, blocks),
             Verdict::Missing => self.piece_failed(piece, Vec::new()),
         }
@@ -138,7 +140,7 @@ impl Swarm {
         }
     }
 
-    fn piece_passed(&mut self, piece: PieceIndex, digests: &[u64]) {
+    fn piece_passed(&mut self, piece: PieceIndex, digests: &[u64], now: Instant) {
         for guilty in self.blame.passed(piece, digests) {
             self.effects.push_back(Effect::Ban(guilty, piece));
         }
@@ -148,7 +150,7 @@ impl Swarm {
             return;
         }
         self.picker.have(piece);
-        self.announce(piece);
+        self.announce(piece, now);
         if self.is_complete() {
             self.effects.push_back(Effect::Completed);
         }
@@ -169,33 +171,6 @@ impl Swarm {
         self.refill_all = true;
     }
 
-    /// Lets every peer know of a new piece of ours.
-    fn announce(&mut self, piece: PieceIndex) {
-        self.haves.push(piece);
-        for key in self.keys() {
-            let peer = self.peer_mut(key);
-            if peer.have.has(piece.0) {
-                peer.offers -= 1;
-                if peer.offers == 0 {
-                    self.review_interest(key);
-                }
-            }
-            self.flush(key);
-        }
-    }
-
-    /// The next piece that this peer has to hear of; pieces that it has itself are left out.
-    pub fn next_have(&mut self, key: PeerKey) -> Option<PieceIndex> {
-        let peer = &mut self.peers[key.0 as usize];
-        while let Some(&piece) = self.haves.get(peer.haves_told) {
-            peer.haves_told += 1;
-            if !peer.have.has(piece.0) {
-                return Some(piece);
-            }
-        }
-        None
-    }
-
     pub(super) fn has(
         &mut self,
         key: PeerKey,
@@ -213,6 +188,8 @@ impl Swarm {
             self.peer_mut(key).offers += 1;
             self.review_interest(key);
             self.fill(key, now);
+        } else {
+            self.peer_mut(key).lacks -= 1;
         }
         self.roles_changed(key);
         Ok(())
@@ -259,6 +236,7 @@ impl Swarm {
         peer.counted = self.picker.peer_joined(&bits);
         peer.served.arrived_all(&bits);
         peer.offers = bits.ones().filter(|&piece| !ours.has(piece)).count() as u32;
+        peer.lacks = ours.count_ones() - (bits.count_ones() - peer.offers);
         peer.have = bits;
         self.review_interest(key);
         self.roles_changed(key);

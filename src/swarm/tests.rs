@@ -132,7 +132,7 @@ fn block(piece: u32, index: u32) -> BlockRef {
 fn choked_peer_gets_no_block() {
     for (caps, answer) in [(FAST, vec![Outgoing::Reject(block(0, 0))]), (PLAIN, vec![])] {
         let mut script = Script::new(40);
-        script.swarm.found(PieceIndex(0));
+        script.swarm.found(PieceIndex(0), script.now);
         let key = script.join(caps);
         script.effects();
         script
@@ -146,7 +146,7 @@ fn choked_peer_gets_no_block() {
 #[test]
 fn interested_peer_is_unchoked_and_served_in_order() {
     let mut script = Script::new(2);
-    script.swarm.found(PieceIndex(0));
+    script.swarm.found(PieceIndex(0), script.now);
     let key = script.join(FAST);
     script.say(key, Message::Interested).expect("allowed");
     assert!(
@@ -452,7 +452,7 @@ fn floods_end_the_connection() {
     ];
     for (name, message, borne) in cases {
         let mut script = Script::new(60);
-        script.swarm.found(PieceIndex(0));
+        script.swarm.found(PieceIndex(0), script.now);
         let key = script.join(PLAIN);
         let ended = (0..10_000).find(|&n| script.say(key, message(n)).is_err());
         assert_eq!(ended, Some(borne), "{name}");
@@ -539,10 +539,65 @@ fn peers_hear_of_new_pieces_that_they_lack() {
     assert_eq!(script.swarm.next_have(lacks), None);
 }
 
+/// Goal: who lacks little hears of each piece at once, who lacks many of several together, all in
+/// the end, and nobody of what it has.
+#[test]
+fn news_comes_at_once_to_those_who_have_little_to_ask_for() {
+    let mut script = Script::new(80);
+    for piece in 0..60 {
+        script.swarm.found(PieceIndex(piece), script.now);
+    }
+    let (poor, rich) = (script.join(PLAIN), script.join(PLAIN));
+    for piece in (0..58).chain([62]) {
+        script
+            .say(rich, Message::Have(PieceIndex(piece)))
+            .expect("allowed");
+    }
+    script.wait(1);
+    script.effects();
+    let conns = [poor, rich].map(|key| script.swarm.peer(key).conn);
+    let woken = |script: &mut Script| {
+        let effects = script.effects();
+        conns.map(|conn| {
+            effects
+                .iter()
+                .any(|e| matches!(e, Effect::Flush(of) if *of == conn))
+        })
+    };
+    script.swarm.found(PieceIndex(60), script.now);
+    assert_eq!(
+        woken(&mut script),
+        [true, true],
+        "nobody heard anything lately"
+    );
+    for key in [poor, rich] {
+        assert_eq!(script.swarm.next_have(key), Some(PieceIndex(60)));
+    }
+    script.now += Duration::from_millis(1);
+    script.swarm.found(PieceIndex(61), script.now);
+    let effects = script.effects();
+    assert!(
+        matches!(effects[..], [Effect::News(_), Effect::Flush(of)] | [Effect::Flush(of), Effect::News(_)] if of == conns[1]),
+        "{effects:?}"
+    );
+    assert_eq!(script.swarm.next_have(rich), Some(PieceIndex(61)));
+    script.swarm.found(PieceIndex(62), script.now);
+    assert_eq!(woken(&mut script), [false, false], "one alarm is enough");
+    script.swarm.news_due(script.now);
+    assert_eq!(woken(&mut script), [false, false], "not yet");
+    script.now += Duration::from_millis(3);
+    script.swarm.news_due(script.now);
+    assert_eq!(woken(&mut script), [true, false]);
+    let told = std::iter::from_fn(|| script.swarm.next_have(poor));
+    assert_eq!(told.collect::<Vec<_>>(), [PieceIndex(61), PieceIndex(62)]);
+    assert_eq!(script.swarm.next_have(rich), None);
+    script.swarm.audit().expect("all is in order");
+}
+
 #[test]
 fn two_seeds_have_nothing_to_say_to_each_other() {
     let mut script = Script::new(1);
-    script.swarm.found(PieceIndex(0));
+    script.swarm.found(PieceIndex(0), script.now);
     let key = script.join(FAST);
     script.say(key, Message::HaveAll).expect("allowed");
     let closes = |e: &Effect| matches!(e, Effect::Close(_, Departure::Redundant));

@@ -1,0 +1,112 @@
+//! News of our pieces: which peer hears of one at once, and which of several together.
+//!
+//! A `have` that travels alone costs both sides a system call, a packet and a turn of the loop: more
+//! than the block of a piece of 16 KiB. A peer that has little to ask us for hears of each piece at
+//! once. Whoever lacks many of ours has enough to do, and hears of new ones some milliseconds later,
+//! of all of them together, or with whatever else goes out to it before.
+
+use std::time::Duration;
+
+use super::peer::PeerKey;
+use super::{Effect, Swarm};
+use crate::base::id::PieceIndex;
+use crate::base::time::Instant;
+
+/// What there is to tell, and when all were last told.
+#[derive(Debug)]
+pub(super) struct News {
+    /// Every piece verified since the start, in order; each peer has read up to a place in it.
+    log: Vec<PieceIndex>,
+    told_at: Option<Instant>,
+    /// When all will be told again, if anybody waits for it.
+    due: Option<Instant>,
+}
+
+impl News {
+    pub fn new() -> Self {
+        Self {
+            log: Vec::new(),
+            told_at: None,
+            due: None,
+        }
+    }
+
+    /// Pieces that there were to tell of.
+    pub fn len(&self) -> usize {
+        self.log.len()
+    }
+}
+
+impl Swarm {
+    /// Lets peers know of a new piece of ours.
+    pub(super) fn announce(&mut self, piece: PieceIndex, now: Instant) {
+        self.news.log.push(piece);
+        let next = self.news.told_at.map_or(now, |at| at + PAUSE);
+        let is_time = next <= now;
+        if is_time {
+            self.news.told_at = Some(now);
+        }
+        let mut waits = false;
+        for key in self.keys() {
+            let peer = self.peer_mut(key);
+            if peer.have.has(piece.0) {
+                peer.offers -= 1;
+                if peer.offers == 0 {
+                    self.review_interest(key);
+                }
+                continue; // what it has is no news
+            }
+            peer.lacks += 1;
+            if is_time || peer.lacks <= LACKS_FEW {
+                self.flush(key);
+            } else {
+                waits = true;
+            }
+        }
+        if waits && self.news.due.is_none() {
+            self.news.due = Some(next);
+            self.effects.push_back(Effect::News(next));
+        }
+    }
+
+    /// Tells everybody what was kept back, if it is time.
+    pub fn news_due(&mut self, now: Instant) {
+        if self.news.due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.news.due = None;
+        self.news.told_at = Some(now);
+        for key in self.keys() {
+            if self.has_news(key) {
+                self.flush(key);
+            }
+        }
+    }
+
+    /// The next piece that this peer has to hear of; pieces that it has itself are left out.
+    pub fn next_have(&mut self, key: PeerKey) -> Option<PieceIndex> {
+        if !self.has_news(key) {
+            return None;
+        }
+        let peer = &mut self.peers[key.0 as usize];
+        peer.news_told += 1;
+        self.news.log.get(peer.news_told - 1).copied()
+    }
+
+    /// Whether there is anything new to this peer; passes over what it has itself.
+    fn has_news(&mut self, key: PeerKey) -> bool {
+        let peer = &mut self.peers[key.0 as usize];
+        while let Some(&piece) = self.news.log.get(peer.news_told) {
+            if !peer.have.has(piece.0) {
+                return true;
+            }
+            peer.news_told += 1;
+        }
+        false
+    }
+}
+
+/// The least time between two pieces that peers hear of who lack many.
+const PAUSE: Duration = Duration::from_millis(4);
+/// Whoever lacks no more pieces of ours than this hears of each at once.
+const LACKS_FEW: u32 = 32;
