@@ -20,9 +20,10 @@
 //! *Who is gone.* A link that broke without a good bye is dialled again at once; the failure of
 //! that is the departure that the broadcast tells, and its success the link. After that it is tried
 //! ever more rarely for hours: so two halves of a network find each other again after they were
-//! apart, and a host that lost everybody keeps trying all that were its neighbours. With each departure that
-//! is heard of, eight random hosts of the network try one random address each: so those who died
-//! together with all their neighbours are found out too, while a quiet network stays quiet.
+//! apart, and a host that lost everybody keeps trying all that were its neighbours. With each
+//! departure that is heard of, eight random hosts of the network try one random address each: so
+//! those who died together with all their neighbours are found out too, while a quiet network stays
+//! quiet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
