@@ -334,10 +334,7 @@ fn free_riders_finish_after_those_who_serve() {
             println!("free riders have {theirs} of {whole} pieces");
         }
         assert!(2 * time <= 3 * clean, "{time} us instead of {clean} us");
-        assert!(
-            10 * got < 9 * all,
-            "free riders have {got} of {all} pieces"
-        );
+        assert!(10 * got < 9 * all, "free riders have {got} of {all} pieces");
     });
 }
 
