@@ -88,6 +88,19 @@
 //! 4. The next start, under the lock of [`storage::state`], reads it, and
 //!    [`Engine::recall`](engine::Engine::recall) hands the peers to the
 //!    [`Candidates`](discovery::candidates::Candidates) again.
+//!
+//! # Walk five: a new peer, to every evpeer
+//!
+//! 1. Somebody is met or announced: [`engine`] tells the
+//!    [`Broadcast`](tracker::broadcast::Broadcast), which gives the news an epoch. Evpeers speak
+//!    for themselves.
+//! 2. Its news leave in the same turn, or in the next window, as
+//!    [`ev_peers`](wire::ev_peers) messages on the links that the
+//!    [`Overlay`](discovery::overlay::Overlay) holds: on streams of swarms, or on streams for links
+//!    alone.
+//! 3. Where they come in the higher epoch wins. What is new is told on to the other links, and to
+//!    the overlay and the torrent's [`Candidates`](discovery::candidates::Candidates); what is
+//!    known ends there.
 #![cfg_attr(
     not(test),
     warn(clippy::disallowed_methods, clippy::iter_over_hash_type)

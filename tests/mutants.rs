@@ -77,6 +77,15 @@ const MUTANTS: &[Mutant] = &[
         judges: &["ban"],
     },
     Mutant {
+        name: "what is known already is told on all the same",
+        file: "src/tracker/broadcast/weigh.rs",
+        is: "                self.link_mut(slot).trust.told();\n                \
+             return Outcome::Same;\n",
+        becomes: "                self.fresh.push(Item { list, who: Some(key) });\n                \
+             return Outcome::Same;\n",
+        judges: &["gossip"],
+    },
+    Mutant {
         name: "a request that is given up is not free for others",
         file: "src/swarm/timeouts.rs",
         is: "            None => self.picker.block_released(block),",

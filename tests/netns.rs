@@ -8,19 +8,23 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
+use serde_json::Value;
 use support::data::{DataSet, Tolerance};
-use support::evpeer::BINARY;
+use support::evpeer::{BINARY, ctl};
 use support::process::Process;
 use support::sandbox::{self, Lan};
-use support::{folder, scratch, torrent};
+use support::{folder, scratch, torrent, wait_for};
 
 /// A test that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(90);
+/// The same for lists that have to become the same: silence is noticed after minutes.
+const HEAL_LIMIT: Duration = Duration::from_secs(300);
 const HOSTS: usize = 5;
 const LEN: u64 = 20_000_000;
 
@@ -144,6 +148,75 @@ fn interface_that_comes_later_is_used_too() {
     );
 }
 
+/// Goal: a host whose cable was pulled, and plugged in again, knows what happened meanwhile.
+/// Method: hosts that all have everything, so that nothing but links joins them. While one is cut
+/// off, one leaves and one comes. By night the cable stays out until the others have missed it.
+#[test]
+fn host_that_was_cut_off_is_told_what_it_missed() {
+    network(
+        "host_that_was_cut_off_is_told_what_it_missed",
+        Families::Both,
+        |_, net| {
+            let mut peers = net.seeds(&[(1, 1), (2, 1), (3, 2), (5, 3)]);
+            net.wait_until_known("all four", &[1, 2, 3, 5]);
+            net.pull(5);
+            leave(peers.remove(2));
+            peers.push(net.seed(4, 2));
+            let near = net.time_until("those who are not cut off know it", || {
+                let all = [1, 2, 4];
+                all.iter().all(|&n| net.knows(n, 4) || n == 4)
+                    && all.iter().all(|&n| !net.knows(n, 3))
+            });
+            if is_night() {
+                let missed = net.time_until("the others miss it", || {
+                    [1, 2, 4].iter().all(|&n| !net.knows(n, 5))
+                });
+                println!("missed after {missed:?}");
+            }
+            net.plug(5);
+            let healed = net.wait_until_known("it is back", &[1, 2, 4, 5]);
+            println!("known to the others after {near:?}, to it {healed:?} after it was back");
+            peers.into_iter().for_each(leave);
+        },
+    );
+}
+
+/// Goal: two halves of a network that were apart, and changed, become one with the same lists.
+/// Method: as above; in each half one leaves or comes.
+#[test]
+fn halves_that_were_apart_have_the_same_lists_again() {
+    network(
+        "halves_that_were_apart_have_the_same_lists_again",
+        Families::Both,
+        |_, net| {
+            let mut peers = net.seeds(&[(1, 1), (2, 1), (3, 2), (4, 3)]);
+            net.wait_until_known("all four", &[1, 2, 3, 4]);
+            net.split(&[3, 4, 5]);
+            leave(peers.remove(1));
+            peers.push(net.seed(5, 4));
+            net.time_until("each half knows what happened in it", || {
+                !net.knows(1, 2) && net.knows(3, 5) && net.knows(4, 5)
+            });
+            assert!(!net.knows(1, 5), "nothing crosses");
+            if is_night() {
+                let missed = net.time_until("the halves miss each other", || {
+                    !net.knows(1, 3) && !net.knows(3, 1)
+                });
+                println!("missed after {missed:?}");
+            }
+            net.join();
+            let healed = net.wait_until_known("one network", &[1, 3, 4, 5]);
+            println!("the same lists {healed:?} after they were joined");
+            peers.into_iter().for_each(leave);
+        },
+    );
+}
+
+/// Whether there is time to wait until silence is noticed.
+fn is_night() -> bool {
+    std::env::var_os("NIGHTLY").is_some_and(|value| value == "1")
+}
+
 fn by_local_discovery(net: &Net) {
     let [seed, others @ ..] = &net.hosts[..] else {
         unreachable!("there are hosts");
@@ -232,6 +305,100 @@ impl Net {
         Self {
             hosts: hosts.collect(),
             _scratch: scratch,
+        }
+    }
+}
+
+/// Evpeers that have everything, and what they know of each other. Hosts count from 1.
+impl Net {
+    fn seeds(&self, hosts: &[(usize, usize)]) -> Vec<Process> {
+        let all = hosts.iter().map(|&(n, known)| self.seed(n, known));
+        all.collect()
+    }
+
+    /// An evpeer on host `n` that is told of the one on host `known` alone.
+    fn seed(&self, n: usize, known: usize) -> Process {
+        let host = &self.hosts[n - 1];
+        let set = DataSet::file(&host.folder, "data", 1_000_000, 4);
+        let mut torrent = host.folder.with_file_name("data.torrent");
+        if !torrent.exists() {
+            torrent = torrent::create(&set, None);
+        }
+        let torrent = torrent.to_str().expect("its name is UTF-8");
+        let (ip, peer) = (self.ip_of(n), self.addr_of(known).to_string());
+        let words = ["-t", torrent, "--no-lsd", "--no-tracker", "--bind", &ip];
+        match n == known {
+            true => host.evpeer(&words),
+            false => host.evpeer(&[&words[..], &["--peer", &peer]].concat()),
+        }
+    }
+
+    fn ip_of(&self, n: usize) -> String {
+        format!("10.88.0.{n}")
+    }
+
+    fn addr_of(&self, n: usize) -> SocketAddr {
+        format!("{}:6881", self.ip_of(n))
+            .parse()
+            .expect("an address")
+    }
+
+    /// The evpeers that are in the network as host `n` knows it; nobody while it starts.
+    fn known_to(&self, n: usize) -> Vec<SocketAddr> {
+        let said = ctl(&self.hosts[n - 1].folder, &["peers", "--network", "--json"]);
+        let answer: Value = serde_json::from_str(&said.out).unwrap_or_default();
+        let hosts = answer["network"].as_array().cloned().unwrap_or_default();
+        let here = hosts.iter().filter(|host| host["here"] == true);
+        let mut known: Vec<SocketAddr> = here
+            .filter_map(|host| host["address"].as_str()?.parse().ok())
+            .collect();
+        known.sort_unstable();
+        known
+    }
+
+    fn knows(&self, n: usize, other: usize) -> bool {
+        self.known_to(n).contains(&self.addr_of(other))
+    }
+
+    /// Each of these knows exactly the others.
+    fn wait_until_known(&self, what: &str, hosts: &[usize]) -> Duration {
+        self.time_until(what, || {
+            hosts.iter().all(|&n| {
+                let others = hosts.iter().filter(|&&other| other != n);
+                let others: Vec<_> = others.map(|&other| self.addr_of(other)).collect();
+                self.known_to(n) == others
+            })
+        })
+    }
+
+    fn time_until(&self, what: &str, condition: impl FnMut() -> bool) -> Duration {
+        let began = Instant::now();
+        wait_for(what, HEAL_LIMIT, condition);
+        began.elapsed()
+    }
+
+    /// Pulls the cable of a host out of the switch.
+    fn pull(&self, n: usize) {
+        ip(&["link", "set", &format!("port{n}"), "down"]);
+    }
+
+    fn plug(&self, n: usize) {
+        ip(&["link", "set", &format!("port{n}"), "up"]);
+    }
+
+    /// Moves these hosts to a switch of their own.
+    fn split(&self, hosts: &[usize]) {
+        ip(&["link", "add", "other", "type", "bridge"]);
+        ip(&["link", "set", "other", "up"]);
+        for n in hosts {
+            ip(&["link", "set", &format!("port{n}"), "master", "other"]);
+        }
+    }
+
+    /// All hosts are on one switch again.
+    fn join(&self) {
+        for n in 1..=HOSTS {
+            ip(&["link", "set", &format!("port{n}"), "master", "switch"]);
         }
     }
 }

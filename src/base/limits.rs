@@ -56,6 +56,8 @@ pub const CONNS_MAX_DEFAULT: u32 = 500;
 pub const HTTP_CONNS_MAX: u32 = 1024;
 /// Outgoing connections that are not established yet at most.
 pub const HALF_OPEN_MAX: u32 = 50;
+/// Beyond those, outgoing connections for links alone: peers that do not answer keep none of them.
+pub const HALF_OPEN_LINKS_MAX: u32 = 8;
 /// Incoming streams that have not said yet what they are at most.
 pub const UNDECIDED_MAX: u32 = 200;
 /// Time for an outgoing connection to be established.
@@ -125,6 +127,10 @@ pub const PEX_DECODED_MAX: usize = 50;
 pub const PEX_TOLD_MAX: usize = 50;
 /// The same for the first message to a peer (BEP 11 sets no limit; libtorrent sends 100).
 pub const PEX_FIRST_MAX: usize = 100;
+/// Streams for links alone between evpeers at most, beside those that are being dialled.
+pub const LINK_STREAMS_MAX: usize = 48;
+/// Bytes that may wait on a stream, payload too, when one more message of evpeers shall.
+pub const LINK_UNSENT_LEN_MAX: usize = 512 * 1024;
 /// Bytes of a local discovery packet that are read (BEP 14: it has 1400 at most).
 pub const LSD_PACKET_LEN_MAX: usize = 1400;
 /// Info hashes read from one local discovery packet at most.

@@ -25,6 +25,8 @@ pub struct Config {
     pub open_tracker: bool,
     /// Whether peers are looked for on the local links (LSD, BEP 14).
     pub lsd: bool,
+    /// Whether evpeers are told of each other at once, and linked.
+    pub broadcast: bool,
     /// Whether addresses are exchanged with peers (PEX, BEP 11).
     pub pex: bool,
     /// Whether the fast extension (BEP 6) is offered.
@@ -56,6 +58,7 @@ impl Default for Config {
             trackers: true,
             open_tracker: false,
             lsd: true,
+            broadcast: true,
             pex: true,
             fast: true,
             storage: StorageKind::Auto,

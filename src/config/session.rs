@@ -130,6 +130,11 @@ impl Session {
         }
     }
 
+    /// Takes in evpeers that are connected at `now`, seconds since 1970, whatever they share.
+    pub fn met(&mut self, evpeers: &[KnownPeer], now: u64) {
+        see(&mut self.evpeers, evpeers.iter(), EVPEERS_MAX, now);
+    }
+
     /// Forgets a torrent.
     pub fn remove(&mut self, info_hash: InfoHash) {
         self.torrents.retain(|t| t.info_hash != info_hash);
@@ -219,6 +224,8 @@ mod tests {
         let before = session.clone();
         session.update(torrent(vec![peer(2, 0), peer(3, 0)]), later + 3599);
         assert_eq!(session, before);
+        session.met(&[peer(4, 0)], later + 3599);
+        assert_eq!(session.evpeers.len(), 2, "whatever it shares");
         session.update(torrent(Vec::new()), start + FORGOTTEN_AFTER_S);
         assert_eq!(seen(&session), [(2, later), (3, later)]);
         session.remove(HASH);

@@ -367,6 +367,7 @@ fn host(view: &HostView) -> Value {
     json!({
         "address": view.addr.to_string(),
         "source": view.source.map(|source| source.name()),
+        "here": view.is_here,
         "connected": view.silent_for.is_some(),
         "last_heard_s": view.silent_for.map(|silent| silent.as_secs_f64()),
     })

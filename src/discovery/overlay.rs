@@ -20,9 +20,10 @@
 //! *Who is gone.* A link that broke without a good bye is dialled again at once; the failure of
 //! that is the departure that the broadcast tells, and its success the link. After that it is tried
 //! ever more rarely for hours: so two halves of a network find each other again after they were
-//! apart, and a host that lost everybody keeps trying everybody it knew. With each departure that
-//! is heard of, eight random hosts of the network try one random address each: so those who died
-//! together with all their neighbours are found out too, while a quiet network stays quiet.
+//! apart, and a host that lost everybody keeps trying all that were its neighbours. With each
+//! departure that is heard of, eight random hosts of the network try one random address each: so
+//! those who died together with all their neighbours are found out too, while a quiet network stays
+//! quiet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -37,10 +38,14 @@ use crate::wire::ev_peers::Reason;
 pub use action::{Action, Answer, Purpose, Stream};
 
 use addresses::Addresses;
+use anchors::Anchor;
+use suspects::TWIN_PAUSE;
 
 mod action;
 mod addresses;
+mod anchors;
 mod choose;
+mod suspects;
 #[cfg(test)]
 mod tests;
 
@@ -53,7 +58,15 @@ pub struct Overlay {
     streams: BTreeMap<ConnId, Held>,
     dialling: BTreeMap<SocketAddr, Cause>,
     anchors: BTreeMap<SocketAddr, Anchor>,
+    /// Neighbours that said good bye, the latest last.
+    parted: VecDeque<SocketAddr>,
+    /// Further addresses of hosts that we have links with, and by which those links are.
+    twins: BTreeMap<SocketAddr, SocketAddr>,
     audits: VecDeque<SocketAddr>,
+    /// The same, of whom there is more than a chance that they are gone.
+    suspects: VecDeque<SocketAddr>,
+    /// Dials that were postponed in one second, and when it began.
+    postponed: (u32, Instant),
     /// When there may be something to do.
     next: Instant,
     actions: VecDeque<Action>,
@@ -68,6 +81,8 @@ struct Held {
     idle_since: Instant,
     /// No offer on it before this moment.
     refused_until: Instant,
+    /// Its end is a reason to look whether the host is still there.
+    is_suspect: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,13 +101,6 @@ enum Cause {
     Audit,
 }
 
-/// Somebody to whom there was a link, or who is all that we know.
-#[derive(Clone, Copy, Debug)]
-struct Anchor {
-    at: Instant,
-    pause: Duration,
-}
-
 impl Overlay {
     /// A host without links; `own` is the peer id that it uses in all handshakes.
     pub fn new(own: PeerId, rng: Rng) -> Self {
@@ -103,7 +111,11 @@ impl Overlay {
             streams: BTreeMap::new(),
             dialling: BTreeMap::new(),
             anchors: BTreeMap::new(),
+            parted: VecDeque::new(),
+            twins: BTreeMap::new(),
             audits: VecDeque::new(),
+            suspects: VecDeque::new(),
+            postponed: (0, Instant::ZERO),
             next: Instant::NEVER,
             actions: VecDeque::new(),
         }
@@ -122,26 +134,6 @@ impl Overlay {
             *anchor = Anchor::new(now);
             self.next = now;
         } else if self.wants_draw() {
-            self.next = self.next.min(now);
-        }
-    }
-
-    /// An evpeer is gone.
-    pub fn departed(&mut self, addr: SocketAddr, now: Instant) {
-        self.addresses.remove(addr);
-        let present = u32::try_from(self.addresses.present()).unwrap_or(u32::MAX);
-        if self.audits.len() < AUDITS_MAX
-            && self.rng.below(present.max(1)) < AUDITS_A_DEPARTURE
-            && let Some(suspect) = self.addresses.any(&mut self.rng)
-        {
-            self.doubted(suspect, now);
-        }
-    }
-
-    /// Whether an address is alive is of interest.
-    pub fn doubted(&mut self, addr: SocketAddr, now: Instant) {
-        if self.audits.len() < AUDITS_MAX {
-            self.audits.push_back(addr);
             self.next = self.next.min(now);
         }
     }
@@ -169,7 +161,7 @@ impl Overlay {
         let addr = stream.addr;
         let cause = self.dialling.remove(&addr);
         self.anchors.remove(&addr);
-        self.addresses.resume(addr);
+        self.addresses.met(addr);
         let known = self.link_of(stream.peer);
         self.streams.insert(
             conn,
@@ -178,14 +170,17 @@ impl Overlay {
                 link: None,
                 idle_since: now,
                 refused_until: now,
+                is_suspect: false,
             },
         );
         self.next = self.next.min(now);
         if stream.peer == self.own || known.is_some() {
             // The same host by another address, or a stream too many; one side closes it.
-            let linked = known.map(|(conn, _)| self.streams[&conn].stream.addr);
-            if cause.is_some() && linked != Some(addr) {
-                self.addresses.pause(addr, now + TWIN_PAUSE, now);
+            match known.map(|(conn, _)| self.streams[&conn].stream.addr) {
+                Some(linked) if linked != addr => self.twin(addr, linked, now),
+                Some(_) => {}
+                None if cause.is_some() => self.addresses.pause(addr, now + TWIN_PAUSE, now),
+                None => {}
             }
             if stream.purpose == Purpose::Overlay && self.own <= stream.peer {
                 self.drop(conn, Reason::Surplus);
@@ -210,13 +205,20 @@ impl Overlay {
             return Answer::Refuse(Reason::Surplus);
         }
         if let Some((other, carried)) = self.link_of(stream.peer) {
+            if other == conn {
+                // Both offered on the same stream, and ours has not left yet.
+                self.met(conn);
+                return Answer::Accept;
+            }
             if carried.is_met {
                 return Answer::Refuse(Reason::Surplus);
             }
             if self.own < stream.peer {
                 return Answer::Ignore;
             }
+            let former = self.streams[&other].stream.addr;
             self.drop(other, Reason::Surplus);
+            self.twin(former, stream.addr, now);
         }
         let accepted = self
             .links_held()
@@ -257,9 +259,13 @@ impl Overlay {
         if let Some(held) = self.streams.get_mut(&conn) {
             held.refused_until = until;
         }
+        let twins = self.twins_of(stream.addr);
         if reason == Reason::Leaving {
-            self.addresses.remove(stream.addr);
+            self.addresses.forget(stream.addr);
+            self.parted_with(stream.addr);
+            twins.into_iter().for_each(|addr| self.disputed(addr, now));
         }
+        self.look_lonely(now);
         if stream.purpose == Purpose::Overlay {
             self.drop(conn, Reason::Surplus);
         }
@@ -284,50 +290,33 @@ impl Overlay {
         };
         let addr = held.stream.addr;
         self.next = self.next.min(now);
+        if held.is_suspect {
+            self.disputed(addr, now);
+        }
+        if held.link.is_some() {
+            let twins = self.twins_of(addr);
+            twins.into_iter().for_each(|addr| self.disputed(addr, now));
+        }
         match held.link {
             Some(link) if link.is_met => self.anchor(addr, Anchor::new(now)),
-            Some(_) => {
+            Some(_) if held.stream.purpose == Purpose::Overlay => {
                 self.refused(held.stream, now);
             }
-            None => {}
+            // The swarm had no use for its stream, which says nothing about links.
+            Some(_) | None => {}
         }
+        self.look_lonely(now);
     }
 
-    /// A dial that we asked for led to no stream that is ready.
-    pub fn dial_failed(&mut self, addr: SocketAddr, now: Instant) {
-        self.next = self.next.min(now);
-        if self.dialling.remove(&addr).is_none() {
-            return;
-        }
-        self.addresses.failed(addr, now);
-        let is_alone = self.link_count() == 0;
-        if let Some(anchor) = self.anchors.get_mut(&addr) {
-            anchor.pause = (anchor.pause * 2).min(2 * ANCHOR_PAUSE_MAX);
-            let most = if is_alone {
-                ALONE_PAUSE
-            } else {
-                ANCHOR_PAUSE_MAX
-            };
-            if anchor.pause > ANCHOR_PAUSE_MAX && !is_alone {
-                self.anchors.remove(&addr);
-            } else {
-                let pause = anchor.pause.min(most);
-                anchor.at = now + pause + pause.mul_f64(f64::from(self.rng.below(256)) / 1024.0);
-            }
-        } else if is_alone {
-            let pause = FIRST_PAUSE;
-            let at = now + pause;
-            self.anchor(addr, Anchor { at, pause });
-        } else {
-            self.addresses.remove(addr);
-            self.addresses.pause(addr, now + FAILED_PAUSE, now);
-        }
-    }
-
-    /// A dial that we asked for may not be before `until`.
+    /// A dial that we asked for may not be before `until`. After some of these nobody is drawn for
+    /// a moment: it may be that there is no room for dials, and addresses without end.
     pub fn dial_postponed(&mut self, addr: SocketAddr, until: Instant, now: Instant) {
         self.dialling.remove(&addr);
         self.addresses.pause(addr, until, now);
+        self.postponed = match self.postponed {
+            (count, since) if now < since + POSTPONED_REST => (count + 1, since),
+            _ => (1, now),
+        };
         if let Some(anchor) = self.anchors.get_mut(&addr) {
             anchor.at = until;
         }
@@ -391,13 +380,6 @@ impl Overlay {
         links.find(|(conn, _)| self.streams[conn].stream.peer == peer)
     }
 
-    fn anchor(&mut self, addr: SocketAddr, anchor: Anchor) {
-        if self.anchors.len() < ANCHORS_MAX || self.anchors.contains_key(&addr) {
-            self.anchors.insert(addr, anchor);
-            self.addresses.resume(addr);
-        }
-    }
-
     fn offer(&mut self, conn: ConnId, is_drawn: bool) {
         if let Some(held) = self.streams.get_mut(&conn) {
             held.link = Some(Carried {
@@ -421,15 +403,6 @@ impl Overlay {
     }
 }
 
-impl Anchor {
-    fn new(now: Instant) -> Self {
-        Self {
-            at: now,
-            pause: FIRST_PAUSE / 2,
-        }
-    }
-}
-
 /// Links of a host at most.
 pub const LINKS_MAX: usize = 16;
 /// Others that a host draws. A graph of so many draws a node is connected, and stays so when half
@@ -443,25 +416,13 @@ const FILL: usize = 4;
 const FILLED: usize = 8;
 /// Dials at a time at most.
 const DIALS_MAX: usize = 8;
-/// Addresses at most that are tried because somebody else departed, a departure, all hosts
-/// together.
-const AUDITS_A_DEPARTURE: u32 = 8;
-/// Addresses that wait to be tried at most.
-const AUDITS_MAX: usize = 8;
-/// Lost neighbours that are tried again at most.
-const ANCHORS_MAX: usize = 64;
-/// First pause between two tries; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Pause after which a lost neighbour is given up.
-const ANCHOR_PAUSE_MAX: Duration = Duration::from_secs(2 * 3600);
-/// Longest pause of who has no link at all.
-const ALONE_PAUSE: Duration = Duration::from_secs(30);
+/// Dials that may be postponed in [`POSTPONED_REST`] before nobody is drawn for the rest of it.
+const POSTPONED_MAX: u32 = 16;
+const POSTPONED_REST: Duration = Duration::from_secs(1);
 /// Pause of an address that refused a link; a tenth of it for who has few.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// Pause of an address that did not answer.
 const FAILED_PAUSE: Duration = Duration::from_secs(600);
-/// Pause of an address of a host that we have a link with by another.
-const TWIN_PAUSE: Duration = Duration::from_secs(3600);
 /// Time after which a stream for links alone that carries none is closed.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 

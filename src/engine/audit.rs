@@ -92,9 +92,11 @@ impl Engine {
     }
 }
 
-/// Streams that are being opened at most: to peers, and to trackers beside them.
-const OPENING_MAX: usize = limits::HALF_OPEN_MAX as usize + limits::ANNOUNCES_MAX;
+/// Streams that are being opened at most: to peers, and to trackers and for links beside them.
+const OPENING_MAX: usize =
+    (limits::HALF_OPEN_MAX + limits::HALF_OPEN_LINKS_MAX) as usize + limits::ANNOUNCES_MAX;
 /// Bytes that may wait for one peer: a full queue of refusals or requests and a plan of payload.
 const OUTBOX_LEN_MAX: usize = 17 * 2 * limits::REQUESTS_IN_CLOSE as usize
     + super::PLAN_LEN
+    + limits::LINK_UNSENT_LEN_MAX
     + limits::MESSAGE_LEN_MAX as usize;

@@ -35,6 +35,7 @@ impl Engine {
             return false;
         };
         torrent.state = State::Paused; // nobody is dialled in the place of those who go
+        self.network_stands(id, State::Paused);
         self.part_with_peers(id, "the torrent is removed", now);
         self.stop_announcing(id, now);
         let Some(torrent) = self.torrents.remove(&id) else {

@@ -16,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::announce::Announce;
 use super::http::Http;
+use super::link::Link;
 use super::outbox::Outbox;
 use super::pex::PexLink;
 use crate::base::id::{PeerId, TorrentId};
@@ -56,6 +57,10 @@ pub enum Stage {
     Undecided(Box<Head>),
     /// We sent our handshake for this torrent and wait for the other one.
     Greeting(TorrentId, Box<Head>),
+    /// We sent our handshake for links between evpeers and wait for the other one.
+    Meeting(Box<Head>),
+    /// An evpeer, for links alone.
+    Link(Box<Link>),
     /// A peer of a torrent.
     Exchange(Box<Exchange>),
     /// Questions to our tracker.
@@ -71,6 +76,8 @@ pub enum Stage {
 pub enum Purpose {
     /// To a peer of this torrent.
     Peer(TorrentId),
+    /// To an evpeer, for links alone.
+    Link,
     /// To a tracker, to ask this.
     Announce(Box<Announce>),
 }

@@ -8,12 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::timers::TimerId;
 use super::{Engine, State};
 use crate::base::address::Interfaces;
-use crate::base::id::{ConnId, TorrentId};
+use crate::base::id::{ConnId, InfoHash, PeerId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
 use crate::discovery::pex::Departure;
-use crate::tracker::registry::{Heard, Sighting, Terms};
+use crate::tracker::registry::{Change, ChangeKind, Heard, Registry, Sighting, Terms};
 use crate::tracker::server::{Reach, ServerEvent};
 use crate::wire::announce::Event;
 use crate::wire::pex::Flags;
@@ -53,6 +53,7 @@ impl Engine {
             self.server
                 .registry
                 .heard(info_hash, &sighting, &self.interfaces, now);
+            self.rearm_registry();
         }
         self.rearm_torrent(id, now);
     }
@@ -84,6 +85,7 @@ impl Engine {
             flags = flags.with(Flags::REACHABLE);
         }
         running.roster.joined(addr, flags, now);
+        log::debug!("met addr={addr} id={peer_id} seed={is_seed}");
         if dialled {
             self.server.dialled(addr, Reach::Reached);
         }
@@ -102,6 +104,7 @@ impl Engine {
         if peer_id.is_evpeer() {
             self.met_evpeer(torrent, addr, now);
         }
+        self.network_met(conn, (torrent, peer_id), (addr, is_seed), now);
     }
 
     /// An evpeer can be asked for peers when the torrent's own trackers are silent.
@@ -141,6 +144,7 @@ impl Engine {
             let info_hash = torrent.swarm.meta().info_hash;
             self.server.registry.disconnected(info_hash, addr, now);
         }
+        self.rearm_registry();
     }
 
     /// What our tracker was told: who announces a torrent of ours is dialled.
@@ -155,6 +159,7 @@ impl Engine {
                 ..
             } = event;
             let is_of_use = peer_id != self.secrets.peer_id && event != Some(Event::Stopped);
+            self.announced_to_us(info_hash, (addr, peer_id), (is_seed, event), now);
             if let Some(&id) = self.by_hash.get(&info_hash)
                 && is_of_use
                 && !(is_seed && self.state(id) == Some(State::Seeding))
@@ -163,6 +168,25 @@ impl Engine {
             }
         }
         self.rearm_registry();
+    }
+
+    /// Evpeers hear of who announced itself to our tracker.
+    fn announced_to_us(
+        &mut self,
+        info_hash: InfoHash,
+        (addr, peer_id): (SocketAddr, PeerId),
+        (is_seed, event): (bool, Option<Event>),
+        now: Instant,
+    ) {
+        let id = self.by_hash.get(&info_hash);
+        if !id.is_some_and(|id| self.gossips_about(*id)) || peer_id == self.secrets.peer_id {
+            return;
+        }
+        match event {
+            Some(Event::Stopped) => self.network_saw_leave(info_hash, addr, now),
+            _ if peer_id.is_evpeer() => self.network_heard(addr, now),
+            _ => self.network_saw(info_hash, addr, is_seed, now),
+        }
     }
 
     /// Our tracker knows the torrent, and that we are in its swarm.
@@ -230,6 +254,9 @@ impl Engine {
             lsd.interfaces_found(&self.interfaces);
         }
         self.gate.interfaces_found(&self.interfaces);
+        if let Some(network) = &mut self.network {
+            network.interfaces_found(&self.interfaces);
+        }
         for torrent in self.torrents.values_mut() {
             torrent.candidates.interfaces_found(&self.interfaces);
         }
@@ -238,6 +265,32 @@ impl Engine {
         for id in ids {
             self.track(id, now);
         }
+    }
+
+    /// All that is known of peers, by swarm.
+    pub fn registry(&self) -> &Registry {
+        &self.server.registry
+    }
+
+    /// Forgets peers that fell silent. Evpeers hear of those that we had seen ourselves.
+    pub(super) fn registry_due(&mut self, now: Instant) {
+        let swarms: Vec<_> = self
+            .by_hash
+            .iter()
+            .filter(|(_, id)| self.gossips_about(**id))
+            .map(|(&info_hash, _)| (info_hash, self.server.registry.version(info_hash)))
+            .collect();
+        self.server.registry.expire(now);
+        for (info_hash, version) in swarms {
+            let is_gone = |c: &&Change| c.kind == ChangeKind::Left && c.heard.is_first_hand();
+            let changes = self.server.registry.changes_after(info_hash, version);
+            let gone = changes.map(|changes| changes.filter(is_gone).map(|c| c.addr).collect());
+            let gone = gone.unwrap_or_else(|| self.network_unseen(info_hash));
+            for addr in gone {
+                self.network_expired(info_hash, addr, now);
+            }
+        }
+        self.rearm_registry();
     }
 
     /// Makes sure that peers that fall silent are forgotten in time.

@@ -8,6 +8,7 @@ use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
+use crate::discovery::overlay::Purpose;
 use crate::wire::extended::{self, ExtHandshake};
 use crate::wire::message::Outgoing;
 use crate::wire::pex::Pex;
@@ -18,6 +19,8 @@ pub(super) enum Told {
     Handshake(ExtHandshake),
     /// BEP 11.
     Pex(Pex),
+    /// News between evpeers.
+    EvPeers(Bytes),
 }
 
 impl Engine {
@@ -37,6 +40,9 @@ impl Engine {
         let mut m = extended::OURS;
         if private || !self.config.pex {
             m.ut_pex = None;
+        }
+        if !self.gossips_about(torrent) {
+            m.ev_peers = None;
         }
         let ours = ExtHandshake {
             m,
@@ -93,6 +99,12 @@ impl Engine {
         }
         if let Some(wanted) = theirs.m.ut_pex {
             self.pex_agreed(id, wanted, now);
+        }
+        if let Some(wanted) = theirs.m.ev_peers
+            && self.gossips_about(torrent)
+            && let Some(peer_id) = self.conn(id).and_then(|c| Some(c.exchange()?.peer_id))
+        {
+            self.network_speaks(id, (peer_id, Purpose::Swarm), wanted, now);
         }
     }
 }

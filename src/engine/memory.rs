@@ -1,9 +1,11 @@
 //! What is remembered of a torrent from one run to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
+use super::conn::Stage;
 use super::torrent::Transferred;
-use super::view::HostView;
+use super::view::{Direction, HostView};
 use super::{Engine, State};
 use crate::base::id::TorrentId;
 use crate::base::time::Instant;
@@ -43,23 +45,77 @@ impl Engine {
         })
     }
 
-    /// Takes over the list of evpeers that were met in all runs, whatever they shared.
+    /// Takes over the list of evpeers that were met in all runs, whatever they shared. Those that
+    /// are new in it are tried for links.
     pub fn recall_evpeers(&mut self, evpeers: &[KnownPeer]) {
-        self.evpeers_met = evpeers.iter().map(|peer| peer.addr).collect();
+        let met: BTreeSet<SocketAddr> = evpeers.iter().map(|peer| peer.addr).collect();
+        let before = std::mem::replace(&mut self.evpeers_met, met.clone());
+        for addr in met.difference(&before) {
+            self.network_heard(*addr, Instant::ZERO);
+        }
     }
 
-    /// The evpeers that are connected for a torrent that is not private, and those that were met
-    /// in all runs, each once, by their addresses.
+    /// The evpeers at the other ends of streams for links alone, as seen at the beginning of time:
+    /// worth remembering too, though no torrent knows them.
+    pub fn evpeers_linked(&self) -> Vec<KnownPeer> {
+        let known = |(addr, _, _)| KnownPeer {
+            addr,
+            last_seen: 0,
+            is_evpeer: true,
+        };
+        self.link_ends().map(known).collect()
+    }
+
+    /// Streams for links alone: where the other end accepts connections, who called whom, when
+    /// something came last.
+    fn link_ends(&self) -> impl Iterator<Item = (SocketAddr, Direction, Instant)> {
+        let streams = self.link_streams.iter().filter_map(|id| self.conn(*id));
+        let ready = streams.filter(|conn| matches!(conn.stage, Stage::Link(_)));
+        ready.filter_map(|conn| {
+            let addr = conn.listens?;
+            let direction = match addr == conn.remote {
+                true => Direction::Outgoing,
+                false => Direction::Incoming,
+            };
+            Some((addr, direction, conn.last_in))
+        })
+    }
+
+    /// The evpeers that are in the network as far as is known, those that are connected for a
+    /// torrent that is not private, and those that were met in all runs, each once, by their
+    /// addresses.
     pub fn network(&self, now: Instant) -> Vec<HostView> {
         let mut hosts = BTreeMap::new();
-        for &addr in &self.evpeers_met {
+        let by_torrent = |addr| {
             let torrents = self.torrents.values();
             let mut torrents = torrents.filter(|torrent| !torrent.swarm.meta().private);
-            let source = torrents.find_map(|torrent| torrent.candidates.source(addr));
+            torrents.find_map(|torrent| torrent.candidates.source(addr))
+        };
+        let met = self.evpeers_met.iter().map(|&addr| (addr, false));
+        let here = self.evpeers().into_iter().map(|addr| (addr, true));
+        for (addr, is_here) in met.chain(here) {
+            let other = match self.evpeers_met.contains(&addr) {
+                true => Source::Session,
+                false => Source::Evpeer { sender: addr.ip() },
+            };
             let host = HostView {
                 addr,
-                source: Some(source.unwrap_or(Source::Session)),
+                source: Some(by_torrent(addr).unwrap_or(other)),
+                is_here,
                 silent_for: None,
+            };
+            hosts.insert(addr, host);
+        }
+        for (addr, direction, last_in) in self.link_ends() {
+            let known = hosts.get(&addr).and_then(|host| host.source);
+            let host = HostView {
+                addr,
+                source: match direction {
+                    Direction::Incoming => by_torrent(addr).or(Some(Source::Incoming)),
+                    Direction::Outgoing => known,
+                },
+                is_here: true,
+                silent_for: Some(now - last_in),
             };
             hosts.insert(addr, host);
         }
@@ -77,6 +133,7 @@ impl Engine {
             let host = HostView {
                 addr,
                 source: torrent.candidates.source(addr),
+                is_here: true,
                 silent_for: Some(heard.map_or(silent_for, |heard| heard.min(silent_for))),
             };
             hosts.insert(addr, host);
@@ -106,7 +163,6 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::sync::Arc;
     use std::time::Duration;
 

@@ -20,6 +20,7 @@
 //! | `memory` | what is remembered of a torrent |
 //! | `why` | why a torrent does not get on |
 //! | `discover`, `pex` | how peers become known |
+//! | `network`, `link` | evpeers: the broadcast, and streams for links alone |
 //! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
 //! | `audit` | what must hold between any two inputs |
@@ -52,9 +53,12 @@ mod commands;
 pub mod conn;
 mod datagrams;
 mod discover;
+mod ending;
 mod extended;
 pub mod http;
+pub mod link;
 mod memory;
+mod network;
 mod offences;
 pub mod outbox;
 mod peers;
@@ -71,6 +75,7 @@ pub use torrent::{AddError, HostPort, OnDisk, TorrentSpec, Transferred};
 
 use announce_udp::{UdpQuestion, UdpTrackers};
 use conn::{Conn, Head, Purpose, Stage};
+use ending::Ending;
 use offences::Offences;
 use timers::TimerId;
 use torrent::Torrent;
@@ -112,6 +117,14 @@ pub struct Engine {
     undecided: BTreeSet<(Instant, ConnId)>,
     /// Streams on which HTTP requests come.
     http: BTreeSet<ConnId>,
+    /// Streams for links alone, those that are being dialled too.
+    link_streams: BTreeSet<ConnId>,
+    /// Streams that end as soon as they are written out.
+    farewells: BTreeSet<ConnId>,
+    /// The network of evpeers, once the port is known.
+    network: Option<Box<network::Network>>,
+    /// The wall clock at the beginning of time.
+    unix_ms_at_zero: u64,
     torrents: BTreeMap<TorrentId, Torrent>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
     torrents_added: u32,
@@ -138,7 +151,7 @@ pub struct Engine {
     /// Torrents whose last sync is under way.
     last_syncs: BTreeSet<TorrentId>,
     /// Evpeers that were met in all runs; as many as a session remembers.
-    evpeers_met: Vec<SocketAddr>,
+    evpeers_met: BTreeSet<SocketAddr>,
 }
 
 /// Why a name is being looked up.
@@ -168,6 +181,10 @@ impl Engine {
             dialling: 0,
             undecided: BTreeSet::new(),
             http: BTreeSet::new(),
+            link_streams: BTreeSet::new(),
+            farewells: BTreeSet::new(),
+            network: None,
+            unix_ms_at_zero: 0,
             torrents: BTreeMap::new(),
             by_hash: BTreeMap::new(),
             torrents_added: 0,
@@ -185,7 +202,7 @@ impl Engine {
             actions: VecDeque::new(),
             ending: None,
             last_syncs: BTreeSet::new(),
-            evpeers_met: Vec::new(),
+            evpeers_met: BTreeSet::new(),
         }
     }
 
@@ -193,6 +210,7 @@ impl Engine {
     pub fn listening(&mut self, port: u16, now: Instant) {
         self.port = port;
         self.start_lsd();
+        self.start_network(now);
         let ids: Vec<TorrentId> = self.torrents.keys().copied().collect();
         for id in ids {
             self.track(id, now);
@@ -229,7 +247,7 @@ impl Engine {
 
     /// Streams to and from peers and trackers, as far as is known what they are.
     fn peer_conns(&self) -> usize {
-        self.conns.len() - self.undecided.len() - self.http.len()
+        self.conns.len() - self.undecided.len() - self.http.len() - self.link_streams.len()
     }
 
     /// A stream that was dialled is established.
@@ -247,6 +265,7 @@ impl Engine {
         self.dialling -= 1;
         match purpose {
             Purpose::Peer(torrent) => self.greet(conn, torrent),
+            Purpose::Link => self.greet_link(conn),
             Purpose::Announce(announce) => self.ask_tracker(conn, announce),
         }
     }
@@ -265,6 +284,8 @@ impl Engine {
             Stage::Exchange(_) => self.exchange_step(conn, bytes, now),
             Stage::Undecided(_) => self.decide(conn, bytes, now),
             Stage::Greeting(..) => self.greeted(conn, bytes, now),
+            Stage::Meeting(_) => self.link_greeted(conn, bytes, now),
+            Stage::Link(_) => self.link_step(conn, bytes, now),
             Stage::Announce(_) => self.tracker_said(conn, bytes, now),
             Stage::Http(_) => self.http_received(conn, bytes, now),
             Stage::Dialling(_) | Stage::Closing => Taken {
@@ -300,6 +321,7 @@ impl Engine {
         state.flushing = false;
         let mut torrent = TorrentId(0);
         if let Stage::Exchange(exchange) = &state.stage
+            && !self.farewells.contains(&conn)
             && let Some(running) = self.torrents.get_mut(&exchange.torrent)
         {
             torrent = exchange.torrent;
@@ -327,6 +349,7 @@ impl Engine {
         {
             torrent.swarm.uploaded(exchange.key, payload, now);
         }
+        self.link_sent(conn, now);
     }
 
     /// The resolver answered.
@@ -353,11 +376,14 @@ impl Engine {
         }
         self.ending = Some(now + SHUTDOWN_TIME);
         self.timers.arm(TimerId::Shutdown, now + SHUTDOWN_TIME);
+        let told = self.leave_network(now);
+        self.farewells.extend(told);
         for conn in self.conn_ids() {
-            if !matches!(
+            let is_asking = matches!(
                 self.conn(conn).map(|c| &c.stage),
                 Some(Stage::Announce(_) | Stage::Dialling(Purpose::Announce(_)))
-            ) {
+            );
+            if !is_asking && !self.farewells.contains(&conn) {
                 self.close(conn, Ending::Local("shutting down"), now);
             }
         }
@@ -443,33 +469,6 @@ impl Engine {
     fn close(&mut self, id: ConnId, ending: Ending<'_>, now: Instant) {
         if self.forget(id, ending, now) {
             self.actions.push_back(Action::Close { conn: id });
-        }
-    }
-}
-
-/// How a stream ends.
-#[derive(Clone, Copy, Debug)]
-enum Ending<'a> {
-    /// The socket failed.
-    Failed(&'a str),
-    /// The other side closed it.
-    Remote(&'a str),
-    /// We close it, and may connect again.
-    Local(&'a str),
-    /// Neither side needs it.
-    Redundant(&'a str),
-    /// The other side broke the rules: the address is not dialled again.
-    Fault(&'a str),
-}
-
-impl Ending<'_> {
-    fn text(&self) -> &str {
-        match self {
-            Self::Failed(text)
-            | Self::Remote(text)
-            | Self::Local(text)
-            | Self::Redundant(text)
-            | Self::Fault(text) => text,
         }
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::conn::{Exchange, Purpose, Stage};
 use super::extended::Told;
+use super::link::LINKS;
 use super::timers::TimerId;
 use super::{Ending, Engine, Report, Taken};
 use crate::base::id::{ConnId, TorrentId};
@@ -52,6 +53,9 @@ impl Engine {
         let whole = head.whole().copied();
         if let Some(whole) = whole {
             match Handshake::decode(&whole) {
+                Ok(theirs) if theirs.info_hash == LINKS => {
+                    self.link_shook_hands(id, theirs, false, now);
+                }
                 Ok(theirs) => self.shook_hands(id, None, theirs, now),
                 Err(error) => self.close(id, Ending::Fault(&error.to_string()), now),
             }
@@ -102,7 +106,7 @@ impl Engine {
         Taken { used, store: None }
     }
 
-    fn our_handshake(&self, info_hash: crate::base::id::InfoHash) -> Bytes {
+    pub(super) fn our_handshake(&self, info_hash: crate::base::id::InfoHash) -> Bytes {
         let reserved = Reserved {
             fast: self.config.fast,
             extended: true,
@@ -192,6 +196,10 @@ impl Engine {
             return Err(Ending::Fault("answered for another torrent"));
         }
         if theirs.peer_id == self.secrets.peer_id {
+            let called = self.conn(id).filter(|_| dialled.is_some());
+            if let Some(remote) = called.map(|conn| conn.remote) {
+                self.network_is_us(remote);
+            }
             return Err(Ending::Fault("this is our own address"));
         }
         let running = &self.torrents[&torrent];
@@ -279,11 +287,19 @@ impl Engine {
                 told = Some(Pex::decode(body).map(Told::Pex));
                 Ok(())
             }
+            Step::Message(Message::Extended {
+                id: extended::EV_PEERS_ID,
+                body,
+            }) if extended => {
+                told = Some(Ok(Told::EvPeers(Bytes::copy_from_slice(body))));
+                Ok(())
+            }
             Step::Message(message) => running.swarm.message(key, message, now),
         };
         match told {
             Some(Ok(Told::Handshake(theirs))) => self.extended_told(id, theirs, now),
             Some(Ok(Told::Pex(pex))) => self.pex_received(id, &pex, now),
+            Some(Ok(Told::EvPeers(body))) => self.network_received(id, &body, now),
             Some(Err(error)) => self.close(id, Ending::Fault(&error.to_string()), now),
             None => {}
         }
@@ -343,6 +359,9 @@ impl Engine {
             self.offended(id, now);
         }
         let (_, conn) = self.conns.remove(id.index as usize);
+        self.link_streams.remove(&id);
+        self.farewells.remove(&id);
+        self.network_lost(id, now);
         let age = now - conn.opened;
         let end = match ending {
             Ending::Fault(_) => End::Never,
@@ -367,13 +386,23 @@ impl Engine {
             Stage::Dialling(Purpose::Peer(torrent)) => {
                 self.dialling -= 1;
                 self.not_reached(torrent, conn.listens);
+                self.network_missed(conn.listens, Some(torrent), now);
                 self.peer_ended(torrent, conn.listens, End::Unreachable, None, now);
             }
             Stage::Dialling(Purpose::Announce(announce)) => {
                 self.dialling -= 1;
                 self.announce_failed(announce, ending.text(), now);
             }
+            Stage::Dialling(Purpose::Link) => {
+                self.dialling -= 1;
+                self.network_missed(conn.listens, None, now);
+            }
+            Stage::Meeting(_) => self.network_missed(conn.listens, None, now),
+            Stage::Link(_) => self.gate.left(conn.remote.ip()),
             Stage::Greeting(torrent, _) => {
+                if matches!(ending, Ending::Failed(_) | Ending::Remote(_)) {
+                    self.network_doubts(conn.listens, now);
+                }
                 self.peer_ended(torrent, conn.listens, end, None, now);
             }
             Stage::Announce(announce) => self.announce_failed(announce, ending.text(), now),

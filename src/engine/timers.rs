@@ -23,6 +23,8 @@ pub(super) enum TimerId {
     Lsd,
     /// Peers that fall silent.
     Registry,
+    /// Broadcast and overlay.
+    Network,
     /// Datagrams to trackers.
     UdpTrackers,
     /// Waiting for trackers at the end.
@@ -58,9 +60,9 @@ impl Engine {
                 }
                 TimerId::Registry => {
                     self.registry_armed = Instant::NEVER;
-                    self.server.registry.expire(now);
-                    self.rearm_registry();
+                    self.registry_due(now);
                 }
+                TimerId::Network => self.network_due(now),
                 TimerId::UdpTrackers => self.udp_trackers_timer(now),
                 TimerId::Shutdown => {}
             }
@@ -70,20 +72,24 @@ impl Engine {
     /// A stream's deadline: arms the next one, or ends the stream. So every stream has one entry,
     /// from its first deadline on, whatever becomes of it meanwhile.
     fn conn_due(&mut self, id: ConnId, now: Instant) {
+        let speaks = self.network_is_ready(id);
         let Some(conn) = self.conn_mut(id) else {
             return;
         };
         let opening = match &conn.stage {
             Stage::Dialling(_) => Some((limits::CONNECT_TIMEOUT, "no answer")),
-            Stage::Undecided(_) | Stage::Greeting(..) => {
+            Stage::Undecided(_) | Stage::Greeting(..) | Stage::Meeting(_) => {
                 Some((limits::HANDSHAKE_TIMEOUT, "no handshake"))
             }
             Stage::Announce(_) => Some((limits::TRACKER_TIMEOUT, "no answer in time")),
-            Stage::Exchange(_) | Stage::Http(_) | Stage::Closing => None,
+            Stage::Link(_) if !speaks => {
+                Some((limits::HANDSHAKE_TIMEOUT, "no extension handshake"))
+            }
+            Stage::Exchange(_) | Stage::Http(_) | Stage::Link(_) | Stage::Closing => None,
         };
         if let Some((patience, why)) = opening {
             // A dialled stream has its time for the handshake from when it was established.
-            let since = if matches!(conn.stage, Stage::Greeting(..)) {
+            let since = if matches!(conn.stage, Stage::Greeting(..) | Stage::Meeting(_)) {
                 conn.last_out
             } else {
                 conn.opened

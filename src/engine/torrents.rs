@@ -339,6 +339,7 @@ impl Engine {
             reason,
         });
         self.tell_lsd(id);
+        self.network_stands(id, state);
     }
 
     /// Streams to peers of a torrent, those that are being opened too.

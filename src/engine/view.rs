@@ -63,6 +63,8 @@ pub struct HostView {
     pub addr: SocketAddr,
     /// How its address was learned, if that is known.
     pub source: Option<Source>,
+    /// Whether it is in the network now, as far as is known; otherwise a former run met it.
+    pub is_here: bool,
     /// Time since the last byte from it; `None` if it is not connected.
     pub silent_for: Option<Duration>,
 }

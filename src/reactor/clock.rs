@@ -10,8 +10,13 @@ use crate::base::time::Instant;
 
 /// Seconds since 1970, by the wall clock: for what other runs read, never for deadlines.
 pub fn unix_s() -> u64 {
+    unix_ms() / 1000
+}
+
+/// The same in milliseconds: where the epochs of this host begin.
+pub fn unix_ms() -> u64 {
     let since = time::SystemTime::now().duration_since(time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Counts microseconds since it was started; never goes back, whatever the wall clock does.

@@ -239,6 +239,7 @@ impl Reactor {
                 session.update(torrent, unix_s);
             }
         }
+        session.met(&self.engine.evpeers_linked(), unix_s);
         self.engine.recall_evpeers(&session.evpeers);
         let text = session::encode(session);
         memory.schedule.looked(text.len(), now);

@@ -197,6 +197,7 @@ impl Reactor {
         });
         let clock = Clock::start();
         let mut engine = Engine::new(config, secrets, clock.now());
+        engine.clock_told(clock::unix_ms(), clock.now());
         engine.listening(number, clock.now());
         let mut reactor = Self {
             engine,

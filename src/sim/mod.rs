@@ -34,6 +34,7 @@ use crate::base::bits::Bitfield;
 use crate::base::id::PeerId;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
+use crate::config::session::KnownPeer;
 use crate::engine::{Engine, HostPort, Report, Secrets, Snapshot, State, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
 
@@ -220,7 +221,15 @@ impl World {
             host: addr.ip().to_string(),
             port: addr.port(),
         };
-        if peer.spec.have != Have::NoTorrent {
+        if peer.spec.have == Have::NoTorrent {
+            let met = |&addr: &SocketAddr| KnownPeer {
+                addr,
+                last_seen: 0,
+                is_evpeer: true,
+            };
+            let met: Vec<KnownPeer> = peer.spec.peers.iter().map(met).collect();
+            engine.recall_evpeers(&met);
+        } else {
             let spec = TorrentSpec {
                 meta: Arc::clone(&self.meta),
                 peers: peer.spec.peers.iter().map(host_port).collect(),
@@ -385,6 +394,12 @@ impl World {
         }
     }
 
+    /// The host that told others of evpeers last, and when; `None` in worlds that are loosely
+    /// judged.
+    pub fn gossiped(&self) -> Option<(HostId, Instant)> {
+        self.judges.gossiped
+    }
+
     /// What carries the bytes.
     pub fn network(&self) -> &Network {
         &self.network
@@ -424,6 +439,16 @@ impl World {
             self.settle_judges()?;
         }
         Ok(true)
+    }
+
+    /// The failure of a host that a judge found fault with when all was over.
+    pub fn at_fault(&mut self, judge: &'static str, host: HostId, text: String) -> Box<Failure> {
+        self.failure(judge::Fault {
+            judge,
+            host: Some(host),
+            text,
+            talk: Vec::new(),
+        })
     }
 
     /// The failure of a host that should have become complete.

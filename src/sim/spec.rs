@@ -46,7 +46,7 @@ pub enum Judged {
 pub struct PeerSpec {
     /// What it has of the torrent.
     pub have: Have,
-    /// Peers that it is told of.
+    /// Peers that it is told of; without a torrent, evpeers that it met in a former run.
     pub peers: Vec<SocketAddr>,
     /// Trackers beside those of the torrent.
     pub trackers: Vec<String>,
@@ -78,6 +78,7 @@ impl PeerSpec {
             config: Config {
                 storage: StorageKind::Pwrite,
                 lsd: false,
+                broadcast: false,
                 ..Config::default()
             },
             link: None,

@@ -1,9 +1,9 @@
 //! News of our pieces: which peer hears of one at once, and which of several together.
 //!
-//! A `have` that travels alone costs both sides a system call, a packet and a turn of the loop: more
-//! than the block of a piece of 16 KiB. A peer that has little to ask us for hears of each piece at
-//! once. Whoever lacks many of ours has enough to do, and hears of new ones some milliseconds later,
-//! of all of them together, or with whatever else goes out to it before.
+//! A `have` that travels alone costs both sides a system call, a packet and a turn of the loop:
+//! more than the block of a piece of 16 KiB. A peer that has little to ask us for hears of each
+//! piece at once. Whoever lacks many of ours has enough to do, and hears of new ones some
+//! milliseconds later, of all of them together, or with whatever else goes out to it before.
 
 use std::time::Duration;
 

@@ -27,7 +27,8 @@
 //! announce is declared by whoever fails to reach it, with the next epoch: all its neighbours
 //! declare the same entry, which is one in the network. A host that hears something untrue about
 //! itself says so with a higher epoch; while we hold a connection to a peer, hearsay that it left
-//! is not believed but carried to it. A departure in the network is one in every swarm.
+//! is not believed but carried to it. A departure in the network is one in every swarm. Whoever
+//! does not believe a departure looks for itself, at once or when its connection ends.
 //!
 //! *What lies cost.* A link brings so many bytes and so many strangers a second and no more;
 //! lists are bounded, and what one link made up is dropped first; epochs of a far future are
@@ -93,8 +94,8 @@ pub struct Broadcast {
     last_handle: u16,
     /// Peers to which connections are open, and how many.
     held: BTreeMap<Key, u32>,
-    /// Evpeers that we declared gone, and when.
-    denied: BTreeMap<Key, Instant>,
+    /// Evpeers that we declared gone.
+    denied: BTreeMap<Key, Denial>,
 
     links: Vec<Option<Link>>,
     by_conn: BTreeMap<ConnId, usize>,
@@ -124,6 +125,17 @@ struct Swarm {
     standing: Standing,
     epoch: u64,
     roster: Roster,
+    /// Foreign peers of which we were a witness, and the epoch that we gave them.
+    witnessed: BTreeMap<Key, u64>,
+}
+
+/// An evpeer that we declared gone.
+#[derive(Clone, Copy, Debug)]
+struct Denial {
+    /// How often.
+    count: u32,
+    /// The last time.
+    at: Instant,
 }
 
 impl Broadcast {
@@ -440,10 +452,6 @@ const PORTS_ON_LINK_MAX: usize = 64;
 const PORTS_OFF_LINK_MAX: usize = 3;
 /// Addresses of our own that are remembered at most.
 const ALIASES_MAX: usize = 64;
-/// Evpeers that we remember to have declared gone at most.
-const DENIED_MAX: usize = 256;
-/// Time before the same evpeer is declared gone by us again.
-const DENIED_AGAIN: Duration = Duration::from_secs(3600);
 /// Links that break in [`BREAKDOWN`] which show that many hosts went at once: who told of them
 /// before did not lie.
 const BREAKDOWN_LINKS: u32 = 2;

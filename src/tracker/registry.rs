@@ -1,4 +1,4 @@
-//! Who is in which swarm: fed by every road, read by our tracker, and soon by broadcasts.
+//! Who is in which swarm: fed by every road, read by our tracker.
 //!
 //! The registry owns all that is known of other peers by address. Every road leads here:
 //! handshakes, announces, PEX, LSD, what the user said. It keeps apart what this peer saw itself

@@ -44,6 +44,8 @@ pub struct Ids {
     pub upload_only: Option<u8>,
     /// A piece is gone (BEP 54).
     pub lt_donthave: Option<u8>,
+    /// News of peers between evpeers, see [`ev_peers`](super::ev_peers).
+    pub ev_peers: Option<u8>,
 }
 
 impl ExtHandshake {
@@ -112,6 +114,7 @@ impl Ids {
                 b"ut_metadata" => ids.ut_metadata = id,
                 b"upload_only" => ids.upload_only = id,
                 b"lt_donthave" => ids.lt_donthave = id,
+                b"ev_peers" => ids.ev_peers = id,
                 _ => {}
             }
         }
@@ -119,7 +122,8 @@ impl Ids {
     }
 
     fn encode(&self, encoder: &mut Encoder) {
-        let ids: [(&[u8], Option<u8>); 4] = [
+        let ids: [(&[u8], Option<u8>); 5] = [
+            (b"ev_peers", self.ev_peers),
             (b"lt_donthave", self.lt_donthave),
             (b"upload_only", self.upload_only),
             (b"ut_metadata", self.ut_metadata),
@@ -170,6 +174,8 @@ fn metadata_len(len: i64) -> Option<u32> {
 pub const PEX_ID: u8 = 1;
 /// The id under which we want `upload_only`. (2 is kept for ut_metadata.)
 pub const UPLOAD_ONLY_ID: u8 = 3;
+/// The id under which we want `ev_peers`.
+pub const EV_PEERS_ID: u8 = 4;
 
 /// The extended messages that we read.
 pub const OURS: Ids = Ids {
@@ -177,6 +183,7 @@ pub const OURS: Ids = Ids {
     ut_metadata: None,
     upload_only: Some(UPLOAD_ONLY_ID),
     lt_donthave: None,
+    ev_peers: Some(EV_PEERS_ID),
 };
 
 #[cfg(test)]
@@ -208,6 +215,7 @@ mod tests {
                 ut_metadata: Some(2),
                 upload_only: Some(3),
                 lt_donthave: Some(7),
+                ev_peers: None,
             },
             v: Some("libtorrent/2.0.11".to_owned()),
             p: None,
@@ -231,8 +239,8 @@ mod tests {
             metadata_size: Some(100),
         };
         let expected =
-            b"d1:md11:upload_onlyi3e6:ut_pexi1ee13:metadata_sizei100e1:pi6881e4:reqqi2000e\
-            11:upload_onlyi1e1:v12:evpeer 0.1.06:yourip4:\x0a\0\0\x05e";
+            b"d1:md8:ev_peersi4e11:upload_onlyi3e6:ut_pexi1ee13:metadata_sizei100e1:pi6881e\
+            4:reqqi2000e11:upload_onlyi1e1:v12:evpeer 0.1.06:yourip4:\x0a\0\0\x05e";
         assert_eq!(
             ours.encode().escape_ascii().to_string(),
             expected.escape_ascii().to_string()

@@ -7,54 +7,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use evpeer::base::rng::Rng;
 use evpeer::base::time::Instant;
-use evpeer::wire::ev_peers::{
-    BUCKET_BITS_MAX, Digest, EntriesWriter, Entry, Hello, Message, NETWORK, Root, Roots, Standing,
-    Swarms, Want, Why, is_hello,
-};
+use evpeer::sim::foreign::{Liar as Lies, Lie};
+use evpeer::wire::ev_peers::{Hello, Message, NETWORK, Swarms, is_hello};
 
 use super::net::{Out, UNIX_MS};
 
-/// What a liar does every second on each of its links.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vice {
-    /// Peers that were never there.
-    Invents,
-    /// Epochs of the day after tomorrow, and of just not too far.
-    Future,
-    /// Departures of others.
-    Buries,
-    /// The same again and again, as much as it can.
-    Floods,
-    /// Of one epoch to each link something else.
-    Contradicts,
-    /// A victim off the link, on every port, and one on it.
-    Aims,
-    /// Digests, roots and wants that fit nothing.
-    Digests,
-}
-
-pub const VICES: [Vice; 7] = [
-    Vice::Invents,
-    Vice::Future,
-    Vice::Buries,
-    Vice::Floods,
-    Vice::Contradicts,
-    Vice::Aims,
-    Vice::Digests,
-];
-
-/// The victim off our links, and the one on them.
-pub const VICTIMS: [[u8; 4]; 2] = [[93, 184, 215, 14], [10, 200, 200, 200]];
-
+/// A host that lies.
 pub struct Liar {
-    vice: Vice,
+    lies: Lies,
     /// Whom it knows: everybody.
     honest: Vec<SocketAddr>,
     /// Its links, and whether the other side said hello.
     links: BTreeMap<u32, bool>,
     dialling: usize,
     next: Instant,
-    count: u32,
     /// It stops at this moment.
     until: Instant,
     answers: Vec<(u32, Bytes)>,
@@ -63,14 +29,13 @@ pub struct Liar {
 }
 
 impl Liar {
-    pub fn new(vice: Vice, honest: Vec<SocketAddr>, until: Instant) -> Self {
+    pub fn new(lie: Lie, honest: Vec<SocketAddr>, until: Instant) -> Self {
         Self {
-            vice,
+            lies: Lies::new(lie, honest.clone()),
             honest,
             links: BTreeMap::new(),
             dialling: 0,
             next: Instant::ZERO,
-            count: 0,
             until,
             answers: Vec::new(),
             ended: 0,
@@ -117,7 +82,8 @@ impl Liar {
             .map(|(w, _)| *w)
             .collect();
         for wire in links {
-            let lies = self.lies(now, rng);
+            let clock_ms = UNIX_MS + now.as_micros() / 1000;
+            let lies = self.lies.next(NETWORK, clock_ms, rng);
             out.bodies.extend(lies.into_iter().map(|body| (wire, body)));
         }
         for _ in self.links.len()..8 {
@@ -125,72 +91,6 @@ impl Liar {
             out.dials.push(victim);
         }
         self.next
-    }
-
-    fn lies(&mut self, now: Instant, rng: &mut Rng) -> Vec<Bytes> {
-        let clock_ms = UNIX_MS + now.as_micros() / 1000;
-        let hour_ms = 3600 * 1000;
-        let mut any = || self.honest[rng.below(self.honest.len() as u32) as usize];
-        match self.vice {
-            Vice::Invents => {
-                let entries = (0..100).map(|_| {
-                    self.count += 1;
-                    let [_, b, c, d] = (self.count * 7919).to_be_bytes();
-                    entry(
-                        ([10, 128 | b, c, d], 6881).into(),
-                        clock_ms,
-                        Standing::Leecher,
-                    )
-                });
-                vec![news(entries.collect())]
-            }
-            Vice::Future => {
-                let far = (0..50).map(|_| entry(any(), clock_ms + 48 * hour_ms, Standing::Left));
-                let far = news(far.collect());
-                let near = (0..2).map(|_| entry(any(), clock_ms + 11 * hour_ms, Standing::Seed));
-                vec![far, news(near.collect())]
-            }
-            Vice::Buries => {
-                let graves = (0..5).map(|_| entry(any(), clock_ms + 60_000, Standing::Left));
-                vec![news(graves.collect())]
-            }
-            Vice::Floods => {
-                let same = (0..1500).map(|_| entry(any(), UNIX_MS, Standing::Leecher));
-                let same = news(same.collect());
-                vec![same; 30]
-            }
-            Vice::Contradicts => {
-                self.count += 1;
-                let standing = [Standing::Left, Standing::Leecher, Standing::Seed];
-                let standing = standing[self.count as usize % 3];
-                let entries = (0..5).map(|_| entry(any(), clock_ms / 1000 * 1000, standing));
-                vec![news(entries.collect())]
-            }
-            Vice::Aims => {
-                let entries = (0..100_u16).flat_map(|n| {
-                    let port = 1025 + (self.count as u16).wrapping_mul(100) % 60_000 + n;
-                    VICTIMS.map(|ip| entry((ip, port).into(), clock_ms, Standing::Leecher))
-                });
-                let entries = entries.collect();
-                self.count += 1;
-                vec![news(entries)]
-            }
-            Vice::Digests => {
-                self.count += 1;
-                let sums: Vec<u64> = (0..256).map(|n| n * u64::from(self.count)).collect();
-                let root = Root {
-                    handle: NETWORK,
-                    count: 100_000,
-                    root: u64::from(self.count),
-                };
-                vec![
-                    Roots::encode([root]),
-                    Digest::encode(NETWORK, &sums[..1 << BUCKET_BITS_MAX]),
-                    Digest::encode(NETWORK, &sums[..1]),
-                    Want::encode(NETWORK, &[true; 256], true),
-                ]
-            }
-        }
     }
 }
 
@@ -201,24 +101,4 @@ fn hello() -> Bytes {
         is_drawn: true,
     };
     hello.encode()
-}
-
-fn entry(addr: SocketAddr, epoch: u64, standing: Standing) -> Entry {
-    Entry {
-        addr: Some(addr),
-        epoch,
-        standing,
-        is_evpeer: true,
-    }
-}
-
-fn news(entries: Vec<Entry>) -> Bytes {
-    let newest = entries.iter().map(|entry| entry.epoch).max().unwrap_or(0);
-    let mut writer = EntriesWriter::entries(Why::News, newest);
-    for entry in &entries {
-        if writer.has_room() {
-            writer.push(NETWORK, entry);
-        }
-    }
-    writer.finish()
 }

@@ -75,6 +75,8 @@ pub enum State {
 #[derive(Clone, Copy)]
 struct Wire {
     ends: [usize; 2],
+    /// The address that the first end dialled.
+    dialled: SocketAddr,
     is_open: bool,
 }
 
@@ -125,6 +127,11 @@ impl Net {
         self.add(addr, Mind::Honest(Box::new(mate)));
         self.know(n, known);
         n
+    }
+
+    /// A host can be reached at a further address, which it does not know of.
+    pub fn alias(&mut self, n: usize, addr: SocketAddr) {
+        self.at.insert(addr, n);
     }
 
     /// One more host that is not honest, or broken.
@@ -305,13 +312,24 @@ impl Net {
 
     fn dialled(&mut self, from: usize, to: SocketAddr) {
         let found = self.at.get(&to).copied();
+        if found == Some(from) {
+            // Its own handshake comes back to it.
+            if let Some(mate) = self.hosts[from].mate_mut() {
+                mate.broadcast.own_address_found(to);
+            }
+            return self.later(self.latency, Happening::Failed { host: from, to });
+        }
         let is_seen = |host: usize| self.hosts[host].side == self.hosts[from].side;
         match found.filter(|&host| is_seen(host)) {
             Some(host) if self.hosts[host].state == State::Up => {
                 let wire = self.streams.len() as u32;
                 let ends = [from, host];
                 let is_open = self.hosts[from].state == State::Up;
-                self.streams.push(Wire { ends, is_open });
+                self.streams.push(Wire {
+                    ends,
+                    dialled: to,
+                    is_open,
+                });
                 if is_open {
                     ends.into_iter().for_each(|end| {
                         self.hosts[end].streams.insert(wire);
@@ -333,9 +351,8 @@ impl Net {
         if !self.is_at(wire, n) {
             return;
         }
-        let other = self.other(wire, n);
-        let addr = self.hosts[other].addr;
-        let peer = peer_id(addr);
+        let addr = self.seen(wire, n);
+        let peer = peer_id(self.hosts[self.other(wire, n)].addr);
         let now = self.now;
         let stream = Stream {
             peer,
@@ -357,7 +374,7 @@ impl Net {
             return;
         }
         self.hosts[n].received += body.len() as u64 + HEADS_LEN;
-        let addr = self.hosts[self.other(wire, n)].addr;
+        let addr = self.seen(wire, n);
         let now = self.now;
         let conn = conn(wire);
         match &mut self.hosts[n].mind {
@@ -386,7 +403,7 @@ impl Net {
     }
 
     fn closed(&mut self, wire: u32, n: usize) {
-        let addr = self.hosts[self.other(wire, n)].addr;
+        let addr = self.seen(wire, n);
         if self.hosts[n].state != State::Up || !self.hosts[n].streams.remove(&wire) {
             return;
         }
@@ -443,7 +460,7 @@ impl Net {
             return;
         }
         let other = self.other(wire, n);
-        let addr = self.hosts[other].addr;
+        let addr = self.seen(wire, n);
         if let Some(mate) = self.hosts[n].mate_mut() {
             mate.broadcast.parted(addr);
         }
@@ -486,6 +503,15 @@ impl Net {
         let [a, b] = self.streams[wire as usize].ends;
         let is_near = self.hosts[a].side == self.hosts[b].side;
         is_near && self.hosts[n].state == State::Up && self.hosts[n].streams.contains(&wire)
+    }
+
+    /// The address of the other end of a stream, as `n` knows it.
+    fn seen(&self, wire: u32, n: usize) -> SocketAddr {
+        let Wire { ends, dialled, .. } = self.streams[wire as usize];
+        match ends[0] == n {
+            true => dialled,
+            false => self.hosts[ends[0]].addr,
+        }
     }
 
     fn other(&self, wire: u32, n: usize) -> usize {
@@ -737,6 +763,7 @@ impl Mate {
             Event::Ended { link, reason } => self.overlay.link_ended(link, reason, now),
             Event::Distrusted { link } => self.overlay.distrusted(link, now),
             Event::Doubted { addr } => self.overlay.doubted(addr, now),
+            Event::Disputed { addr } => self.overlay.disputed(addr, now),
         }
     }
 

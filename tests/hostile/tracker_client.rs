@@ -610,7 +610,8 @@ fn hostile_086_refusals_rest_the_tracker() {
         assert_eq!(desk.dialled.len(), 1, "{name}: too early");
         if let Some(rest) = rest {
             desk.pass(secs(rest / 4 + 2));
-            assert_eq!(desk.dialled.len(), 2, "{name}: too late");
+            // Nobody answers then: it may have been dialled more than once since.
+            assert!(desk.dialled.len() >= 2, "{name}: too late");
         }
     }
 }

@@ -8,6 +8,7 @@ mod datagrams;
 mod discovery;
 mod foreign;
 mod full;
+mod gossip;
 mod hostile;
 mod peer_connection;
 mod resume;

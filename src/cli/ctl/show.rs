@@ -112,16 +112,19 @@ fn flags(peer: &Value) -> String {
 /// The evpeers of the whole network.
 pub fn network(answer: &Value) -> String {
     let hosts = list(&answer["network"]);
-    let mut table = Table::new(&["address", "learned", "heard"]);
+    let mut table = Table::new(&["address", "learned", "here", "heard"]);
     for host in hosts {
         let heard = host["last_heard_s"].as_f64().map(Duration::from_secs_f64);
         table.row(vec![
             word(&host["address"]),
             host["source"].as_str().unwrap_or("-").to_owned(),
+            if host["here"] == true { "yes" } else { "no" }.to_owned(),
             heard.map_or("not connected".to_owned(), show_time),
         ]);
     }
-    format!("{}\n{}", show_count(hosts.len(), "evpeer"), table.text())
+    let here = hosts.iter().filter(|host| host["here"] == true).count();
+    let count = show_count(hosts.len(), "evpeer");
+    format!("{count}, {here} of them here\n{}", table.text())
 }
 
 /// The files of a torrent.
@@ -338,15 +341,23 @@ mod tests {
         let answer = json!({ "torrent": "d", "state": "paused", "reasons": ["a", "b"] });
         assert_eq!(why(&answer), "d: paused\n  a\n  b\n");
         let hosts = json!([
-            { "address": "10.0.0.1:1", "source": "lsd", "connected": true, "last_heard_s": 2.0 },
-            { "address": "10.0.0.2:1", "source": null, "connected": false, "last_heard_s": null },
+            {
+                "address": "10.0.0.1:1", "source": "lsd", "here": true, "connected": true,
+                "last_heard_s": 2.0,
+            },
+            {
+                "address": "10.0.0.2:1", "source": null, "here": false, "connected": false,
+                "last_heard_s": null,
+            },
         ]);
         let text = network(&json!({ "network": hosts }));
-        assert!(text.starts_with("2 evpeers\n") && text.contains("10.0.0.1:1  lsd      2 s"));
+        assert!(text.starts_with("2 evpeers, 1 of them here\n"), "{text}");
+        assert!(text.contains("10.0.0.1:1  lsd      yes   2 s"), "{text}");
         assert!(
-            text.contains("10.0.0.2:1  -        not connected"),
+            text.contains("10.0.0.2:1  -        no    not connected"),
             "{text}"
         );
-        assert_eq!(network(&json!({ "network": [] })), "0 evpeers\n");
+        let none = network(&json!({ "network": [] }));
+        assert_eq!(none, "0 evpeers, 0 of them here\n");
     }
 }

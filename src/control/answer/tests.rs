@@ -257,7 +257,8 @@ fn closer_looks_have_every_key() {
     }]);
     let network = result(&mut engine, Command::Network { from: 0 });
     let expected = json!([{
-        "address": "10.0.0.1:6881", "source": "session", "connected": false, "last_heard_s": null,
+        "address": "10.0.0.1:6881", "source": "session", "here": false, "connected": false,
+        "last_heard_s": null,
     }]);
     assert_eq!(network["network"], expected);
     let why = result(&mut engine, Command::Why { torrent: torrent() });

@@ -1,6 +1,6 @@
 //! Addresses of evpeers, and which of them may be dialled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ pub(super) struct Addresses {
     interfaces: Option<Interfaces>,
     sample: Vec<SocketAddr>,
     places: BTreeMap<SocketAddr, usize>,
+    /// Where somebody answered, the latest last.
+    met: VecDeque<SocketAddr>,
     /// How many evpeers there are, as far as we were told.
     present: usize,
     /// When the sample may be filled up again.
@@ -34,6 +36,7 @@ impl Addresses {
             interfaces: None,
             sample: Vec::new(),
             places: BTreeMap::new(),
+            met: VecDeque::new(),
             present: 0,
             refill_at: Instant::ZERO,
             paused: BTreeMap::new(),
@@ -89,6 +92,12 @@ impl Addresses {
         }
     }
 
+    /// Nobody is at `addr` any more, which is sure.
+    pub fn forget(&mut self, addr: SocketAddr) {
+        self.met.retain(|known| *known != addr);
+        self.remove(addr);
+    }
+
     pub fn present(&self) -> usize {
         self.present
     }
@@ -126,6 +135,30 @@ impl Addresses {
         let order = (0..count).map(|step| self.sample[(start + step) % count]);
         let mut order = order.filter(|&addr| self.may_dial(addr, now) && fits(addr));
         order.next()
+    }
+
+    /// The same of those where somebody answered: nobody can make up these.
+    pub fn draw_met(
+        &self,
+        rng: &mut Rng,
+        now: Instant,
+        fits: impl Fn(SocketAddr) -> bool,
+    ) -> Option<SocketAddr> {
+        let fitting = self.met.iter().copied();
+        let fitting = fitting.filter(|&addr| self.may_dial(addr, now) && fits(addr));
+        let fitting: Vec<_> = fitting.collect();
+        let count = fitting.len() as u32;
+        (count > 0).then(|| fitting[rng.below(count) as usize])
+    }
+
+    /// Somebody answered at `addr`.
+    pub fn met(&mut self, addr: SocketAddr) {
+        self.met.retain(|known| *known != addr);
+        if self.met.len() >= MET_MAX {
+            self.met.pop_front();
+        }
+        self.met.push_back(addr);
+        self.resume(addr);
     }
 
     pub fn may_dial(&self, addr: SocketAddr, now: Instant) -> bool {
@@ -216,6 +249,8 @@ fn trim(map: &mut BTreeMap<SocketAddr, Instant>, most: usize, now: Instant) {
 
 /// Addresses in the sample at most; a smaller network is in it as a whole.
 const SAMPLE_MAX: usize = 512;
+/// Addresses where somebody answered that are remembered at most.
+const MET_MAX: usize = 64;
 /// Addresses in it below which the owner may name some more.
 const SAMPLE_LOW: usize = 64;
 /// Time before it may be filled up again: some of those that are there may be barred.
@@ -326,10 +361,12 @@ mod tests {
         addresses.interfaces_found(&Interfaces::default());
         let now = Instant::ZERO;
         for n in 0..5000 {
+            addresses.met(addr(n));
             addresses.pause(addr(n), now + Duration::from_secs(u64::from(n) + 1), now);
             addresses.bar(addr(n), now);
             addresses.failed(addr(n), now);
         }
+        assert_eq!(addresses.met.len(), MET_MAX);
         assert_eq!(addresses.paused.len(), PAUSED_MAX);
         assert_eq!(addresses.barred.len(), BARRED_MAX);
         assert_eq!(addresses.bars.len(), BARRED_MAX);

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use super::action::Action;
+use super::anchors::FIRST_PAUSE;
 use super::{
-    Cause, DIALS_MAX, DRAWN, FAILED_PAUSE, FILL, FIRST_PAUSE, IDLE_MAX, LINKS_MAX, Overlay,
-    Purpose, TWIN_PAUSE,
+    Cause, DIALS_MAX, DRAWN, FAILED_PAUSE, FILL, IDLE_MAX, LINKS_MAX, Overlay, POSTPONED_MAX,
+    POSTPONED_REST, Purpose,
 };
 use crate::base::time::Instant;
 use crate::wire::ev_peers::Reason;
@@ -28,10 +29,17 @@ impl Overlay {
         self.drawn_count() < DRAWN
     }
 
+    /// Until when nobody is drawn, if it is so.
+    fn draws_rest_until(&self, now: Instant) -> Option<Instant> {
+        let (count, since) = self.postponed;
+        let until = since + POSTPONED_REST;
+        (count >= POSTPONED_MAX && until > now).then_some(until)
+    }
+
     /// Draws others until there are enough, or nobody is left to draw.
     pub(super) fn draw(&mut self, now: Instant) {
         while self.wants_draw() && self.link_count() < LINKS_MAX {
-            if self.dialling.len() >= DIALS_MAX {
+            if self.dialling.len() >= DIALS_MAX || self.draws_rest_until(now).is_some() {
                 return;
             }
             let linked: Vec<_> = self.links().map(|(_, stream)| stream.addr).collect();
@@ -40,13 +48,21 @@ impl Overlay {
                 !is_known && !self.anchors.contains_key(&addr)
             };
             let mut rng = self.rng.clone();
-            let drawn = self.addresses.draw(&mut rng, now, fits);
+            // Who has few links begins with those of whom it is sure that they were there once.
+            let met = match self.link_count() {
+                FILL.. => None,
+                _ if rng.below(2) == 0 => None,
+                _ => self.addresses.draw_met(&mut rng, now, fits),
+            };
+            let drawn = met.or_else(|| self.addresses.draw(&mut rng, now, fits));
             self.rng = rng;
             let Some(addr) = drawn else { return };
             let mut streams = self.streams.iter();
             match streams.find(|(_, held)| held.stream.addr == addr) {
                 Some((_, held)) if self.link_of(held.stream.peer).is_some() => {
-                    self.addresses.pause(addr, now + TWIN_PAUSE, now);
+                    let link = self.link_of(held.stream.peer);
+                    let linked = link.map(|(conn, _)| self.streams[&conn].stream.addr);
+                    self.twin(addr, linked.expect("there is one"), now);
                 }
                 Some((&conn, held)) if held.refused_until <= now => self.offer(conn, true),
                 Some((_, held)) => {
@@ -79,30 +95,6 @@ impl Overlay {
             }
         }
         chosen.into_iter().for_each(|conn| self.offer(conn, false));
-    }
-
-    pub(super) fn try_anchors(&mut self, now: Instant) {
-        let due = self.anchors.iter().filter(|(addr, anchor)| {
-            let may = self.addresses.may_dial(**addr, now);
-            anchor.at <= now && !self.dialling.contains_key(addr) && may
-        });
-        let free = DIALS_MAX.saturating_sub(self.dialling.len());
-        let due: Vec<_> = due.map(|(&addr, _)| addr).take(free).collect();
-        due.into_iter()
-            .for_each(|addr| self.dial(addr, Cause::Anchor));
-    }
-
-    pub(super) fn try_suspects(&mut self, now: Instant) {
-        while self.dialling.len() < DIALS_MAX {
-            let Some(addr) = self.audits.pop_front() else {
-                return;
-            };
-            let is_held = self.streams.values().any(|held| held.stream.addr == addr);
-            let is_busy = is_held || self.dialling.contains_key(&addr);
-            if !is_busy && self.addresses.may_dial(addr, now) {
-                self.dial(addr, Cause::Audit);
-            }
-        }
     }
 
     /// Closes streams for links that carry none.
@@ -139,7 +131,8 @@ impl Overlay {
         let refused = self.streams.values().map(|held| held.refused_until);
         let refused = refused.filter(|until| few && *until > now).min();
         let refill = few.then(|| self.addresses.refill_at().max(now + FIRST_PAUSE));
-        let all = [idle, anchors.min(), resumed, refused, refill];
+        let rested = self.draws_rest_until(now).filter(|_| few);
+        let all = [idle, anchors.min(), resumed, refused, refill, rested];
         all.into_iter().flatten().min().unwrap_or(Instant::NEVER)
     }
 

@@ -1,5 +1,7 @@
 //! Decisions of one overlay; networks of them are in `tests/gossip.rs`.
 
+use super::anchors::ALONE_PAUSE;
+use super::suspects::SUSPECTS_MAX;
 use super::*;
 use crate::base::rng::Rng;
 
@@ -75,6 +77,42 @@ fn as_many_are_dialled_as_are_drawn_and_no_more() {
     assert_eq!(actions(&mut overlay, NOW), [offer]);
 }
 
+/// Goal: where every dial is postponed, and there are more addresses than pauses are remembered
+/// of, drawing comes to an end all the same, and goes on later.
+/// Method: first 600 addresses fail and wait, then there is no room for any dial of 500 others.
+#[test]
+fn postponed_dials_end_the_draws_of_a_moment() {
+    let mut overlay = overlay();
+    for n in 1..=600 {
+        overlay.addresses.pause(addr(n), NOW + FAILED_PAUSE, NOW);
+    }
+    for n in 1001..=1500 {
+        overlay.counted(n.into());
+        overlay.heard(addr(n), NOW);
+    }
+    let mut now = NOW;
+    for second in 0..5 {
+        let mut asked = 0;
+        loop {
+            let dialled = actions(&mut overlay, now);
+            if dialled.is_empty() {
+                break;
+            }
+            asked += dials(&dialled);
+            assert!(asked <= (POSTPONED_MAX as usize) + DRAWN, "without end");
+            for action in dialled {
+                if let Action::Dial(addr) = action {
+                    overlay.dial_postponed(addr, now + POSTPONED_REST, now);
+                }
+            }
+        }
+        assert!(asked >= POSTPONED_MAX as usize, "{second}: {asked}");
+        assert_eq!(overlay.next_deadline(), now + POSTPONED_REST);
+        now = overlay.next_deadline();
+    }
+    assert_eq!(dials(&actions(&mut overlay, now)), DRAWN, "there is room");
+}
+
 #[test]
 fn of_two_offers_at_once_that_of_the_smaller_peer_id_stands() {
     for (other, expected) in [(50, Answer::Accept), (150, Answer::Ignore)] {
@@ -91,6 +129,15 @@ fn of_two_offers_at_once_that_of_the_smaller_peer_id_stands() {
         let kept = if other < 100 { conn(2) } else { conn(1) };
         assert_eq!(links, [kept], "one link with {other}");
     }
+}
+
+#[test]
+fn two_offers_on_one_stream_are_one_link() {
+    let mut overlay = overlay();
+    overlay.stream_ready(conn(1), stream(50), NOW);
+    overlay.poll(NOW); // our own offer waits to be taken
+    assert_eq!(overlay.offered(conn(1), true, NOW), Answer::Accept);
+    assert_eq!(overlay.links().count(), 1);
 }
 
 #[test]
@@ -162,6 +209,102 @@ fn lost_neighbour_is_dialled_at_once_and_then_ever_more_rarely() {
     // News of it is reason enough to try at once.
     overlay.heard(addr(7), now);
     assert_eq!(actions(&mut overlay, now), [Action::Dial(addr(7))]);
+}
+
+/// Goal: who is left alone calls all that were its neighbours, those that said good bye too, and
+/// goes on with it; who has another neighbour does not.
+#[test]
+fn who_is_left_alone_keeps_calling_its_neighbours() {
+    let mut overlay = overlay();
+    for n in 1..=3 {
+        overlay.stream_ready(conn(n.into()), stream(n), NOW);
+        assert_eq!(overlay.offered(conn(n.into()), true, NOW), Answer::Accept);
+    }
+    let mut now = NOW;
+    for n in 1..=3_u16 {
+        assert_eq!(dials(&actions(&mut overlay, now)), 0, "there are others");
+        now += Duration::from_secs(1000);
+        overlay.link_ended(conn(n.into()), Reason::Leaving, now);
+        overlay.stream_closed(conn(n.into()), now);
+    }
+    let mut calls = [0; 3];
+    let end = now + Duration::from_secs(3600);
+    while now < end {
+        for action in actions(&mut overlay, now) {
+            if let Action::Dial(called) = action {
+                let n = (1..=3).find(|n| addr(*n) == called).expect("one of them");
+                calls[usize::from(n) - 1] += 1;
+                overlay.dial_failed(called, now);
+            }
+        }
+        now = overlay.next_deadline().max(now + Duration::from_millis(1));
+    }
+    let hourly = 3600 / ALONE_PAUSE.as_secs();
+    for count in calls {
+        assert!((hourly / 4..2 * hourly).contains(&count), "{calls:?}");
+    }
+}
+
+/// Goal: a host that is known by two addresses has a link at one of them, and nobody at the other;
+/// when the link breaks, or its good bye comes, the other is looked at as well.
+#[test]
+fn second_address_of_a_neighbour_is_looked_at_when_it_is_lost() {
+    for is_leaving in [false, true] {
+        for stays_open in [false, true] {
+            let mut overlay = overlay();
+            overlay.stream_ready(conn(1), stream(7), NOW);
+            assert_eq!(overlay.offered(conn(1), true, NOW), Answer::Accept);
+            overlay.heard(addr(8), NOW);
+            assert_eq!(actions(&mut overlay, NOW), [Action::Dial(addr(8))]);
+            let second = Stream {
+                addr: addr(8),
+                purpose: Purpose::Swarm,
+                ..stream(7)
+            };
+            overlay.stream_ready(conn(2), second, NOW);
+            if !stays_open {
+                overlay.stream_closed(conn(2), NOW);
+            }
+            assert_eq!(dials(&actions(&mut overlay, NOW)), 0, "it is linked");
+            if is_leaving {
+                overlay.link_ended(conn(1), Reason::Leaving, NOW);
+            }
+            overlay.stream_closed(conn(1), NOW);
+            let mut dialled = actions(&mut overlay, NOW);
+            if stays_open {
+                assert!(!dialled.contains(&Action::Dial(addr(8))), "it may be alive");
+                overlay.stream_closed(conn(2), NOW);
+                dialled = actions(&mut overlay, NOW);
+            }
+            assert!(dialled.contains(&Action::Dial(addr(8))), "{dialled:?}");
+        }
+    }
+}
+
+/// Goal: an address that is in dispute is dialled although it waits, and as soon as it makes sense.
+#[test]
+fn disputed_address_is_dialled_at_once_or_when_its_stream_ends() {
+    let mut overlay = overlay();
+    overlay.addresses.pause(addr(7), NOW + FAILED_PAUSE, NOW);
+    overlay.disputed(addr(7), NOW);
+    assert_eq!(actions(&mut overlay, NOW), [Action::Dial(addr(7))]);
+    let swarm = Stream {
+        purpose: Purpose::Swarm,
+        ..stream(7)
+    };
+    overlay.stream_ready(conn(1), swarm, NOW);
+    overlay.disputed(addr(7), NOW);
+    assert_eq!(dials(&actions(&mut overlay, NOW)), 0, "it is connected");
+    overlay.link_ended(conn(1), Reason::Full, NOW);
+    overlay.stream_closed(conn(1), NOW);
+    assert_eq!(actions(&mut overlay, NOW), [Action::Dial(addr(7))]);
+    overlay.dial_failed(addr(7), NOW);
+    for n in 0..200 {
+        overlay.disputed(addr(n), NOW);
+    }
+    let dialled = actions(&mut overlay, NOW);
+    assert!(dials(&dialled) <= DIALS_MAX, "{dialled:?}");
+    assert!(overlay.suspects.len() <= SUSPECTS_MAX);
 }
 
 #[test]

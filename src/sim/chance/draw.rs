@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{BadAnswer, Fault, Guest, HostPlan, Plan, Settings, TrackerKind, TrackerPlan};
 use crate::base::rng::Rng;
 use crate::sim::disk::DiskFaults;
-use crate::sim::foreign::{Flood, Holds, Manners, Opening, Vice};
+use crate::sim::foreign::{Flood, Holds, LIES, Manners, Opening, Vice};
 use crate::sim::net::Link;
 use crate::sim::spec::Have;
 
@@ -48,6 +48,7 @@ impl Plan {
             guests: Vec::new(),
             trackers,
             faults: Vec::new(),
+            broadcast: false,
         };
         let span = plan.bound() * 4 + Duration::from_secs(2);
         plan.faults = (0..rng.below(16))
@@ -61,6 +62,15 @@ impl Plan {
             plan.guests = (0..1 + rng.below(4))
                 .map(|_| draw_guest(count, base, &mut rng))
                 .collect();
+        }
+        plan.broadcast = rng.below(2) == 0;
+        if plan.broadcast {
+            for guest in &mut plan.guests {
+                if !guest.vices.is_empty() && rng.below(2) == 0 {
+                    let lie = LIES[rng.below(LIES.len() as u32) as usize];
+                    guest.vices.push(Vice::Lies(lie));
+                }
+            }
         }
         plan
     }

@@ -46,6 +46,8 @@ pub struct Plan {
     pub trackers: Vec<TrackerPlan>,
     /// What goes wrong, in order of time.
     pub faults: Vec<(Duration, Fault)>,
+    /// Whether evpeers tell each other of evpeers.
+    pub broadcast: bool,
 }
 
 /// A tracker of a plan.

@@ -135,6 +135,7 @@ fn spec_of(host: &HostPlan, plan: &Plan) -> PeerSpec {
     spec.trackers = host.trackers.iter().map(url).collect();
     spec.link = Some(host.link);
     spec.is_reachable = host.is_reachable;
+    spec.config.broadcast = plan.broadcast;
     set(&mut spec.config, host.settings);
     spec
 }
@@ -300,7 +301,51 @@ fn end_well(world: &mut World, plan: &Plan) -> Result<(), Box<Failure>> {
             return Err(world.unfinished(host, "its files are not the torrent's".to_owned()));
         }
     }
+    // Who cannot be reached is gone and back for who tries; guests come and go as they like.
+    if plan.broadcast && plan.guests.is_empty() && plan.hosts.iter().all(|h| h.is_reachable) {
+        agree(world, &hosts)?;
+    }
     Ok(())
+}
+
+/// All evpeers come to know exactly each other, and then have nothing left to say.
+fn agree(world: &mut World, hosts: &[HostId]) -> Result<(), Box<Failure>> {
+    let wrong = |world: &World| {
+        hosts
+            .iter()
+            .copied()
+            .find(|&host| !knows(world, host, hosts))
+    };
+    let end = world.now() + AGREE;
+    while wrong(world).is_some() && world.now() < end {
+        world.advance(ROUND, |_| false)?;
+        restart_stopped(world);
+    }
+    if let Some(host) = wrong(world) {
+        let known = world.engine(host).map(|engine| engine.evpeers());
+        let text = format!("of {} evpeers it knows {known:?}", hosts.len());
+        return Err(world.at_fault("network", host, text));
+    }
+    world.advance(SETTLE, |_| false)?;
+    let settled = world.now();
+    world.advance(QUIET, |_| false)?;
+    match world.gossiped() {
+        Some((host, at)) if at > settled => {
+            let text = format!("tells of evpeers {:?} after all was told", at - settled);
+            Err(world.at_fault("gossip", host, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether an evpeer knows exactly the others.
+fn knows(world: &World, at: HostId, hosts: &[HostId]) -> bool {
+    let mut known = world.engine(at).map_or(Vec::new(), |e| e.evpeers());
+    known.sort_unstable();
+    let others = hosts.iter().filter(|&&other| other != at);
+    let mut truth: Vec<SocketAddr> = others.map(|&other| world.addr(other)).collect();
+    truth.sort_unstable();
+    known == truth
 }
 
 /// A torrent that a fault of its disk has stopped stays so until its user starts the peer anew.
@@ -321,5 +366,11 @@ const SEARCH: Duration = Duration::from_secs(1200);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Virtual time between two looks at torrents that have stopped.
 const ROUND: Duration = Duration::from_secs(10);
+/// Time in which all evpeers know of each other once they reach each other again.
+const AGREE: Duration = Duration::from_secs(1800);
+/// Time in which what was said last has been heard, and compared.
+const SETTLE: Duration = Duration::from_secs(120);
+/// Time in which nothing is said.
+const QUIET: Duration = Duration::from_secs(600);
 /// Time to find each other again after the last fault: back-off and choking rounds.
 const GRACE: Duration = Duration::from_secs(180);

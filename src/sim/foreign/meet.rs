@@ -157,7 +157,9 @@ impl Foreign {
         let reqq = self.manners.reqq;
         let reqq = reqq.map_or(String::new(), |reqq| format!("4:reqqi{reqq}e"));
         let port = hands.addr.port();
-        let body = format!("d1:md11:upload_onlyi3e6:ut_pexi1ee1:pi{port}e{reqq}1:v11:foreign 1.0e");
+        let lies = self.lies_id();
+        let body =
+            format!("d1:md{lies}11:upload_onlyi3e6:ut_pexi1ee1:pi{port}e{reqq}1:v11:foreign 1.0e");
         let body = Bytes::from(body);
         self.say(conn, &Outgoing::Extended { id: 0, body }, hands);
     }

@@ -15,6 +15,7 @@
 //! | `serve` | whom to serve, blocks out |
 //! | `vice` | everything that breaks the rules |
 //! | `aim` | what makes others fire at a victim |
+//! | `lies` | what is told to evpeers of evpeers, and is not so |
 //! | `script` | a peer that follows a script |
 
 use std::collections::BTreeMap;
@@ -28,10 +29,12 @@ use crate::base::bits::Bitfield;
 use crate::base::id::{ConnId, PeerId};
 use crate::base::time::Instant;
 use crate::meta::metainfo::Metainfo;
+use crate::wire::extended::EV_PEERS_ID;
 use crate::wire::message::Outgoing;
 
 mod aim;
 mod fetch;
+mod lies;
 mod manners;
 mod meet;
 mod peer;
@@ -40,6 +43,7 @@ pub mod script;
 mod serve;
 mod vice;
 
+pub use lies::{LIES, Liar, Lie, VICTIMS};
 pub use manners::{Holds, Manners, Opening};
 pub use vice::{Flood, Vice};
 
@@ -54,6 +58,8 @@ pub struct Foreign {
     payload: Payload,
     manners: Manners,
     vices: Vec<Vice>,
+    /// What of its vices are lies to evpeers.
+    liars: Vec<Liar>,
     peer_id: PeerId,
     peers: BTreeMap<ConnId, Peer>,
     dials: BTreeMap<SocketAddr, Dial>,
@@ -122,7 +128,15 @@ impl Foreign {
             at: Instant::ZERO,
             failures: 0,
         };
+        let lie_of = |vice: &Vice| match *vice {
+            Vice::Lies(lie) if !manners.dials.is_empty() => Some(lie),
+            _ => None,
+        };
+        let lies = vices.iter().filter_map(lie_of);
         Self {
+            liars: lies
+                .map(|lie| Liar::new(lie, manners.dials.clone()))
+                .collect(),
             dials: manners.dials.iter().map(|&addr| (addr, dial)).collect(),
             fetch: Fetch::new(have),
             meta,
@@ -225,7 +239,11 @@ impl Foreign {
                 self.fill(conn, hands);
             }
             Heard::HaveNone if peer.fast => {}
-            Heard::Extended(0, body) => peer.pex = aim::pex_id(&body).unwrap_or(peer.pex),
+            Heard::Extended(0, body) => {
+                peer.pex = aim::pex_id(&body).unwrap_or(peer.pex);
+                self.offer_lies(conn, &body, hands);
+            }
+            Heard::Extended(EV_PEERS_ID, body) => self.hear_of_evpeers(conn, &body, hands),
             Heard::KeepAlive | Heard::Extended(..) | Heard::Other(_) => {}
             Heard::Handshake { .. }
             | Heard::Broken

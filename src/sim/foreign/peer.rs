@@ -23,6 +23,8 @@ pub(super) struct Peer {
     pub fast: bool,
     /// Its number for messages that tell of peers; 0 if it wants none.
     pub pex: u8,
+    /// Whether there is a link on which it listens to lies.
+    pub is_told_lies: bool,
     pub since: Instant,
     pub last_in: Instant,
     pub last_out: Instant,
@@ -70,6 +72,7 @@ impl Peer {
             is_met: false,
             fast: false,
             pex: 0,
+            is_told_lies: false,
             since: now,
             last_in: now,
             last_out: now,

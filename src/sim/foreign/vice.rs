@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Foreign, aim};
+use super::{Foreign, Lie, aim};
 use crate::base::bits::Bitfield;
 use crate::base::id::{ConnId, PieceIndex};
 use crate::base::limits::BLOCK_LEN;
@@ -50,6 +50,8 @@ pub enum Vice {
     AimsByPex,
     /// It tells its link of ports at which nobody is (BEP 14), twice a second.
     AimsByLsd,
+    /// It has links with evpeers and tells them what is not so, every second.
+    Lies(Lie),
 }
 
 /// What a flood consists of.
@@ -146,6 +148,9 @@ impl Foreign {
 
     /// Does what is done ten times a second.
     pub(super) fn act(&mut self, hands: &mut Hands<'_>) {
+        if !self.liars.is_empty() && hands.rng.below(10) == 0 {
+            self.lie(hands);
+        }
         for vice in self.vices.clone() {
             match vice {
                 Vice::Spoofs(count) => {
@@ -153,6 +158,7 @@ impl Foreign {
                     let name = self.meta.info_hash.0;
                     (0..count).for_each(|_| aim::spoof(&dials, &name, hands));
                 }
+                Vice::Lies(_) => {}
                 Vice::AimsByLsd if hands.rng.below(5) == 0 => {
                     let name = self.meta.info_hash.0;
                     aim::tell_link(&name, hands);

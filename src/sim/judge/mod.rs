@@ -27,6 +27,8 @@
 //! | `amplify` | more bytes by UDP to a source that has proven nothing than came from it |
 //! | `groups` | multicast more often than a LAN bears |
 //! | `ban` | an honest peer banned |
+//! | `gossip` | the same news told twice on a link, or told on without end |
+//! | `network` | evpeers that do not come to know exactly who is there |
 //! | `end` | an honest leecher that could have everything has not |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,10 +38,10 @@ use std::sync::Arc;
 
 use super::HostId;
 use super::disk::Disk;
-use super::host::host_of_ip;
+use super::host::{address, host_of_ip};
 use super::net::{Chunk, Ledger, Network, Side, StreamId};
 use super::spec::{Judged, Payload};
-use super::tap::Tap;
+use super::tap::{Said, Tap};
 use crate::base::id::{ConnId, PieceIndex};
 use crate::base::slot::Slot;
 use crate::base::time::Instant;
@@ -49,11 +51,13 @@ use crate::meta::metainfo::Metainfo;
 use crate::storage::Event;
 
 mod datagrams;
+mod gossip;
 mod journal;
 mod pieces;
 mod stream;
 
 use datagrams::Meters;
+use gossip::Gossip;
 use pieces::Pieces;
 use stream::Talk;
 
@@ -127,6 +131,8 @@ pub(super) struct Judges {
     /// Hosts whose disks gave way under them: they send what is wrong, and are banned for it.
     rotten: BTreeSet<HostId>,
     next_audit: u64,
+    /// The host that told others of evpeers last, and when.
+    pub gossiped: Option<(HostId, Instant)>,
     /// Events between two costly looks.
     pub audit_interval: u64,
 }
@@ -136,6 +142,8 @@ struct Both {
     hosts: [HostId; 2],
     /// What each end has said and heard.
     talks: [Talk; 2],
+    /// What each end told of others.
+    gossips: [Gossip; 2],
     /// Reads what leaves towards each end, and what arrives there.
     leaving: [Tap; 2],
     arriving: [Tap; 2],
@@ -155,6 +163,7 @@ impl Judges {
             durable: BTreeSet::new(),
             rotten: BTreeSet::new(),
             next_audit: 0,
+            gossiped: None,
             audit_interval: AUDIT_INTERVAL,
         }
     }
@@ -215,6 +224,7 @@ impl Judges {
         let talk = |host, other| Talk::new(runs_engine(host), runs_engine(other), count);
         let both = Both {
             talks: [talk(dialler, acceptor), talk(acceptor, dialler)],
+            gossips: Default::default(),
             hosts: [dialler, acceptor],
             leaving: Default::default(),
             arriving: Default::default(),
@@ -236,13 +246,25 @@ impl Judges {
         let Some(pieces) = self.hosts.get_mut(&host).filter(|_| talk.is_judged) else {
             return;
         };
+        let gossip = &mut both.gossips[speaker];
+        let hearer = address(both.hosts[side as usize]);
         let (mut fault, mut payload) = (None, 0);
         both.leaving[side as usize].read(chunk, |said| {
             payload += said.payload_len();
-            if fault.is_none() {
-                fault = talk.say(now, said, pieces, &self.meta, &self.payload).err();
+            if fault.is_some() {
+                return;
             }
+            if let Said::Extended(body) = &said
+                && let Err(text) = gossip.say(body, hearer, now)
+            {
+                fault = Some(("gossip", text));
+                return;
+            }
+            fault = talk.say(now, said, pieces, &self.meta, &self.payload).err();
         });
+        if gossip.spoke == Some(now) {
+            self.gossiped = Some((host, now));
+        }
         pieces.said += payload;
         let is_excused = self.rotten.contains(&host);
         let fault = fault.filter(|(judge, _)| *judge != "payload" || !is_excused);

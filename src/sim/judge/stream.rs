@@ -12,6 +12,7 @@ use crate::meta::metainfo::Metainfo;
 use crate::sim::spec;
 use crate::sim::tap::{Payload, Said};
 use crate::swarm::Peer;
+use crate::wire::extended::EV_PEERS_ID;
 use crate::wire::message::BlockRef;
 
 /// One end's book of a stream.
@@ -323,6 +324,9 @@ fn check_secrecy(body: &[u8], meta: &Metainfo) -> Result<(), Broken> {
     let tells = [&b"5:added"[..], b"6:added6"].iter().any(|key| has(key));
     if meta.private && body.first() != Some(&0) && tells {
         return Err(("private", "tells a peer of others".to_owned()));
+    }
+    if meta.private && body.first() == Some(&EV_PEERS_ID) {
+        return Err(("private", "speaks with an evpeer of evpeers".to_owned()));
     }
     Ok(())
 }

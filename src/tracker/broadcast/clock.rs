@@ -70,6 +70,12 @@ impl Broadcast {
         let ahead = if is_here { DAY_MS } else { DAY_MS / 2 };
         epoch > self.clock.unix_ms(now).saturating_add(ahead)
     }
+
+    /// Whether what somebody says of us has an epoch that nobody believes, whatever his clock: to
+    /// outdo it would make us a host that nobody believes.
+    pub(super) fn is_beyond_answer(&self, epoch: u64, is_here: bool, now: Instant) -> bool {
+        self.is_far_future(epoch.saturating_sub(WRONG_MS as u64), is_here, now)
+    }
 }
 
 /// Epochs further ahead than this are ignored.

@@ -45,6 +45,8 @@ pub struct Heard {
     pub is_evpeer: bool,
     /// Whether it said so itself, or we saw it.
     pub is_first_hand: bool,
+    /// The address of the host that told of it first, if its link is still there.
+    pub teller: Option<IpAddr>,
 }
 
 /// What the broadcast wants of its owner.
@@ -78,6 +80,12 @@ pub enum Event {
     },
     /// Whether this address is alive would tell us what its teller is worth.
     Doubted {
+        /// Which.
+        addr: SocketAddr,
+    },
+    /// Somebody says that this evpeer is gone and somebody that it is there: we shall see, now or
+    /// when our connection to it ends.
+    Disputed {
         /// Which.
         addr: SocketAddr,
     },

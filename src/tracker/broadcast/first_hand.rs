@@ -1,11 +1,13 @@
 //! What this host knows by itself: where it stands, whom it met, who is gone.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::flush::Item;
 use super::roster::{Key, NOBODY, Record};
 use super::{
-    BREAKDOWN, BREAKDOWN_LINKS, Broadcast, DENIED_AGAIN, DENIED_MAX, EXPIRY, Event, Heard, List,
+    BREAKDOWN, BREAKDOWN_LINKS, Broadcast, Denial, EXPIRY, Event, Heard, LIST_LEN_MAX, List,
     RENEWAL, SWARMS_MAX, Swarm, TOMBSTONE_LIFE,
 };
 use crate::base::id::InfoHash;
@@ -36,6 +38,7 @@ impl Broadcast {
                 standing,
                 epoch,
                 roster,
+                witnessed: BTreeMap::new(),
             },
         );
         self.pending.swarm(handle, epoch);
@@ -114,7 +117,22 @@ impl Broadcast {
         self.witness(list, key, standing, now);
     }
 
-    /// A peer that is no evpeer left a swarm: it said so, or its time is over.
+    /// A peer that is no evpeer was silent for too long. Of all that once saw it only its last
+    /// witness says so: others may have closed their connections because of no use for them.
+    pub fn expired(&mut self, swarm: InfoHash, addr: SocketAddr, now: Instant) {
+        let list = self.by_hash.get(&swarm);
+        let swarm_of = |list| self.swarms.get(list);
+        let is_witness = list.and_then(swarm_of).is_some_and(|swarm| {
+            let key = Key::from(addr);
+            let known = swarm.roster.get(key).map(|known| known.epoch);
+            known.is_some() && swarm.witnessed.get(&key).copied() == known
+        });
+        if is_witness {
+            self.left(swarm, addr, now);
+        }
+    }
+
+    /// A peer that is no evpeer left a swarm: it said so, or does not answer.
     pub fn left(&mut self, swarm: InfoHash, addr: SocketAddr, now: Instant) {
         let Some(&list) = self.by_hash.get(&swarm) else {
             return;
@@ -132,12 +150,9 @@ impl Broadcast {
         self.tried(key, false, now);
         let known = self.network.get(key).copied();
         let is_here = known.is_some_and(|known| known.standing.is_here());
-        self.denied.retain(|_, at| now - *at < DENIED_AGAIN);
-        let is_denied = self.denied.contains_key(&key) || self.denied.len() >= DENIED_MAX;
-        if !is_here || self.held.contains_key(&key) || is_denied {
+        if !is_here || self.held.contains_key(&key) || !self.may_deny(key, now) {
             return;
         }
-        self.denied.insert(key, now);
         let swarms = self
             .swarms
             .values()
@@ -166,13 +181,30 @@ impl Broadcast {
         self.left_network(key, epoch, now);
     }
 
+    /// Whether we may declare an evpeer gone, which counts as done. One that is there for others
+    /// and not for us would be gone and back without end.
+    fn may_deny(&mut self, key: Key, now: Instant) -> bool {
+        self.denied.retain(|_, d| now - d.at < DENIED_MEMORY);
+        let known = self.denied.get(&key).copied();
+        let may = match known {
+            Some(denial) => denial.may_again(now),
+            None => self.denied.len() < DENIED_MAX,
+        };
+        if may {
+            let count = known.map_or(0, |denial| denial.count) + 1;
+            self.denied.insert(key, Denial { count, at: now });
+        }
+        may
+    }
+
     /// Somebody says something of us in a list; if it is not so, we say better.
     pub(super) fn told_of_us(&mut self, list: u16, entry: &Entry, now: Instant) {
         let Some(truth) = self.own_entry(list) else {
             return;
         };
         let is_true = entry.standing == truth.standing && entry.is_evpeer;
-        if entry.epoch < truth.epoch || (is_true && entry.epoch == truth.epoch) {
+        let is_old = entry.epoch < truth.epoch || (is_true && entry.epoch == truth.epoch);
+        if is_old || self.is_beyond_answer(entry.epoch, entry.standing.is_here(), now) {
             return;
         }
         self.epoch = self.epoch.max(entry.epoch);
@@ -200,16 +232,16 @@ impl Broadcast {
         self.renewed = now;
     }
 
-    /// An evpeer left the network, and so its swarms.
+    /// An evpeer left the network, and so its swarms, where all that it said is older.
     pub(super) fn left_network(&mut self, key: Key, epoch: u64, now: Instant) {
         let mut gone = Vec::new();
         for (&list, swarm) in &mut self.swarms {
             let Some(known) = swarm.roster.get(key).copied() else {
                 continue;
             };
-            if known.is_evpeer && known.standing.is_here() {
+            if known.is_evpeer && known.standing.is_here() && known.epoch < epoch {
                 let record = Record {
-                    epoch: epoch.max(known.epoch.saturating_add(1)),
+                    epoch,
                     changed_s: seconds(now),
                     standing: Standing::Left,
                     before: known.standing,
@@ -246,6 +278,9 @@ impl Broadcast {
             .iter()
             .filter(|(_, record)| self.age_s(record, now) >= RENEWAL.as_secs());
         let old: Vec<_> = old.map(|(key, record)| (key, *record)).collect();
+        if let Some(swarm) = self.swarms.get_mut(&list) {
+            swarm.forget_attested();
+        }
         for (key, record) in old {
             let age_s = self.age_s(&record, now);
             let is_here = record.standing.is_here();
@@ -287,6 +322,9 @@ impl Broadcast {
             is_evpeer: false,
         };
         roster.put(key, record);
+        if let Some(swarm) = self.swarms.get_mut(&list) {
+            swarm.attest(key, &record);
+        }
         self.pending.add(
             Item {
                 list,
@@ -299,12 +337,16 @@ impl Broadcast {
     /// Tells the owner of a change.
     pub(super) fn heard(&mut self, list: u16, key: Key, record: &Record, is_first_hand: bool) {
         let list: List = self.name_of(list);
+        let mut links = self.links.iter().flatten();
+        let teller = links.find(|link| link.serial == record.teller);
+        let teller = teller.map(|link| link.remote.ip());
         self.events.push_back(Event::Heard(Heard {
             list,
             addr: key.addr(),
             standing: record.standing,
             is_evpeer: record.is_evpeer,
             is_first_hand,
+            teller,
         }));
     }
 
@@ -325,7 +367,7 @@ impl Broadcast {
             return;
         }
         if let Some(link) = teller.and_then(|teller| self.teller(teller)) {
-            link.trust.tried(is_alive);
+            link.trust.tried(key.addr().ip(), is_alive);
             self.judge_links(now);
         }
     }
@@ -338,6 +380,38 @@ impl Broadcast {
     }
 }
 
+impl Denial {
+    /// Whether the same evpeer may be declared gone once more. The first time may have crossed
+    /// with the last that it said; after that each pause is twice the one before.
+    pub fn may_again(self, now: Instant) -> bool {
+        let pause = match self.count.checked_sub(2) {
+            None => Duration::ZERO,
+            Some(doublings) => DENIED_PAUSE * 2_u32.pow(doublings.min(DENIED_DOUBLINGS)),
+        };
+        now - self.at >= pause
+    }
+}
+
+impl Swarm {
+    /// We are the witness of this from now on.
+    fn attest(&mut self, key: Key, record: &Record) {
+        if !record.standing.is_here() {
+            self.witnessed.remove(&key);
+        } else if self.witnessed.len() < LIST_LEN_MAX || self.witnessed.contains_key(&key) {
+            self.witnessed.insert(key, record.epoch);
+        }
+    }
+
+    /// Forgets what somebody else said better since.
+    fn forget_attested(&mut self) {
+        let roster = &self.roster;
+        self.witnessed.retain(|key, epoch| {
+            let known = roster.get(*key).map(|known| known.epoch);
+            known == Some(*epoch)
+        });
+    }
+}
+
 /// Ourselves in a list.
 fn own(list: u16) -> Item {
     Item { list, who: None }
@@ -347,3 +421,14 @@ fn own(list: u16) -> Item {
 pub(super) fn seconds(now: Instant) -> u32 {
     (now.as_micros() / 1_000_000) as u32
 }
+
+/// Evpeers that we remember to have declared gone at most.
+const DENIED_MAX: usize = 256;
+/// For how long we remember it.
+const DENIED_MEMORY: Duration = Duration::from_secs(2 * 3600);
+/// Time from the second declaration to the third; it doubles from there.
+const DENIED_PAUSE: Duration = Duration::from_secs(30);
+/// How often, to about an hour.
+const DENIED_DOUBLINGS: u32 = 7;
+
+const _: () = assert!(DENIED_MEMORY.as_secs() > DENIED_PAUSE.as_secs() << DENIED_DOUBLINGS);

@@ -21,6 +21,7 @@ impl Broadcast {
         };
         let result = self.take_message(slot, body, now);
         if result.is_err() {
+            self.relay(slot, now);
             self.remove_link(link, now);
         }
         self.judge_links(now);
@@ -75,6 +76,7 @@ impl Broadcast {
             self.relay(slot, now);
         }
         self.records(slot, records, Why::Meeting, now)?;
+        self.relay(slot, now);
         let link = self.link(slot).id;
         let reason = bye.reason;
         self.remove_link(link, now);
@@ -215,10 +217,19 @@ impl Broadcast {
         }
     }
 
-    /// Ends links whose other ends are not worth their words.
+    /// Ends links whose other ends are not worth their words. Where there are few others to compare
+    /// with, a link is not ended because its news are worse than theirs: among many liars one would
+    /// go after the other, the honest too.
     pub(super) fn judge_links(&mut self, now: Instant) {
         for slot in self.slots() {
-            if self.link(slot).trust.is_gone(now) {
+            let others = self.slots().into_iter().filter(|&other| other != slot);
+            let mut dead: Vec<u32> = others.map(|s| self.link(s).trust.dead()).collect();
+            dead.sort_unstable();
+            let typical = match dead.len() {
+                0..COMPARED_MIN => u32::MAX,
+                count => dead[count / 2],
+            };
+            if self.link(slot).trust.is_gone(typical, now) {
                 let link = self.link(slot).id;
                 self.link_dropped(link, Reason::Surplus, now);
                 self.events.push_back(Event::Distrusted { link });
@@ -237,5 +248,7 @@ fn itself(standing: Standing, epoch: u64) -> Entry {
     }
 }
 
+/// Other links with which one is compared, at least.
+const COMPARED_MIN: usize = 3;
 /// Entries of one repair that are told on as news, at most.
 const REPAIRED_NEWS_MAX: usize = 32;

@@ -1,7 +1,7 @@
 //! One link to another evpeer: what both sides proved, and what the other side may cost us.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::Violation;
@@ -55,6 +55,8 @@ pub(super) struct Trust {
     untrue: u32,
     alive: u32,
     dead: u32,
+    /// Hosts of the dead addresses: one with many ports is one.
+    dead_ips: BTreeSet<IpAddr>,
     unproven: u32,
     doubted_at: Option<Instant>,
 }
@@ -151,6 +153,7 @@ impl Trust {
             untrue: 0,
             alive: 0,
             dead: 0,
+            dead_ips: BTreeSet::new(),
             unproven: 0,
             doubted_at: None,
         }
@@ -170,16 +173,18 @@ impl Trust {
         self.untrue += 1;
     }
 
-    /// An address that the link told was tried.
-    pub fn tried(&mut self, is_alive: bool) {
+    /// An address that the link told was tried. A host that is said to have many ports counts
+    /// once: the honest tell such lies on, and dial few of them.
+    pub fn tried(&mut self, ip: IpAddr, is_alive: bool) {
         if is_alive {
             self.alive += 1;
-        } else {
+        } else if self.dead_ips.insert(ip) {
             self.dead += 1;
         }
         if self.alive + self.dead >= TRIED_REMEMBERED {
             self.alive /= 2;
             self.dead /= 2;
+            self.dead_ips.clear();
         }
     }
 
@@ -200,19 +205,26 @@ impl Trust {
         self.alive > 0 && self.alive >= self.dead
     }
 
-    /// Whether the other side is better not believed.
+    /// Addresses that the link told and that were dead when tried.
+    pub fn dead(&self) -> u32 {
+        self.dead
+    }
+
+    /// Whether the other side is better not believed; `typical` are the dead addresses of a link
+    /// like ours.
     ///
     /// An honest host that relays the lies of others relays their refutations too, and the rest of
     /// the news: not nearly all that it tells is untrue. Old links are given more time, so that
     /// the liar's own neighbour, to whom it is mostly new, acts before those behind that. Where
     /// liars are many, most addresses that are told are dead, whoever tells them: so only a link
-    /// that begins with dead ones is ended for that, and of an old one [`Trust::is_proven`] says
-    /// how much it may tell.
-    pub fn is_gone(&self, now: Instant) -> bool {
+    /// that begins with dead ones, and with many more than the others, is ended for that, and of an
+    /// old one [`Trust::is_proven`] says how much it may tell.
+    pub fn is_gone(&self, typical: u32, now: Instant) -> bool {
         let minutes = (now - self.since).as_secs() / 60;
         let patience = 1 + minutes.min(PATIENCE_MAX) as u32;
         let tells_lies = self.untrue >= UNTRUE_MIN * patience && 20 * self.untrue > 17 * self.told;
-        let makes_up = minutes == 0 && self.dead >= DEAD_MIN && self.dead > 3 * self.alive;
+        let is_odd = u64::from(self.dead) > 3 * u64::from(self.alive.max(typical));
+        let makes_up = minutes == 0 && self.dead >= DEAD_MIN && is_odd;
         tells_lies || makes_up
     }
 }
@@ -286,6 +298,10 @@ mod tests {
     use super::*;
     use crate::wire::ev_peers::Standing;
 
+    fn ip(n: u32) -> IpAddr {
+        IpAddr::from(n.to_be_bytes())
+    }
+
     #[test]
     fn allowance_is_spent_at_once_and_comes_back_by_the_second() {
         let mut now = Instant::ZERO;
@@ -304,7 +320,7 @@ mod tests {
         for (at, patience) in [(now, 1), (later, 1 + PATIENCE_MAX as u32)] {
             let (mut liar, mut relay) = (Trust::new(now), Trust::new(now));
             let mut lies = 0;
-            while !liar.is_gone(at) {
+            while !liar.is_gone(0, at) {
                 liar.told();
                 liar.untrue();
                 lies += 1;
@@ -315,21 +331,24 @@ mod tests {
                 relay.told();
                 relay.untrue();
                 (0..round % 2).for_each(|_| relay.told());
-                assert!(!relay.is_gone(at));
+                assert!(!relay.is_gone(0, at));
             }
 
             let (mut liar, mut relay) = (Trust::new(at), Trust::new(now));
-            for _ in 0..DEAD_MIN {
-                assert!(!liar.is_gone(at));
-                liar.tried(false);
+            for n in 0..DEAD_MIN {
+                for _port in 0..100 {
+                    assert!(!liar.is_gone(0, at) || n == DEAD_MIN - 1);
+                    liar.tried(ip(n), false);
+                }
             }
-            assert!(liar.is_gone(at) && !liar.is_proven());
+            assert!(liar.is_gone(0, at) && !liar.is_proven());
+            assert!(!liar.is_gone(DEAD_MIN, at), "the others are as bad");
             for round in 0..1000 {
-                relay.tried(round % 3 == 0);
-                assert!(!relay.is_gone(at));
+                relay.tried(ip(round), round % 3 == 0);
+                assert!(!relay.is_gone(0, at));
             }
             assert!(!relay.is_proven());
-            (0..1000).for_each(|round| relay.tried(round % 3 != 0));
+            (0..1000).for_each(|round| relay.tried(ip(round), round % 3 != 0));
             assert!(relay.is_proven());
         }
     }

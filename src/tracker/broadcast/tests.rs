@@ -253,6 +253,51 @@ fn departure_of_one_that_said_good_bye_and_of_one_that_could_not() {
     );
 }
 
+/// Goal: a departure is not believed of an evpeer that said something in a swarm after it, and
+/// neither list keeps a tombstone of it that is newer than the evpeer's own word.
+#[test]
+fn departure_from_before_its_last_word_in_a_swarm_is_refuted() {
+    let mut hosts = Hosts::new(2);
+    let now = hosts.now;
+    for n in 0..2 {
+        hosts.all[n].swarm_joined(SWARM, Standing::Leecher, now);
+    }
+    hosts.link(0, 1);
+    hosts.run(MINUTE);
+    let key = Key::from(addr(1));
+    let then = hosts.all[0].network.get(key).expect("known").epoch;
+    hosts.all[1].standing_changed(SWARM, Standing::Seed, hosts.now);
+    hosts.run(MINUTE);
+    hosts.cut(0, 1);
+    let word = *hosts.all[0].swarms[&1].roster.get(key).expect("known");
+    assert!(word.epoch > then + 1, "it said so after a while");
+
+    let stranger = Stranger::meets(&mut hosts, 5);
+    hosts.run(MINUTE);
+    hosts.bodies.clear();
+    let gone = |epoch| news(&[entry(addr(1), epoch, Standing::Left)]);
+    for epoch in [then + 1, word.epoch] {
+        stranger.says(&mut hosts, &gone(epoch)).expect("news");
+        hosts.run(MINUTE);
+        assert_eq!(hosts.standing(0, 1), Some(Standing::Seed));
+        assert_eq!(hosts.network(0), [addr(1), addr(5)]);
+        assert_eq!(hosts.all[0].swarms[&1].roster.get(key), Some(&word));
+    }
+    let here = news(&[entry(addr(1), word.epoch, Standing::Leecher)]);
+    assert_eq!(hosts.bodies_of(0), [here], "who told it hears better, once");
+    let disputed = Event::Disputed { addr: addr(1) };
+    let looks = hosts.heard[0].iter().filter(|event| **event == disputed);
+    assert_eq!(looks.count(), 1, "and we look whether it is there at all");
+
+    stranger
+        .says(&mut hosts, &gone(word.epoch + 1))
+        .expect("news");
+    assert_eq!(hosts.standing(0, 1), None);
+    assert_eq!(hosts.network(0), [addr(5)]);
+    let known = hosts.all[0].swarms[&1].roster.get(key).expect("known");
+    assert_eq!(known.epoch, word.epoch + 1, "no newer than what was said");
+}
+
 /// Goal: one event crosses each link at most once in each direction, and then there is silence.
 #[test]
 fn news_cross_a_link_once_and_end() {
@@ -417,6 +462,73 @@ fn untrue_word_about_us_is_answered_with_a_higher_epoch() {
     assert!(told > Some(lie), "{told:?}");
 }
 
+/// Goal: nobody believes what is of a far future; who answered it would be believed no more.
+#[test]
+fn untrue_word_of_a_far_future_about_us_is_not_answered() {
+    let mut hosts = Hosts::new(3);
+    hosts.link(0, 1);
+    hosts.link(1, 2);
+    hosts.run(MINUTE);
+    let liar = Stranger::meets(&mut hosts, 5);
+    for hours in [48, 11] {
+        let lie = UNIX_MS + hours * 3600 * 1000;
+        let body = news(&[entry(addr(0), lie, Standing::Left)]);
+        liar.says(&mut hosts, &body).expect("a lie is no violation");
+        hosts.run(MINUTE);
+        let told = hosts.all[2].network.get(addr(0).into());
+        let epoch = told.expect("it is known").epoch;
+        assert_eq!(epoch > lie, hours == 11, "{hours} hours");
+    }
+    hosts.all[0].assert_all(hosts.now);
+    hosts.run(MINUTE);
+    let mine = hosts.all[0].network_epoch;
+    let told = hosts.all[2].network.get(addr(0).into());
+    assert_eq!(told.expect("it is known").epoch, mine, "all hear of it");
+}
+
+/// Goal: an evpeer that is dead is declared so as often as others bring it back; one that is there
+/// for others, and not for us, ever more rarely.
+#[test]
+fn departure_that_is_gainsaid_is_looked_at_and_declared_again() {
+    let mut hosts = Hosts::new(2);
+    hosts.link(0, 1);
+    let gossip = Stranger::meets(&mut hosts, 5);
+    let dead = ([10, 3, 0, 1], 7000).into();
+    let mut epoch = UNIX_MS;
+    let mut pauses = Vec::new();
+    for round in 0..10 {
+        epoch += 100;
+        let here = news(&[entry(dead, epoch, Standing::Leecher)]);
+        gossip.says(&mut hosts, &here).expect("news");
+        hosts.run(Duration::from_secs(1));
+        assert!(hosts.network(1).contains(&dead), "round {round}");
+        let disputed = Event::Disputed { addr: dead };
+        assert_eq!(hosts.heard[0].contains(&disputed), round == 1, "{round}");
+        hosts.heard[0].clear();
+        let began = hosts.now;
+        loop {
+            hosts.all[0].unreachable(dead, hosts.now);
+            hosts.carry();
+            if !hosts.network(0).contains(&dead) {
+                break;
+            }
+            hosts.run(Duration::from_secs(1));
+        }
+        pauses.push((hosts.now - began).as_secs());
+        hosts.run(Duration::from_secs(1));
+        assert!(!hosts.network(1).contains(&dead), "{pauses:?}");
+    }
+    assert_eq!(pauses[..5], [0, 0, 28, 58, 118]);
+    assert!(pauses[9] <= 3840, "{pauses:?}");
+    // It is met: what was before counts no more.
+    hosts.proves(dead);
+    epoch += 100;
+    let here = news(&[entry(dead, epoch, Standing::Leecher)]);
+    gossip.says(&mut hosts, &here).expect("news");
+    hosts.all[0].unreachable(dead, hosts.now);
+    assert!(!hosts.network(0).contains(&dead));
+}
+
 /// Goal: hearsay never overrides an open connection; the one at its other end hears of it.
 #[test]
 fn hearsay_of_a_departure_is_not_believed_of_who_is_connected() {
@@ -436,6 +548,8 @@ fn hearsay_of_a_departure_is_not_believed_of_who_is_connected() {
         "hearsay is all we have of it"
     );
     hosts.run(MINUTE);
+    let disputed = Event::Disputed { addr: addr(1) };
+    assert!(hosts.heard[0].contains(&disputed), "if it ends, we look");
     for n in 0..3 {
         let others: Vec<_> = (0..3).filter(|&m| m != n).map(addr).collect();
         let network = hosts.network(n);
@@ -476,6 +590,38 @@ fn foreign_peer_has_a_witness() {
         !hosts.network(2).contains(&foreign),
         "it never was an evpeer"
     );
+}
+
+/// Goal: of all that once saw a foreign peer, who saw it last says that it is gone.
+#[test]
+fn only_the_last_witness_says_that_a_foreign_peer_fell_silent() {
+    let mut hosts = Hosts::new(3);
+    let now = hosts.now;
+    (0..3).for_each(|n| hosts.all[n].swarm_joined(SWARM, Standing::Seed, now));
+    hosts.link(0, 1);
+    hosts.link(1, 2);
+    hosts.run(MINUTE);
+    let foreign = addr(40);
+    hosts.all[0].seen(SWARM, foreign, Standing::Leecher, hosts.now);
+    hosts.run(MINUTE);
+    hosts.all[2].met(foreign, hosts.now);
+    hosts.all[2].seen(SWARM, foreign, Standing::Seed, hosts.now);
+    hosts.run(MINUTE);
+    for n in 0..2 {
+        hosts.bodies.clear();
+        hosts.all[n].expired(SWARM, foreign, hosts.now);
+        hosts.run(2 * MINUTE);
+        assert_eq!(hosts.bodies, [], "{n} is not its witness any more");
+        assert_eq!(hosts.standing(1, 40), Some(Standing::Seed));
+    }
+    hosts.all[2].parted(foreign);
+    hosts.all[2].expired(SWARM, foreign, hosts.now);
+    hosts.run(MINUTE);
+    assert!((0..3).all(|n| hosts.standing(n, 40).is_none()));
+    hosts.bodies.clear();
+    hosts.all[2].expired(SWARM, foreign, hosts.now);
+    hosts.run(MINUTE);
+    assert_eq!(hosts.bodies, [], "once is enough");
 }
 
 /// Goal: two parts of a network that changed apart have the same lists after they meet.
@@ -616,6 +762,36 @@ fn limits_of_a_link_are_reached_and_kept() {
     assert!(!hosts.all[0].has_link(liar.id));
 }
 
+/// Goal: what the last message on a link named is news at once, not with a later message.
+#[test]
+fn news_of_a_good_bye_are_told_once() {
+    let mut hosts = Hosts::new(2);
+    hosts.link(0, 1);
+    hosts.run(MINUTE);
+    let stranger = Stranger::meets(&mut hosts, 5);
+    hosts.run(MINUTE);
+    let named = ([10, 2, 0, 1], 7000).into();
+    let mut writer = EntriesWriter::bye(Reason::Full, UNIX_MS);
+    writer.push(NETWORK, &entry(named, UNIX_MS, Standing::Leecher));
+    stranger.says(&mut hosts, &writer.finish()).expect("a bye");
+    assert_eq!(hosts.all[0].fresh, []);
+    hosts.carry();
+    assert!(hosts.network(1).contains(&named));
+    hosts.all[0].unreachable(named, hosts.now);
+    hosts.run(MINUTE);
+    assert!(!hosts.network(1).contains(&named));
+    hosts.bodies.clear();
+    Stranger::meets(&mut hosts, 6);
+    hosts.run(MINUTE);
+    let tells = |body: &Bytes| match Message::decode(body) {
+        Ok(Message::Entries(entries)) if entries.why == Why::News => entries
+            .records()
+            .any(|record| record.is_ok_and(|(_, entry)| entry.addr == Some(named))),
+        _ => false,
+    };
+    assert!(!hosts.bodies_of(0).iter().any(tells));
+}
+
 #[test]
 fn messages_out_of_order_end_the_link() {
     let digest = Digest::encode(NETWORK, &[1]);
@@ -639,7 +815,7 @@ fn messages_out_of_order_end_the_link() {
 /// Goal: a link whose addresses are all dead, or whose departures are all refuted, is ended.
 #[test]
 fn lies_cost_the_liar_its_link() {
-    let mut hosts = Hosts::new(3);
+    let mut hosts = Hosts::new(5);
     hosts.link(0, 1);
     hosts.link(1, 2);
     hosts.run(MINUTE);
@@ -662,6 +838,9 @@ fn lies_cost_the_liar_its_link() {
         "the relay of the refutations is not blamed"
     );
 
+    hosts.link(0, 3);
+    hosts.link(0, 4);
+    hosts.run(MINUTE);
     let liar = Stranger::meets(&mut hosts, 6);
     for n in 0..8 {
         let invented = ([10, 2, 0, n + 1], 7000).into();

@@ -70,6 +70,10 @@ impl Broadcast {
             }
             return Outcome::Older;
         }
+        if let Some(later) = self.word_after(list, key, &record) {
+            self.refute_departure(key, later, known, now);
+            return Outcome::Older;
+        }
         if !is_itself && !self.is_credible(slot, list, key, &record, why, now) {
             return Outcome::Refused;
         }
@@ -138,6 +142,9 @@ impl Broadcast {
         let its_link = links
             .copied()
             .find(|&other| self.link(other).remote_key == key);
+        if list == NETWORK {
+            self.dispute(key);
+        }
         let is_due = |known: &Record| self.age_s(known, now) >= WITNESS_PAUSE.as_secs();
         match (its_link, known) {
             (Some(its), _) => {
@@ -172,6 +179,47 @@ impl Broadcast {
                 .is_some_and(|network| !network.standing.is_here() && network.epoch >= record.epoch)
     }
 
+    /// What an evpeer said in a swarm after it left the network, as an entry of that list claims:
+    /// it was there to refute that, and the refutation comes by the swarm's list first.
+    fn word_after(&self, list: u16, key: Key, record: &Record) -> Option<Record> {
+        if list != NETWORK || record.standing.is_here() {
+            return None;
+        }
+        let known = self.swarms.values().filter_map(|s| s.roster.get(key));
+        let later = known.filter(|known| {
+            known.is_evpeer && known.standing.is_here() && known.epoch >= record.epoch
+        });
+        later.max_by_key(|known| known.epoch).copied()
+    }
+
+    /// All hear that an evpeer is in the network, who told otherwise too. Whoever told it may have
+    /// tried the evpeer without having heard its last word: so we look for ourselves.
+    fn refute_departure(&mut self, key: Key, later: Record, known: Option<Record>, now: Instant) {
+        if !self.make_room(NETWORK, key) {
+            return;
+        }
+        let before = known.map_or(Standing::Left, |known| known.standing);
+        let record = Record {
+            changed_s: seconds(now),
+            standing: Standing::Leecher,
+            before,
+            ..later
+        };
+        self.network.put(key, record);
+        let who = Some(key);
+        self.pending.add(Item { list: NETWORK, who }, None);
+        if !before.is_here() {
+            self.heard(NETWORK, key, &record, false);
+        }
+        self.dispute(key);
+    }
+
+    /// An evpeer is there as some say, and gone as others do.
+    fn dispute(&mut self, key: Key) {
+        let addr = key.addr();
+        self.events.push_back(Event::Disputed { addr });
+    }
+
     fn believe(
         &mut self,
         slot: usize,
@@ -203,8 +251,13 @@ impl Broadcast {
         let was = known.map_or(Standing::Left, |known| known.standing);
         let turned = known.is_some_and(|known| known.is_evpeer != record.is_evpeer);
         let is_change = was != record.standing || (turned && was.is_here());
-        if is_change && (is_itself || !self.held.contains_key(&key)) {
+        if is_change {
             self.heard(list, key, &record, is_itself);
+        }
+        // What we saw ourselves is looked at again when others say otherwise.
+        let is_back = list == NETWORK && is_change && record.standing.is_here() && !is_itself;
+        if is_back && self.denied.get(&key).is_some_and(|d| d.may_again(now)) {
+            self.dispute(key);
         }
         if list == NETWORK && !record.standing.is_here() {
             self.left_network(key, record.epoch, now);
@@ -231,9 +284,7 @@ impl Broadcast {
             list: NETWORK,
             who: Some(key),
         });
-        if is_itself || !self.held.contains_key(&key) {
-            self.heard(NETWORK, key, &record, is_itself);
-        }
+        self.heard(NETWORK, key, &record, is_itself);
     }
 
     /// Whoever told `known` was wrong, if `record` puts back what was before it, and soon.

@@ -1,0 +1,294 @@
+//! How soon a network of real processes knows of a newcomer, that it is complete, and that it left.
+//!
+//! `cargo bench --bench gossip`. Fifty evpeers on loopback seed a small torrent, and come to know
+//! each other from one address each. Then newcomers come, one after the other, each knowing one of
+//! the fifty; it gets the torrent and leaves. What each of the fifty knows, and when, is what its
+//! log says; lines are stamped as they are read, so that what this process needs to read them is in
+//! the figures, as is everything else that shares the machine's cores with fifty processes.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use evpeer::base::rng::Rng;
+
+const HOSTS: usize = 50;
+const JOINS: usize = 100;
+/// Bytes of the torrent.
+const LEN: usize = 64 * 1024;
+/// A step that takes longer has failed.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Quiet in which the fifty are taken to have settled.
+const REST: Duration = Duration::from_secs(3);
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--test") {
+        return; // `cargo test --benches`: building it is the test
+    }
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let torrent = content(root.path());
+    let mut rng = Rng::new(1);
+    let (said, receiver) = channel();
+    let mut lines = Lines {
+        receiver,
+        early: VecDeque::new(),
+    };
+    let mut hosts: Vec<Peer> = Vec::new();
+    for n in 0..HOSTS {
+        let home = root.path().join(format!("host-{n}"));
+        std::fs::create_dir(&home).expect("the folder is ours");
+        std::fs::copy(root.path().join("content"), home.join("content")).expect("it has room");
+        let known = (n > 0).then(|| hosts[rng.below(n as u32) as usize].addr);
+        hosts.push(Peer::start(n, &torrent, &home, known, &mut lines, &said));
+    }
+    rest(&lines.receiver);
+    let mut times: [Vec<Duration>; 4] = Default::default();
+    for join in 0..JOINS {
+        let home = root.path().join(format!("newcomer-{join}"));
+        std::fs::create_dir(&home).expect("the folder is ours");
+        let known = hosts[rng.below(HOSTS as u32) as usize].addr;
+        let began = Instant::now();
+        let mut newcomer = Peer::start(HOSTS, &torrent, &home, Some(known), &mut lines, &said);
+        let news = [
+            News::Here(newcomer.addr),
+            News::Seed(newcomer.addr),
+            News::Complete,
+        ];
+        let [here, seed, complete] = wait_for(&mut lines, news);
+        times[0].push(here - began);
+        times[1].push(here - newcomer.listened);
+        times[2].push(seed.saturating_duration_since(complete));
+        let left = Instant::now();
+        newcomer.ask_to_leave();
+        let [gone] = wait_for(&mut lines, [News::Gone(newcomer.addr)]);
+        times[3].push(gone - left);
+        newcomer.wait();
+        rest_briefly(&lines.receiver);
+    }
+    println!("{HOSTS} evpeers, {JOINS} newcomers; until the last of the {HOSTS} knows, ms:");
+    let names = [
+        "a newcomer, from the start of its process",
+        "a newcomer, from when it listens",
+        "that it is complete, from when it says so",
+        "that it left, from the signal",
+    ];
+    for (name, times) in names.iter().zip(&mut times) {
+        times.sort_unstable();
+        let ms = |place: usize| times[place].as_secs_f64() * 1000.0;
+        let last = times.len() - 1;
+        println!(
+            "{name:42} p50 {:6.1}  p99 {:6.1}  max {:6.1}",
+            ms(last / 2),
+            ms(last * 99 / 100),
+            ms(last)
+        );
+    }
+    for host in &mut hosts {
+        host.ask_to_leave();
+    }
+    hosts.iter_mut().for_each(Peer::wait);
+}
+
+/// A line that a process wrote, and when it was read.
+struct Line {
+    at: Instant,
+    host: usize,
+    text: String,
+}
+
+/// What all processes write, in the order in which it was read.
+struct Lines {
+    receiver: Receiver<Line>,
+    /// Read while somebody was waited for.
+    early: VecDeque<Line>,
+}
+
+impl Lines {
+    /// The next line, if there is one before `end`.
+    fn next(&mut self, end: Instant) -> Option<Line> {
+        self.early.pop_front().or_else(|| {
+            let left = end.saturating_duration_since(Instant::now());
+            self.receiver.recv_timeout(left).ok()
+        })
+    }
+}
+
+/// What is waited for.
+#[derive(Clone, Copy)]
+enum News {
+    /// All of the fifty know that somebody is there.
+    Here(SocketAddr),
+    /// All of the fifty know that it has everything.
+    Seed(SocketAddr),
+    /// All of the fifty know that it is gone.
+    Gone(SocketAddr),
+    /// The newcomer says that it has everything.
+    Complete,
+}
+
+impl News {
+    fn is_told_by(self, line: &Line) -> bool {
+        let has = |word: &str| line.text.contains(word);
+        let is_of = |addr: SocketAddr| has(&format!("addr={addr} ")) && line.host < HOSTS;
+        let is_heard = || has("heard list=");
+        match self {
+            Self::Here(addr) => is_of(addr) && (has("met addr=") || is_heard()),
+            Self::Seed(addr) => {
+                let is_met = has("met addr=") && has("seed=true");
+                is_of(addr) && (is_met || (is_heard() && has("standing=Seed")))
+            }
+            Self::Gone(addr) => is_of(addr) && has("list=network") && has("standing=Left"),
+            Self::Complete => line.host == HOSTS && has("\"event\":\"complete\""),
+        }
+    }
+
+    fn tellers(self) -> usize {
+        match self {
+            Self::Here(_) | Self::Seed(_) | Self::Gone(_) => HOSTS,
+            Self::Complete => 1,
+        }
+    }
+}
+
+/// When each of these was told by all that have to tell it.
+fn wait_for<const COUNT: usize>(lines: &mut Lines, news: [News; COUNT]) -> [Instant; COUNT] {
+    let end = Instant::now() + LIMIT;
+    let mut told = news.map(|_| [false; HOSTS + 1]);
+    let mut times = news.map(|_| None);
+    while times.contains(&None) {
+        let line = lines.next(end).unwrap_or_else(|| {
+            let counts = told.map(|told| told.iter().filter(|told| **told).count());
+            panic!("not within {LIMIT:?}: told by {counts:?}")
+        });
+        for (n, one) in news.iter().enumerate() {
+            if one.is_told_by(&line) && times[n].is_none() {
+                told[n][line.host] = true;
+                if told[n].iter().filter(|told| **told).count() == one.tellers() {
+                    times[n] = Some(line.at);
+                }
+            }
+        }
+    }
+    times.map(|at| at.expect("it was waited for"))
+}
+
+/// Waits until nobody has said anything of others for a while.
+fn rest(lines: &Receiver<Line>) {
+    let end = Instant::now() + LIMIT;
+    let mut last = Instant::now();
+    while last.elapsed() < REST && Instant::now() < end {
+        match lines.recv_timeout(REST) {
+            Ok(line) if line.text.contains("heard list=") => last = line.at,
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => panic!("nobody speaks any more"),
+        }
+    }
+}
+
+/// Waits for the window in which news are gathered to pass, so that each join is one of its own.
+fn rest_briefly(lines: &Receiver<Line>) {
+    let end = Instant::now() + Duration::from_millis(300);
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        let _ = lines.recv_timeout(left);
+    }
+}
+
+/// A process.
+struct Peer {
+    child: Child,
+    addr: SocketAddr,
+    listened: Instant,
+}
+
+impl Peer {
+    /// Starts one and waits until it listens.
+    fn start(
+        host: usize,
+        torrent: &Path,
+        home: &Path,
+        known: Option<SocketAddr>,
+        lines: &mut Lines,
+        said: &Sender<Line>,
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evpeer"));
+        command.args(["--json", "-v", "--no-lsd", "--no-tracker", "-p", "0"]);
+        command.args(["--bind", "127.0.0.1", "-t"]).arg(torrent);
+        command.arg("-o").arg(home);
+        if let Some(known) = known {
+            command.args(["--peer", &known.to_string()]);
+        }
+        command.stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut peer = Self {
+            child: command.spawn().expect("it was built"),
+            addr: (Ipv4Addr::LOCALHOST, 0).into(),
+            listened: Instant::now(),
+        };
+        let child = &mut peer.child;
+        read(host, child.stdout.take().expect("piped"), said.clone());
+        read(host, child.stderr.take().expect("piped"), said.clone());
+        let end = Instant::now() + LIMIT;
+        let mut early = VecDeque::new();
+        loop {
+            let line = lines.next(end).expect("it listens soon");
+            let port = line.text.strip_prefix("{\"event\":\"listening\"");
+            let port = port.and_then(|rest| rest.split("\"port\":").nth(1));
+            if let (Some(port), true) = (port, line.host == host) {
+                let digits: String = port.chars().take_while(char::is_ascii_digit).collect();
+                peer.addr.set_port(digits.parse().expect("a port"));
+                peer.listened = line.at;
+                lines.early = early;
+                return peer;
+            }
+            early.push_back(line);
+        }
+    }
+
+    fn ask_to_leave(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let signal = rustix::process::Signal::TERM;
+        rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    fn wait(&mut self) {
+        let status = self.child.wait().expect("it is ours");
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Hands on what is written, line by line, as it comes.
+fn read(host: usize, stream: impl Read + Send + 'static, said: Sender<Line>) {
+    std::thread::spawn(move || {
+        for text in BufReader::new(stream).lines().map_while(Result::ok) {
+            let at = Instant::now();
+            if said.send(Line { at, host, text }).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// A small file and its torrent.
+fn content(root: &Path) -> PathBuf {
+    let mut rng = Rng::new(7);
+    let bytes: Vec<u8> = (0..LEN).map(|_| rng.next_u64() as u8).collect();
+    let file = root.join("content");
+    std::fs::write(&file, bytes).expect("the folder is ours");
+    let torrent = root.join("content.torrent");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evpeer"));
+    command.arg("create").arg(&file).arg("-o").arg(&torrent);
+    let output = command.output().expect("it was built");
+    assert!(output.status.success(), "{output:?}");
+    torrent
+}
