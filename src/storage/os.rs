@@ -5,6 +5,8 @@
 //! (`openat2` with `RESOLVE_BENEATH` gives the same on Linux alone, and saves a system call or
 //! two a file.)
 
+mod whole;
+
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
@@ -18,6 +20,8 @@ use rustix::io::Errno;
 use super::error::StorageError;
 use super::journal::{BootId, Stamp};
 use super::map::Map;
+
+pub(super) use whole::{is_synced_as_a_whole, sync_file_system};
 
 /// Opens the output folder.
 ///
@@ -400,49 +404,6 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
 /// Always `Unsupported`.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(super) fn allocate(_file: &File, _len: u64) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Whether [`sync_file_system`] brings all that the folder `anchor` is on to the disk, and tells
-/// errors of earlier write-backs (Linux 5.8).
-///
-/// Those that are named here do. One over FUSE is not told of it: what was written has reached its
-/// server then, and no disk. Others are not asked.
-#[cfg(target_os = "linux")]
-pub(super) fn is_synced_as_a_whole(anchor: impl AsFd) -> bool {
-    const EXT: i64 = 0xef53;
-    const XFS: i64 = 0x5846_5342;
-    const BTRFS: i64 = 0x9123_683e;
-    const F2FS: i64 = 0xf2f5_2010;
-    const TMPFS: i64 = 0x0102_1994;
-    fs::fstatfs(anchor).is_ok_and(|stat| {
-        let kind = i64::from(stat.f_type) & 0xffff_ffff;
-        [EXT, XFS, BTRFS, F2FS, TMPFS].contains(&kind)
-    })
-}
-
-/// Whether [`sync_file_system`] works: not known here.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn is_synced_as_a_whole(_anchor: impl AsFd) -> bool {
-    false
-}
-
-/// Brings everything on the file system of `anchor` to the disk.
-///
-/// # Errors
-/// Any write-back of this file system failed since `anchor` was opened, or since it was last told
-/// so: `syncfs` keeps the place of every descriptor in the sequence of errors.
-#[cfg(target_os = "linux")]
-pub(super) fn sync_file_system(anchor: &File) -> io::Result<()> {
-    Ok(fs::syncfs(anchor)?)
-}
-
-/// Brings everything on the file system of `anchor` to the disk: not known here.
-///
-/// # Errors
-/// Always `Unsupported`.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn sync_file_system(_anchor: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
