@@ -42,6 +42,8 @@ struct Held {
     addr: SocketAddr,
     /// The id under which it wants `ev_peers`; 0: it does not, and has no link.
     ev_peers_id: u8,
+    /// It is an evpeer that is in no list, and has not said whether it wants links.
+    is_stranger: bool,
 }
 
 impl Engine {
@@ -161,6 +163,12 @@ impl Engine {
         if peer_id.is_evpeer() {
             // The stream may end before it says that it wants links: two seeds have no use for it.
             self.network_heard(addr, now);
+            if let Some(network) = &mut self.network
+                && let Some(held) = network.streams.get_mut(&conn)
+                && held.ev_peers_id == 0
+            {
+                held.is_stranger = !network.broadcast.is_in_network(addr);
+            }
         } else {
             self.network_saw(info_hash, addr, is_seed, now);
         }
@@ -172,8 +180,11 @@ impl Engine {
             return;
         };
         if let std::collections::btree_map::Entry::Vacant(vacant) = network.streams.entry(conn) {
-            let ev_peers_id = 0;
-            vacant.insert(Held { addr, ev_peers_id });
+            vacant.insert(Held {
+                addr,
+                ev_peers_id: 0,
+                is_stranger: false,
+            });
             network.broadcast.met(addr, now);
             self.touch_network();
         }
@@ -252,6 +263,7 @@ impl Engine {
             return; // it does not say where it can be reached
         };
         let addr = held.addr;
+        held.is_stranger = false;
         let before = std::mem::replace(&mut held.ev_peers_id, ev_peers_id);
         if before == 0 && ev_peers_id != 0 {
             let stream = Stream {
@@ -320,6 +332,9 @@ impl Engine {
             network.broadcast.parted(held.addr);
             if held.ev_peers_id != 0 {
                 network.overlay.stream_closed(conn, now);
+            }
+            if held.is_stranger && !network.broadcast.is_in_network(held.addr) {
+                network.overlay.strange(held.addr, now);
             }
             self.touch_network();
         }

@@ -291,6 +291,36 @@ fn time_until(
     Some(world.now() - began)
 }
 
+/// Goal: a seed that was told of nobody is known to all once a seed has dialled it, though these
+/// two close their stream before the newcomer has heard where the other one can be reached.
+/// Method: twelve seeds, of which the last is told of the newcomer, who starts when they are linked.
+#[test]
+fn seed_that_was_told_of_nobody_is_known_to_all_once_a_seed_dialled_it() {
+    for_seeds(5, |rng_seed| {
+        let (meta, content) = torrent(1, 16 * 1024, &[100_000]);
+        let mut world = World::new(rng_seed, LAN, meta, content);
+        let newcomer = host(&mut world, Have::All, &[]);
+        world.kill(newcomer);
+        let mut hosts: Vec<HostId> = Vec::new();
+        for _ in 0..12 {
+            let mut known: Vec<HostId> = hosts.last().copied().into_iter().collect();
+            if hosts.len() == 11 {
+                known.push(newcomer);
+            }
+            hosts.push(host(&mut world, Have::All, &known));
+        }
+        assert!(world.run_until(MINUTE, |w| all_know(w, &hosts)));
+        world.run_until(MINUTE, |_| false);
+        world.restart(newcomer);
+        hosts.push(newcomer);
+        let bound = 2 * MINUTE; // who dials has a pause of half a minute
+        assert!(
+            world.run_until(bound, |w| all_know(w, &hosts)),
+            "seed {rng_seed}"
+        );
+    });
+}
+
 /// Goal: a host without a torrent, which met one evpeer in a former run, hears of newcomers of
 /// swarms that it is not in; and nobody hears of a private swarm's.
 #[test]

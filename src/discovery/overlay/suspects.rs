@@ -36,6 +36,17 @@ impl Overlay {
     /// not: it is dialled at once, or when the stream that we have to it ends.
     pub fn disputed(&mut self, addr: SocketAddr, now: Instant) {
         self.addresses.resume(addr);
+        self.suspect(addr, now);
+    }
+
+    /// An evpeer was there that is in no list, and is gone before it said whether it wants links.
+    /// It may know of nobody, not even of us, so it is dialled: once it is linked with anybody, it
+    /// is known to all.
+    pub fn strange(&mut self, addr: SocketAddr, now: Instant) {
+        self.suspect(addr, now);
+    }
+
+    fn suspect(&mut self, addr: SocketAddr, now: Instant) {
         if self.suspects.len() < SUSPECTS_MAX && !self.suspects.contains(&addr) {
             self.suspects.push_back(addr);
             self.next = self.next.min(now);
