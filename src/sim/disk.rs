@@ -66,7 +66,7 @@ pub struct DiskTally {
     pub jobs: u64,
     /// Jobs that failed by chance.
     pub errors: u64,
-    /// Files, or torrents, that did not fit.
+    /// Files, torrents or records of a journal that did not fit.
     pub refused: u64,
     /// Pages that a power cut took back, or tore.
     pub lost_pages: u64,

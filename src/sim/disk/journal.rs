@@ -137,6 +137,7 @@ impl Disk {
         let end = at + bytes.len();
         let need = end.saturating_sub(stored.bytes.len()) as u64;
         if let Some(free) = free.filter(|&free| free < need) {
+            self.tally.refused += 1;
             return Err(StorageError::NoSpace { path, need, free });
         }
         stored.bytes.resize(stored.bytes.len().max(end), 0);
