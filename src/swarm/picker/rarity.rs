@@ -171,6 +171,9 @@ impl Rarity {
         if self.order.is_empty() {
             return self.sample(theirs, |this, piece| this.counts[piece as usize]);
         }
+        if !self.listed.intersects(theirs) {
+            return None; // a walk past all that others have is longer than this look
+        }
         self.refresh();
         let key = if self.seeds > 0 { 1 } else { 2 }; // without a seed, orphans can wait
         let offered = &self.order[self.start(key)..];
