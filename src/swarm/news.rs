@@ -83,7 +83,8 @@ impl Swarm {
         }
     }
 
-    /// The next piece that this peer has to hear of; pieces that it has itself are left out.
+    /// The next piece that this peer has to hear of; left out are pieces that it has itself, and
+    /// those that we have lost since.
     pub fn next_have(&mut self, key: PeerKey) -> Option<PieceIndex> {
         if !self.has_news(key) {
             return None;
@@ -93,11 +94,11 @@ impl Swarm {
         self.news.log.get(peer.news_told - 1).copied()
     }
 
-    /// Whether there is anything new to this peer; passes over what it has itself.
+    /// Whether there is anything new to this peer; passes over what there is no use in telling.
     fn has_news(&mut self, key: PeerKey) -> bool {
         let peer = &mut self.peers[key.0 as usize];
         while let Some(&piece) = self.news.log.get(peer.news_told) {
-            if !peer.have.has(piece.0) {
+            if self.ours.has(piece.0) && !peer.have.has(piece.0) {
                 return true;
             }
             peer.news_told += 1;

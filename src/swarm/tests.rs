@@ -596,6 +596,22 @@ fn news_comes_at_once_to_those_who_have_little_to_ask_for() {
 }
 
 #[test]
+fn piece_that_was_lost_before_it_was_told_of_is_not_told_of() {
+    let mut script = Script::new(80);
+    for piece in 0..60 {
+        script.swarm.found(PieceIndex(piece), script.now);
+    }
+    let poor = script.join(PLAIN);
+    script.wait(1);
+    for piece in 60..63 {
+        script.swarm.found(PieceIndex(piece), script.now);
+    }
+    script.swarm.lost(PieceIndex(61));
+    let told = std::iter::from_fn(|| script.swarm.next_have(poor));
+    assert_eq!(told.collect::<Vec<_>>(), [PieceIndex(60), PieceIndex(62)]);
+}
+
+#[test]
 fn two_seeds_have_nothing_to_say_to_each_other() {
     let mut script = Script::new(1);
     script.swarm.found(PieceIndex(0), script.now);
