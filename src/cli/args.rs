@@ -335,6 +335,9 @@ pub struct SoakArgs {
     /// Do not look for the least that still fails
     #[arg(long)]
     pub no_shrink: bool,
+    /// With --seed: every event and every decision, as log lines on standard error
+    #[arg(long, requires = "seed")]
+    pub trace: bool,
 }
 
 /// How much is said on the way, and where.

@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::args::SoakArgs;
+use super::args::{SoakArgs, TalkArgs};
 use super::error::CliError;
+use super::logging;
 use super::output::{print, print_error};
 use super::units::show_time;
 use crate::sim::chance::{Cut, Plan, Tally, run, shrink};
@@ -19,6 +20,13 @@ use crate::sim::chance::{Cut, Plan, Tally, run, shrink};
 /// # Errors
 /// Standard output cannot be written, or the system has no randomness or no thread to give.
 pub fn soak(args: &SoakArgs) -> Result<ExitCode, CliError> {
+    if args.trace {
+        let talk = TalkArgs {
+            verbose: 2,
+            ..TalkArgs::default()
+        };
+        logging::start(&talk, None)?;
+    }
     match args.seed {
         Some(seed) => one(seed, &args.only),
         None => many(args),

@@ -29,6 +29,7 @@ impl Trace {
     /// An event happens at `now`; `words` are the figures that make it.
     pub fn step(&mut self, now: Instant, words: [u64; 3]) {
         self.steps += 1;
+        log::trace!("{now} {}", in_words(words));
         self.mix(now.as_micros());
         words.into_iter().for_each(|word| self.mix(word));
         if self.last.len() == LAST_MAX {
