@@ -7,19 +7,21 @@
 //! medians are compared.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use evpeer::base::rng::Rng;
 use evpeer::config::Config;
 use evpeer::engine::{HostPort, Report, State, TorrentSpec};
-use evpeer::meta::create::{CreateOptions, Creator, NewFile};
 use evpeer::meta::metainfo::Metainfo;
 use evpeer::reactor::{Reactor, ReactorOptions};
 use evpeer::storage::Access;
+
+use common::{Line, content};
+
+mod common;
 
 /// Bytes of the torrent.
 const LEN: u64 = 256 * 1024 * 1024;
@@ -34,7 +36,7 @@ fn main() {
         return; // `cargo test --benches`: building it is the test
     }
     let root = tempfile::tempdir().expect("a temporary folder");
-    let meta = content(root.path());
+    let meta = content(root.path(), LEN);
     let mut seed = reactor(root.path());
     let tracker = SocketAddr::from((Ipv4Addr::LOCALHOST, seed.local_port()));
     seed.add_torrent(spec(&meta, Vec::new()))
@@ -60,7 +62,7 @@ fn main() {
         let mut answers = [const { Vec::new() }; LOADS.len()];
         for _ in 0..ROUNDS {
             for (n, (_, load)) in LOADS.iter().enumerate() {
-                let (line, ends) = (Line::start(tracker), AtomicBool::new(false));
+                let (line, ends) = (Line::start(tracker, LINE_BYTES_S), AtomicBool::new(false));
                 asked.store(0, Ordering::Relaxed);
                 std::thread::scope(|scope| {
                     scope.spawn(|| load(tracker, &meta, &ends, &asked));
@@ -160,46 +162,6 @@ fn port_of(sent: u32) -> u16 {
     2 + (sent % 100) as u16
 }
 
-/// A line to the seed that lets bytes come back by the clock. It lasts as long as its streams.
-struct Line {
-    port: u16,
-}
-
-impl Line {
-    fn start(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("it is bound").port();
-        std::thread::spawn(move || {
-            let (near, _) = listener.accept().expect("the leecher dials");
-            let far = TcpStream::connect(target).expect("the seed accepts");
-            let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
-            let (near_in, far_out) = (clone(&near), clone(&far));
-            std::thread::spawn(move || pass(near_in, far_out, f64::INFINITY));
-            pass(far, near, LINE_BYTES_S);
-        });
-        Self { port }
-    }
-}
-
-/// Passes bytes on until either end is closed.
-fn pass(mut from: TcpStream, mut to: TcpStream, bytes_s: f64) {
-    let begin = Instant::now();
-    let mut part = vec![0; 128 * 1024];
-    let mut passed = 0;
-    while let Ok(n @ 1..) = from.read(&mut part) {
-        let due = Duration::from_secs_f64(passed as f64 / bytes_s);
-        if let Some(early) = due.checked_sub(begin.elapsed()) {
-            std::thread::sleep(early);
-        }
-        if to.write_all(&part[..n]).is_err() {
-            break;
-        }
-        passed += n;
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
-}
-
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -220,29 +182,6 @@ fn reactor(root: &Path) -> Reactor {
         watch_signals: false,
     })
     .expect("loopback has a free port")
-}
-
-/// Writes the content into `root` and makes its metainfo.
-fn content(root: &Path) -> Arc<Metainfo> {
-    let mut rng = Rng::new(1);
-    let mut bytes = vec![0; LEN as usize];
-    for word in bytes.chunks_exact_mut(8) {
-        word.copy_from_slice(&rng.next_u64().to_le_bytes());
-    }
-    std::fs::write(root.join("content"), &bytes).expect("the temporary folder takes the content");
-    let options = CreateOptions {
-        name: "content".to_owned(),
-        files: vec![NewFile {
-            path: Vec::new(),
-            len: LEN,
-            executable: false,
-        }],
-        ..CreateOptions::default()
-    };
-    let mut creator = Creator::new(options).expect("the options are sound");
-    creator.feed(&bytes).expect("as long as said");
-    let torrent = creator.finish().expect("all of it was fed");
-    Arc::new(Metainfo::from_bytes(&torrent).expect("what is created can be read"))
 }
 
 fn spec(meta: &Arc<Metainfo>, peers: Vec<HostPort>) -> TorrentSpec {

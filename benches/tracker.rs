@@ -181,6 +181,7 @@ impl Stage {
             remote: from,
             local: None,
             interfaces: &self.interfaces,
+            links: None,
         };
         let reply = self.server.datagram(&bytes, &asker, self.now);
         match Reply::decode(&reply.expect("a connection id")) {
@@ -196,6 +197,7 @@ impl Stage {
             remote: from,
             local: Some(IpAddr::from([10, 255, 0, 1])),
             interfaces: &self.interfaces,
+            links: None,
         };
         let reply = self.server.datagram(bytes, &asker, self.now);
         while let Some(event) = self.server.poll_event() {
@@ -211,6 +213,7 @@ impl Stage {
             remote: from,
             local: Some(IpAddr::from([10, 255, 0, 1])),
             interfaces: &self.interfaces,
+            links: None,
         };
         let (_, request) = RequestReader::default().received(text).expect("a request");
         let request = request.expect("a whole request");

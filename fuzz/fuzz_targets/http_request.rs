@@ -65,6 +65,7 @@ fn answer(requests: &[Request]) {
         remote: ([10, 0, 0, 2], 5).into(),
         local: Some([10, 0, 0, 1].into()),
         interfaces: &interfaces,
+        links: None,
     };
     for request in requests {
         match server.http(request, &asker, now) {

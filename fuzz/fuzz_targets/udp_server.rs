@@ -32,6 +32,7 @@ fuzz_target!(|input: &[u8]| {
         remote,
         local: None,
         interfaces: &interfaces,
+        links: None,
     };
     let mut bytes = bytes.to_vec();
     let is_proved = first & 1 == 1 && bytes.len() >= 8;

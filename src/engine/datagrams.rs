@@ -47,6 +47,7 @@ impl Engine {
             remote: from,
             local,
             interfaces: &self.interfaces,
+            links: self.network.as_ref().map(|network| &network.broadcast),
         };
         if let Some(answer) = self.server.datagram(bytes, &asker, now) {
             self.send_datagram(from, local, answer);

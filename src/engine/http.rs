@@ -114,6 +114,7 @@ impl Engine {
             remote,
             local,
             interfaces: &self.interfaces,
+            links: self.network.as_ref().map(|network| &network.broadcast),
         };
         let (bytes, then) = match self.server.http(request, &asker, now) {
             HttpReply::Whole { bytes, then } => (bytes, then),

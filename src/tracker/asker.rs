@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+use super::broadcast::Broadcast;
 use crate::base::address::{Interfaces, Scope, may_be_told, scope};
 
 /// The sender of a request.
@@ -13,6 +14,8 @@ pub struct Asker<'a> {
     pub local: Option<IpAddr>,
     /// The interfaces of this machine.
     pub interfaces: &'a Interfaces,
+    /// Our links: the swarms of those at the other ends are tracked too.
+    pub links: Option<&'a Broadcast>,
 }
 
 /// How far away a host is. On-link is not the internet: limits differ.
@@ -192,6 +195,7 @@ mod tests {
                 remote: SocketAddr::new(remote.parse().unwrap(), 5),
                 local: local.map(|ip| ip.parse().unwrap()),
                 interfaces: &interfaces,
+                links: None,
             };
             let answer = asker.ears().told(listed.parse().unwrap());
             let answer = answer.map_or(String::new(), |addr| addr.to_string());
@@ -223,6 +227,7 @@ mod tests {
                 remote: SocketAddr::new(remote.parse().unwrap(), 5),
                 local: None,
                 interfaces: &interfaces,
+                links: None,
             };
             let addr = asker.listed_at(&[None, Some(claimed.parse().unwrap())], 7);
             let expected = SocketAddr::new(listed.parse().unwrap(), 7);
@@ -232,6 +237,7 @@ mod tests {
             remote: "[fe80::5%3]:50".parse().unwrap(),
             local: None,
             interfaces: &interfaces,
+            links: None,
         };
         let expected: SocketAddr = "[fe80::5%3]:7".parse().unwrap();
         assert_eq!(asker.listed_at(&[], 7), expected);

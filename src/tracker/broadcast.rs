@@ -52,7 +52,7 @@ use crate::base::id::{ConnId, InfoHash};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::timers::TimerQueue;
-use crate::wire::ev_peers::{EntriesWriter, Hello, NETWORK, Reason, Salt, Standing};
+use crate::wire::ev_peers::{EntriesWriter, Hello, NETWORK, Reason, Salt, Standing, tag};
 
 pub use event::{Counts, Event, Heard, List, Setup, Violation};
 
@@ -323,6 +323,16 @@ impl Broadcast {
             let peer =
                 |(key, record): (Key, &Record)| (key.addr(), record.standing, record.is_evpeer);
             roster.here().map(peer)
+        })
+    }
+
+    /// The evpeers that we have a link with and that proved to be in `swarm`, whether we are in it
+    /// or not: address and standing. Costs a hash a link.
+    pub fn linked_in(&self, swarm: InfoHash) -> impl Iterator<Item = (SocketAddr, Standing)> {
+        let links = self.slots().into_iter().map(|slot| self.link(slot));
+        links.filter_map(move |link| {
+            let membership = link.named_by(&tag(&link.met?.salt, &link.our_salt, swarm))?;
+            Some((link.remote, membership.standing))
         })
     }
 

@@ -405,21 +405,6 @@ impl Registry {
         }
     }
 
-    /// Makes a swarm that `net` announces to an open tracker.
-    fn open_for(&mut self, info_hash: InfoHash, net: Net, now: Instant) -> u32 {
-        if let Some(victim) = self.open.victim(net) {
-            self.remove(victim);
-        }
-        let rng_seed = self.rng.next_u64();
-        let index = self.add(Swarm::new(info_hash, Terms::default(), rng_seed, now));
-        let swarm = &mut self.swarms[index as usize];
-        swarm.opened = Some(self.open.add(index, net, now));
-        // If nobody can be listed, it goes.
-        swarm.earliest = now + INTERVAL_MAX;
-        self.schedule(index, now);
-        index
-    }
-
     fn add(&mut self, swarm: Swarm) -> u32 {
         let info_hash = swarm.info_hash;
         let index = self.swarms.insert(swarm) as u32;

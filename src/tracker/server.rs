@@ -27,6 +27,7 @@ use crate::base::limits::TOLD_PEERS_DEFAULT;
 use crate::base::time::Instant;
 use crate::wire::announce::Event;
 use crate::wire::answer::Told;
+use crate::wire::ev_peers::Standing;
 
 /// The answer to an HTTP request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +163,9 @@ impl Server {
             ids: announce.ids,
         };
         self.told.clear();
+        if announce.event != Some(Event::Stopped) {
+            self.ask_links(announce.info_hash, asker, now);
+        }
         let asker = (&asker.ears(), nearness);
         let info_hash = announce.info_hash;
         let outcome = self
@@ -182,6 +186,29 @@ impl Server {
             });
         }
         Some((outcome.counts, outcome.interval))
+    }
+
+    /// Tracks a swarm that somebody asks for if an evpeer that we have a link with is in it, and
+    /// lists that one.
+    fn ask_links(&mut self, info_hash: InfoHash, asker: &Asker<'_>, now: Instant) {
+        let Some(links) = asker
+            .links
+            .filter(|_| self.registry.may_ask(info_hash, now))
+        else {
+            return;
+        };
+        for (addr, standing) in links.linked_in(info_hash) {
+            let sighting = Sighting {
+                addr,
+                peer_id: None,
+                key: None,
+                is_seed: Some(standing == Standing::Seed),
+                is_paused: false,
+                heard: Heard::Announce,
+            };
+            self.registry
+                .named(info_hash, &sighting, asker.ip(), asker.interfaces, now);
+        }
     }
 }
 

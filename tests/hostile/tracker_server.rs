@@ -158,6 +158,7 @@ fn asker<'a>(interfaces: &'a Interfaces, from: &str) -> Asker<'a> {
         remote: from.parse().unwrap(),
         local: Some(IpAddr::from([10, 0, 0, 1])),
         interfaces,
+        links: None,
     }
 }
 

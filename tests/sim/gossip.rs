@@ -293,7 +293,8 @@ fn time_until(
 
 /// Goal: a seed that was told of nobody is known to all once a seed has dialled it, though these
 /// two close their stream before the newcomer has heard where the other one can be reached.
-/// Method: twelve seeds, of which the last is told of the newcomer, who starts when they are linked.
+/// Method: twelve seeds, of which the last is told of the newcomer, who starts when they are
+/// linked.
 #[test]
 fn seed_that_was_told_of_nobody_is_known_to_all_once_a_seed_dialled_it() {
     for_seeds(5, |rng_seed| {
@@ -350,6 +351,26 @@ fn network_list_is_for_all_and_private_swarms_stay_out_of_it() {
         let engine = world.engine(at).expect("it runs");
         assert_eq!((engine.evpeers(), engine.links()), (vec![], vec![]));
         assert_eq!(engine.gossip_sent(), (0, 0));
+    }
+}
+
+/// Goal: the tracker of an evpeer serves the swarms of those that it has links with, whatever it is
+/// in itself.
+/// Method: a leecher that is in no network and is told of one tracker only: a host without a
+/// torrent that has a link with the seed.
+#[test]
+fn tracker_serves_the_swarms_of_linked_evpeers() {
+    for scheme in ["http", "udp"] {
+        let (meta, content) = torrent(1, 16 * 1024, &[100_000]);
+        let mut world = World::new(1, LAN, meta, content);
+        let seed = host(&mut world, Have::All, &[]);
+        let idle = host(&mut world, Have::NoTorrent, &[seed]);
+        assert!(world.run_until(MINUTE, |w| all_know(w, &[seed, idle])));
+        let mut spec = PeerSpec::new(Have::Nothing, &[]);
+        spec.trackers = vec![format!("{scheme}://{}/announce", world.addr(idle))];
+        let leecher = world.add(spec);
+        let is_complete = world.run_until(MINUTE, |w| w.is_complete(leecher));
+        assert!(is_complete, "{scheme}: it was told of nobody");
     }
 }
 

@@ -128,6 +128,11 @@ impl Link {
         Some(ours)
     }
 
+    /// The swarm that the other side named by `tag`.
+    pub fn named_by(&self, tag: &Tag) -> Option<&Membership> {
+        self.named.get(self.by_tag.get(tag)?)
+    }
+
     /// If the other side named a swarm by `tag`, which we call `ours`, and this is new, it is
     /// common from now on.
     pub fn match_tag(&mut self, tag: &Tag, ours: u16) -> Option<Membership> {

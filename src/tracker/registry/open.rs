@@ -8,6 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::news::{Sighting, Terms};
+use super::swarm::Swarm;
+use super::{INTERVAL_MAX, Registry};
+use crate::base::address::Interfaces;
+use crate::base::id::InfoHash;
 use crate::base::limits::{OPEN_SWARMS_MAX, OPEN_SWARMS_NET_MAX};
 use crate::base::time::Instant;
 use crate::tracker::asker::Nearness;
@@ -112,5 +117,50 @@ impl OpenSwarms {
     }
 }
 
+impl Registry {
+    /// Whether it may be asked who else is in a swarm that we were not told to track: not again and
+    /// again.
+    pub(in crate::tracker) fn may_ask(&self, info_hash: InfoHash, now: Instant) -> bool {
+        let swarm = self.swarm(info_hash);
+        swarm.is_none_or(|swarm| swarm.opened.is_some() && swarm.asked_at + ASK_PAUSE <= now)
+    }
+
+    /// A peer is in a swarm that a host at `ip` asks for, which is tracked from now on as if it had
+    /// been announced to an open tracker.
+    pub(in crate::tracker) fn named(
+        &mut self,
+        info_hash: InfoHash,
+        sighting: &Sighting,
+        ip: IpAddr,
+        interfaces: &Interfaces,
+        now: Instant,
+    ) {
+        let index = match self.by_hash.get(&info_hash) {
+            Some(&index) => index,
+            None => self.open_for(info_hash, Net::of(ip, Nearness::of(ip, interfaces)), now),
+        };
+        self.swarms[index as usize].asked_at = now;
+        let nearness = Nearness::of(sighting.addr.ip(), interfaces);
+        self.heard_in(index, sighting, None, nearness, now);
+    }
+
+    /// Makes a swarm that `net` announces to an open tracker.
+    pub(super) fn open_for(&mut self, info_hash: InfoHash, net: Net, now: Instant) -> u32 {
+        if let Some(victim) = self.open.victim(net) {
+            self.remove(victim);
+        }
+        let rng_seed = self.rng.next_u64();
+        let index = self.add(Swarm::new(info_hash, Terms::default(), rng_seed, now));
+        let swarm = &mut self.swarms[index as usize];
+        swarm.opened = Some(self.open.add(index, net, now));
+        // If nobody can be listed, it goes.
+        swarm.earliest = now + INTERVAL_MAX;
+        self.schedule(index, now);
+        index
+    }
+}
+
 /// How exactly the latest use of a swarm is known.
 const USED_STEP: Duration = Duration::from_secs(10);
+/// Time between two questions who else is in a swarm.
+const ASK_PAUSE: Duration = Duration::from_secs(60);

@@ -30,6 +30,8 @@ pub(super) struct Swarm {
     pub terms: Terms,
     /// Who made it by an announce; `None` if we were told to track it.
     pub opened: Option<Opened>,
+    /// When the evpeers that we have links with were asked for it last.
+    pub asked_at: Instant,
     /// Before this no peer expires.
     pub earliest: Instant,
     /// When peers that expired are looked for, as the registry has noted it.
@@ -96,6 +98,7 @@ impl Swarm {
             info_hash,
             terms,
             opened: None,
+            asked_at: now,
             earliest: Instant::NEVER,
             sweep_at: Instant::NEVER,
             peers: Slab::new(),

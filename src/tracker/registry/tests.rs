@@ -108,6 +108,7 @@ impl Registry {
             remote: addr(remote),
             local: None,
             interfaces: &interfaces,
+            links: None,
         };
         let mut told = Vec::new();
         self.sample(HASH, &asker, wanted, &mut told);
@@ -658,6 +659,7 @@ fn announce(registry: &mut Registry, hash: u32, from: SocketAddr, secs: u64) -> 
         remote: from,
         local: None,
         interfaces: &interfaces,
+        links: None,
     };
     let announced = Announced {
         sighting: sighting(from, Heard::Announce),

@@ -75,6 +75,7 @@ impl Stage {
             remote: SocketAddr::new(from.parse().unwrap(), 50_000),
             local: None,
             interfaces: &self.interfaces,
+            links: None,
         };
         self.server.http(request, &asker, self.now)
     }
@@ -91,6 +92,7 @@ impl Stage {
             remote: SocketAddr::new(from.parse().unwrap(), 50_000),
             local: None,
             interfaces: &self.interfaces,
+            links: None,
         };
         self.server.datagram(bytes, &asker, self.now)
     }
