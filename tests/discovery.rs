@@ -83,6 +83,22 @@ fn evpeer_learns_of_a_peer_from_libtorrent_by_exchange() {
     );
 }
 
+#[test]
+fn transmission_learns_of_a_peer_from_an_evpeer_by_exchange() {
+    sandbox::inside(
+        "transmission_learns_of_a_peer_from_an_evpeer_by_exchange",
+        |lan| by_exchange(lan, Kind::Evpeer, Kind::Transmission),
+    );
+}
+
+#[test]
+fn evpeer_learns_of_a_peer_from_transmission_by_exchange() {
+    sandbox::inside(
+        "evpeer_learns_of_a_peer_from_transmission_by_exchange",
+        |lan| by_exchange(lan, Kind::Transmission, Kind::Evpeer),
+    );
+}
+
 /// An evpeer that is no peer tracks; one client has everything, the others get it.
 fn through_a_pure_tracker(lan: Lan, scheme: &str, kinds: &[Kind]) {
     if !all_here(lan, kinds) {
@@ -195,7 +211,7 @@ fn by_exchange(lan: Lan, teacher: Kind, pupil: Kind) {
         }
     };
     let ip = pupil_at.ip().to_string();
-    wait_for("the two meet", LIMIT, || {
+    wait_for("the two meet", EXCHANGE_LIMIT, || {
         other.events().iter().any(|event| {
             let remote = event["peer"].as_str().unwrap_or_default();
             event["change"] == "joined" && remote.starts_with(&format!("{ip}:"))
@@ -280,3 +296,5 @@ fn all_here(lan: Lan, kinds: &[Kind]) -> bool {
 const STOCK: [Kind; 3] = [Kind::Libtorrent, Kind::Aria2, Kind::Transmission];
 const SET_LEN: u64 = 4 * 1024 * 1024;
 const LIMIT: Duration = Duration::from_secs(120);
+/// Transmission exchanges peers every 90 s, others every 60.
+const EXCHANGE_LIMIT: Duration = Duration::from_secs(240);
