@@ -488,6 +488,49 @@ fn untrue_word_of_a_far_future_about_us_is_not_answered() {
     assert_eq!(told.expect("it is known").epoch, mine, "all hear of it");
 }
 
+/// Goal: of a host that a liar gave an epoch of many hours ahead all hear that it is gone, though
+/// nobody believes departures of such a time otherwise; and of one that is there, that it is.
+#[test]
+fn departure_of_a_host_that_was_put_ahead_is_heard() {
+    let mut hosts = Hosts::new(5);
+    for (a, b) in [(0, 1), (1, 2), (2, 3), (2, 4)] {
+        hosts.link(a, b);
+    }
+    hosts.run(MINUTE);
+    let liar = Stranger::meets(&mut hosts, 5);
+    let ahead = UNIX_MS + 20 * 3600 * 1000;
+    let says = |hosts: &mut Hosts, entries: &[Entry]| {
+        liar.says(hosts, &news(entries))
+            .expect("a lie is no violation");
+        hosts.run(Duration::from_secs(2));
+    };
+    let here = [3, 4].map(|n| entry(addr(n), ahead, Standing::Leecher));
+    says(&mut hosts, &here);
+    let alone = [entry(addr(1), ahead, Standing::Left)];
+    says(&mut hosts, &alone);
+    assert!(
+        hosts.network(0).contains(&addr(1)),
+        "far from its last word"
+    );
+
+    hosts.cut(2, 3);
+    let now = hosts.now;
+    hosts.all[2].unreachable(addr(3), now);
+    hosts.run(Duration::from_secs(2));
+    for n in [0, 1, 2, 4] {
+        assert!(!hosts.network(n).contains(&addr(3)), "host {n}");
+    }
+
+    for _ in 0..3 {
+        let known = hosts.all[0].network.get(addr(4).into()).expect("listed");
+        let lie = entry(addr(4), known.epoch + 1, Standing::Left);
+        says(&mut hosts, &[lie]);
+        for n in [0, 1, 2] {
+            assert!(hosts.network(n).contains(&addr(4)), "host {n}");
+        }
+    }
+}
+
 /// Goal: an evpeer that is dead is declared so as often as others bring it back; one that is there
 /// for others, and not for us, ever more rarely.
 #[test]
