@@ -2,8 +2,8 @@
 //! are, what they cost, that they end; that the overlay holds under churn, mass death and
 //! partitions; and what a third of liars can do to the rest.
 //!
-//! Hosts run exactly the pure parts, driven as an engine drives them. `NIGHTLY=1` adds the life of a
-//! network of 5,000, and larger ones of the rest.
+//! Hosts run exactly the pure parts, driven as an engine drives them. `NIGHTLY=1` adds the life of
+//! a network of 5,000, and larger ones of the rest.
 
 use std::env;
 use std::time::Duration;
@@ -65,8 +65,8 @@ fn swarm_of(n: usize) -> Option<Standing> {
     n.is_multiple_of(2).then_some(Standing::Leecher)
 }
 
-/// Goal: one network of 5,000 keeps all that the others here ask of small ones, in one life: growing
-/// to them takes most of the time.
+/// Goal: one network of 5,000 keeps all that the others here ask of small ones, in one life:
+/// growing to them takes most of the time.
 #[test]
 fn five_thousand_hosts_live_and_half_of_them_die() {
     if env::var_os("NIGHTLY").is_none() {

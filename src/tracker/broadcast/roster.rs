@@ -236,8 +236,8 @@ impl Roster {
         (buckets.ilog2() as u8).min(BUCKET_BITS_MAX)
     }
 
-    /// Up to `count` evpeers that are there and wanted, each with the same chance. Costs a few looks
-    /// for each, however long the list is: where hardly anybody is wanted, not all are found.
+    /// Up to `count` evpeers that are there and wanted, each with the same chance. Costs some
+    /// looks for each, however long the list is: where hardly anybody is wanted, not all are found.
     pub fn sample(
         &self,
         count: usize,
