@@ -3,6 +3,7 @@
 //! room.
 
 mod faulty;
+mod gone;
 mod slow;
 #[path = "../support/mod.rs"]
 mod support;
