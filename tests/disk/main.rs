@@ -2,6 +2,7 @@
 //! process lives, nothing wrong is served, and what is missing is fetched again, or when there is
 //! room.
 
+mod denied;
 mod faulty;
 mod gone;
 mod slow;
