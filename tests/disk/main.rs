@@ -5,6 +5,7 @@
 mod denied;
 mod faulty;
 mod gone;
+mod nth;
 mod slow;
 #[path = "../support/mod.rs"]
 mod support;
