@@ -6,6 +6,7 @@ mod denied;
 mod faulty;
 mod gone;
 mod nth;
+mod reflink;
 mod slow;
 #[path = "../support/mod.rs"]
 mod support;
