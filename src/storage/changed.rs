@@ -5,6 +5,9 @@
 //! they are in use, finds one cut, gone or replaced. Whichever comes first, from then on nothing of
 //! the torrent is lent or stored: it has lapsed, and what is there shows when it is added again.
 //!
+//! A disk that is gone is looked for also while no file is in use ([`Storage::watch_disks`]). The
+//! torrent then waits as one whose files cannot be written does.
+//!
 //! [`Map::is_poisoned`]: super::map::Map::is_poisoned
 
 use std::sync::Arc;
@@ -191,9 +194,6 @@ impl Storage {
             return; // as in `fail`
         }
         self.keep_in_mind(id);
-        if let Some(former) = self.former.get_mut(&id) {
-            former.is_doubted = true;
-        }
         if let Some(memory) = self.memory(id) {
             let log = memory.log;
             let log = self.log(log);

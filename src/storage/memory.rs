@@ -36,7 +36,6 @@ mod resume;
 
 pub(super) use commit::Frozen;
 use commit::Load;
-pub(super) use former::Former;
 pub(super) use resume::whole_pieces;
 
 /// What is on its way into the journal of one torrent.

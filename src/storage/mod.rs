@@ -74,7 +74,7 @@ use jobs::{Done, Handle, Job, JobId, Outcome, Work};
 pub use lend::Lent;
 use logs::{LogId, LogStep, OpenLog};
 use map::MapAccess;
-use memory::{Former, Memory};
+use memory::Memory;
 pub use os::Populate;
 use span::WindowKey;
 use sync::Barrier;
@@ -191,7 +191,7 @@ pub struct Storage {
     /// Torrents that are taken up when those are gone altogether.
     waiting: BTreeMap<TorrentId, (Arc<Metainfo>, Access)>,
     /// The pieces of torrents that were given up, as far as they were verified then.
-    former: BTreeMap<TorrentId, Former>,
+    former: BTreeMap<TorrentId, Bitfield>,
     jobs_count: u64,
     events: VecDeque<Event>,
     /// Stores so far: later ones have higher numbers.

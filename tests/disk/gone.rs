@@ -169,6 +169,7 @@ fn hostile_152_torrent_on_another_disk_does_not_mind() {
 }
 
 /// Goal: row 152: it is noticed although nobody asks for anything, and nothing is fetched.
+/// Method: the second process knows the files from the journal and has opened none.
 #[test]
 fn hostile_152_seed_without_peers_notices_too() {
     let name = "gone::hostile_152_seed_without_peers_notices_too";
@@ -183,6 +184,9 @@ fn hostile_152_seed_without_peers_notices_too() {
             args: &["--storage", storage],
             ..Setup::new(&torrent, &place)
         };
+        let first = Evpeer::start("first", &setup);
+        first.wait_for_event("durable", LIMIT);
+        first.leave();
         let peer = Evpeer::start("peer", &setup);
         peer.wait_for_event("durable", LIMIT);
         disk.pull_out();

@@ -220,7 +220,7 @@ fn hostile_151_page_cache_that_does_not_empty_closes_the_receive_window() {
             return;
         };
         let relay = Relay::start(world.seed.address, u64::MAX);
-        let slow = Fault::Takes(Duration::from_millis(50));
+        let slow = Fault::Takes(Duration::from_millis(200));
         world.disk.disturb(Call::Write, slow, u64::MAX);
         let leecher = world.leecher(storage, relay.address());
         wait_for("some writes", LIMIT, || world.disk.hits(Call::Write) > 0);
@@ -232,7 +232,7 @@ fn hostile_151_page_cache_that_does_not_empty_closes_the_receive_window() {
             || {
                 let hits = world.disk.hits(Call::Write);
                 seen.push_back((hits, relay.passed(), proc::memory_kib(pid, "VmRSS:")));
-                while seen.front().is_some_and(|(before, ..)| before + 30 < hits) {
+                while seen.front().is_some_and(|(before, ..)| before + 15 < hits) {
                     seen.pop_front();
                 }
                 let (first, before, _) = seen[0];
@@ -240,7 +240,7 @@ fn hostile_151_page_cache_that_does_not_empty_closes_the_receive_window() {
                 let (least, most) = (sizes.clone().min(), sizes.max());
                 let is_flat = most.unwrap_or(0) - least.unwrap_or(0) < 4 * 1024;
                 let is_closed = relay.passed() - before <= (hits - first) * WRITE_LEN_MAX;
-                hits - first >= 25 && is_closed && is_flat
+                hits - first >= 12 && is_closed && is_flat
             },
         );
         let most = proc::memory_kib(pid, "VmHWM:");

@@ -52,7 +52,7 @@ impl Storage {
             whole: &whole,
         };
         let mut resumed = journal::resume(journal, &binding, geometry, found);
-        let doubted = self.recall(id, &mut resumed, &whole);
+        self.recall(id, &mut resumed, &whole);
         let known = &resumed.knowledge;
         let mut candidates = Bitfield::new(binding.piece_count);
         known.claims.of(Claim::Doubtful).for_each(|piece| {
@@ -73,10 +73,7 @@ impl Storage {
             (Some(_), None) => Before::Other,
             (Some(file), Some((chain, len))) => Before::Same(file, chain, len),
         };
-        let mut log = Log::new(binding, resumed.knowledge, before);
-        if !doubted.is_empty() {
-            log.push(Record::Doubted(doubted), self.now);
-        }
+        let log = Log::new(binding, resumed.knowledge, before);
         let log = self.insert_log(id, log, path);
         self.wake_at = self.wake_at.min(self.now);
         let memory = Memory {
