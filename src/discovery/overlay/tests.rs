@@ -185,7 +185,8 @@ fn links_are_bounded_and_there_is_room_for_our_own_draws() {
     );
 }
 
-/// Goal: who offers a link, ends it and offers it again makes us tell it what we know once a second.
+/// Goal: who offers a link, ends it and offers it again makes us tell it what we know once a
+/// second.
 #[test]
 fn link_that_is_offered_anew_at_once_is_refused() {
     let mut overlay = overlay();
