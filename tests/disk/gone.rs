@@ -65,6 +65,15 @@ fn waits_and_makes_nothing(peer: &Evpeer, place: &Path) {
     assert!(left.is_empty(), "made where the disk was: {left:?}");
 }
 
+/// A seed of one stream, which is the relay's: evpeers that hear of each other would go round it.
+fn seed_of(torrent: &Path, set: &DataSet) -> Evpeer {
+    let setup = Setup {
+        args: &["--max-peers", "1"],
+        ..Setup::new(torrent, &set.folder)
+    };
+    Evpeer::start("seed", &setup)
+}
+
 /// Goal: row 152: the output folder's disk goes in the middle of a download.
 #[test]
 fn hostile_152_download_waits_for_its_disk_and_makes_nothing_in_its_place() {
@@ -73,7 +82,7 @@ fn hostile_152_download_waits_for_its_disk_and_makes_nothing_in_its_place() {
         let scratch = scratch();
         let set = DataSet::tree(&folder(scratch.path(), "data"), "away", 24 * MIB, 61);
         let torrent = torrent::create(&set, None);
-        let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
+        let seed = seed_of(&torrent, &set);
         let relay = Relay::start(seed.address, 12 * MIB);
         let place = folder(scratch.path(), "disk");
         let disk = Disk::put_in(lan, scratch.path(), place.clone());
@@ -115,7 +124,7 @@ fn hostile_152_torrent_on_another_disk_does_not_mind() {
             let data = folder(scratch.path(), &format!("data-{name}"));
             let set = DataSet::tree(&data, name, 8 * MIB, 71);
             let torrent = torrent::create(&set, None);
-            let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
+            let seed = seed_of(&torrent, &set);
             let relay = Relay::start(seed.address, 4 * MIB);
             (set, torrent, seed, relay)
         });
@@ -211,7 +220,7 @@ fn hostile_152_file_system_that_ends_is_waited_for_and_not_believed() {
         let scratch = scratch();
         let set = DataSet::tree(&folder(scratch.path(), "data"), "ended", 24 * MIB, 79);
         let torrent = torrent::create(&set, None);
-        let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
+        let seed = seed_of(&torrent, &set);
         let relay = Relay::start(seed.address, 12 * MIB);
         let place = folder(scratch.path(), "disk");
         let powers = Powers {
