@@ -65,8 +65,8 @@ pub struct Overlay {
     audits: VecDeque<SocketAddr>,
     /// The same, of whom there is more than a chance that they are gone.
     suspects: VecDeque<SocketAddr>,
-    /// Dials that were postponed in one second, and when it began.
-    postponed: (u32, Instant),
+    /// Draws of one second that were in vain, and when it began.
+    vain_draws: (u32, Instant),
     /// When there may be something to do.
     next: Instant,
     actions: VecDeque<Action>,
@@ -117,7 +117,7 @@ impl Overlay {
             twins: BTreeMap::new(),
             audits: VecDeque::new(),
             suspects: VecDeque::new(),
-            postponed: (0, Instant::ZERO),
+            vain_draws: (0, Instant::ZERO),
             next: Instant::NEVER,
             actions: VecDeque::new(),
         }
@@ -182,7 +182,7 @@ impl Overlay {
             match known.map(|(conn, _)| self.streams[&conn].stream.addr) {
                 Some(linked) if linked != addr => self.twin(addr, linked, now),
                 Some(_) => {}
-                None if cause.is_some() => self.addresses.pause(addr, now + TWIN_PAUSE, now),
+                None if cause.is_some() => self.addresses.pause(addr, now + TWIN_PAUSE),
                 None => {}
             }
             if stream.purpose == Purpose::Overlay && self.own <= stream.peer {
@@ -317,11 +317,8 @@ impl Overlay {
     /// a moment: it may be that there is no room for dials, and addresses without end.
     pub fn dial_postponed(&mut self, addr: SocketAddr, until: Instant, now: Instant) {
         self.dialling.remove(&addr);
-        self.addresses.pause(addr, until, now);
-        self.postponed = match self.postponed {
-            (count, since) if now < since + POSTPONED_REST => (count + 1, since),
-            _ => (1, now),
-        };
+        self.addresses.pause(addr, until);
+        self.drew_in_vain(now);
         if let Some(anchor) = self.anchors.get_mut(&addr) {
             anchor.at = until;
         }
@@ -365,7 +362,7 @@ impl Overlay {
         };
         // If there is a link with it, this one was the second.
         if self.link_of(stream.peer).is_none() {
-            self.addresses.pause(stream.addr, until, now);
+            self.addresses.pause(stream.addr, until);
         }
         until
     }
@@ -421,9 +418,11 @@ const FILL: usize = 4;
 const FILLED: usize = 8;
 /// Dials at a time at most.
 const DIALS_MAX: usize = 8;
-/// Dials that may be postponed in [`POSTPONED_REST`] before nobody is drawn for the rest of it.
-const POSTPONED_MAX: u32 = 16;
-const POSTPONED_REST: Duration = Duration::from_secs(1);
+/// Draws that may be in vain in [`DRAWS_REST`], postponed or without an answer, before nobody is
+/// drawn for the rest of it: who is told of invented addresses without end shall not dial without
+/// end. Of a network of which half died at once, ten draws find five others.
+const VAIN_DRAWS_MAX: u32 = 16;
+const DRAWS_REST: Duration = Duration::from_secs(1);
 /// Pause of an address that refused a link; a tenth of it for who has few.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 /// Time between two links on one stream that the other side offers, as each begins with a walk

@@ -1,6 +1,6 @@
 //! Addresses of evpeers, and which of them may be dialled.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -21,13 +21,23 @@ pub(super) struct Addresses {
     /// When the sample may be filled up again.
     refill_at: Instant,
     /// Not to be dialled before this moment.
-    paused: BTreeMap<SocketAddr, Instant>,
+    paused: Waiting,
     /// Whose word was not worth a link.
-    barred: BTreeMap<SocketAddr, Instant>,
+    barred: Waiting,
     /// For how long they were barred last, as it grows.
     bars: BTreeMap<SocketAddr, (Duration, Instant)>,
     /// Dials in vain by IP address, and since when they are counted.
     vain: BTreeMap<IpAddr, (u32, Instant)>,
+    /// When it was last searched for what is over.
+    vain_swept: Instant,
+}
+
+/// Addresses that wait, each until a moment; of too many, who waits least is let go.
+#[derive(Debug)]
+struct Waiting {
+    until: BTreeMap<SocketAddr, Instant>,
+    order: BTreeSet<(Instant, SocketAddr)>,
+    most: usize,
 }
 
 impl Addresses {
@@ -39,10 +49,11 @@ impl Addresses {
             met: VecDeque::new(),
             present: 0,
             refill_at: Instant::ZERO,
-            paused: BTreeMap::new(),
-            barred: BTreeMap::new(),
+            paused: Waiting::new(PAUSED_MAX),
+            barred: Waiting::new(BARRED_MAX),
             bars: BTreeMap::new(),
             vain: BTreeMap::new(),
+            vain_swept: Instant::ZERO,
         }
     }
 
@@ -165,23 +176,21 @@ impl Addresses {
     }
 
     pub fn may_dial(&self, addr: SocketAddr, now: Instant) -> bool {
-        let is_paused = self.paused.get(&addr).is_some_and(|until| *until > now);
-        !is_paused && !self.is_barred(addr, now) && self.vain_left(addr.ip(), now)
+        !self.paused.has(addr, now) && !self.is_barred(addr, now) && self.vain_left(addr.ip(), now)
     }
 
     pub fn is_barred(&self, addr: SocketAddr, now: Instant) -> bool {
-        self.barred.get(&addr).is_some_and(|until| *until > now)
+        self.barred.has(addr, now)
     }
 
     /// `addr` is not to be dialled before `until`.
-    pub fn pause(&mut self, addr: SocketAddr, until: Instant, now: Instant) {
-        trim(&mut self.paused, PAUSED_MAX, now);
+    pub fn pause(&mut self, addr: SocketAddr, until: Instant) {
         self.paused.insert(addr, until);
     }
 
     /// `addr` is alive and well.
     pub fn resume(&mut self, addr: SocketAddr) {
-        self.paused.remove(&addr);
+        self.paused.remove(addr);
     }
 
     /// No link with `addr` for a while, which grows from time to time.
@@ -196,22 +205,27 @@ impl Addresses {
             .map_or(BAR_MIN / 2, |(pause, _)| *pause);
         let pause = (last * 2).min(BAR_MAX);
         self.bars.insert(addr, (pause, now));
-        trim(&mut self.barred, BARRED_MAX, now);
         self.barred.insert(addr, now + pause);
         self.remove(addr);
     }
 
     /// When an address that is paused may be dialled again.
     pub fn next_resumed(&self, now: Instant) -> Instant {
-        let later = self.paused.values().filter(|until| **until > now);
-        later.min().copied().unwrap_or(Instant::NEVER)
+        self.paused.next(now)
     }
 
     /// A dial was in vain.
     pub fn failed(&mut self, addr: SocketAddr, now: Instant) {
-        self.vain.retain(|_, (_, since)| now - *since < VAIN_WINDOW);
+        if self.vain.len() >= VAIN_IPS_MAX && now >= self.vain_swept + VAIN_SWEEP {
+            self.vain.retain(|_, (_, since)| now - *since < VAIN_WINDOW);
+            self.vain_swept = now;
+        }
         if self.vain.len() < VAIN_IPS_MAX || self.vain.contains_key(&addr.ip()) {
-            self.vain.entry(addr.ip()).or_insert((0, now)).0 += 1;
+            let (count, since) = self.vain.entry(addr.ip()).or_insert((0, now));
+            if now - *since >= VAIN_WINDOW {
+                (*count, *since) = (0, now);
+            }
+            *count += 1;
         }
     }
 
@@ -237,16 +251,41 @@ impl Addresses {
     }
 }
 
-/// Makes room for one more: what is over goes, else what is over first.
-fn trim(map: &mut BTreeMap<SocketAddr, Instant>, most: usize, now: Instant) {
-    if map.len() >= most {
-        map.retain(|_, until| *until > now);
-    }
-    if map.len() >= most {
-        let first = map.iter().min_by_key(|(_, until)| **until);
-        if let Some((&first, _)) = first {
-            map.remove(&first);
+impl Waiting {
+    fn new(most: usize) -> Self {
+        Self {
+            until: BTreeMap::new(),
+            order: BTreeSet::new(),
+            most,
         }
+    }
+
+    fn has(&self, addr: SocketAddr, now: Instant) -> bool {
+        self.until.get(&addr).is_some_and(|until| *until > now)
+    }
+
+    fn insert(&mut self, addr: SocketAddr, until: Instant) {
+        self.remove(addr);
+        if self.until.len() >= self.most
+            && let Some((_, first)) = self.order.pop_first()
+        {
+            self.until.remove(&first);
+        }
+        self.until.insert(addr, until);
+        self.order.insert((until, addr));
+    }
+
+    fn remove(&mut self, addr: SocketAddr) {
+        if let Some(until) = self.until.remove(&addr) {
+            self.order.remove(&(until, addr));
+        }
+    }
+
+    /// When the next of them has waited long enough.
+    fn next(&self, now: Instant) -> Instant {
+        let least = (now + Duration::from_micros(1), ([0; 4], 0).into());
+        let next = self.order.range(least..).next();
+        next.map_or(Instant::NEVER, |(until, _)| *until)
     }
 }
 
@@ -273,6 +312,8 @@ const BARS_REMEMBERED: Duration = Duration::from_secs(2 * 3600);
 const VAIN_OFF_LINK_MAX: u32 = 3;
 const VAIN_ON_LINK_MAX: u32 = 16;
 const VAIN_WINDOW: Duration = Duration::from_secs(600);
+/// Time between two searches for what may be forgotten of that, when there is no room.
+const VAIN_SWEEP: Duration = Duration::from_secs(1);
 /// IP addresses for which that is counted at most.
 const VAIN_IPS_MAX: usize = 1024;
 
@@ -365,13 +406,14 @@ mod tests {
         let now = Instant::ZERO;
         for n in 0..5000 {
             addresses.met(addr(n));
-            addresses.pause(addr(n), now + Duration::from_secs(u64::from(n) + 1), now);
+            addresses.pause(addr(n), now + Duration::from_secs(u64::from(n) + 1));
             addresses.bar(addr(n), now);
             addresses.failed(addr(n), now);
         }
         assert_eq!(addresses.met.len(), MET_MAX);
-        assert_eq!(addresses.paused.len(), PAUSED_MAX);
-        assert_eq!(addresses.barred.len(), BARRED_MAX);
+        assert_eq!(addresses.paused.until.len(), PAUSED_MAX);
+        assert_eq!(addresses.paused.order.len(), PAUSED_MAX);
+        assert_eq!(addresses.barred.until.len(), BARRED_MAX);
         assert_eq!(addresses.bars.len(), BARRED_MAX);
         assert_eq!(addresses.vain.len(), VAIN_IPS_MAX);
         assert!(

@@ -27,8 +27,10 @@ impl Overlay {
     /// A dial that we asked for led to no stream that is ready.
     pub fn dial_failed(&mut self, addr: SocketAddr, now: Instant) {
         self.next = self.next.min(now);
-        if self.dialling.remove(&addr).is_none() {
-            return;
+        match self.dialling.remove(&addr) {
+            Some(Cause::Draw) => self.drew_in_vain(now),
+            Some(Cause::Anchor | Cause::Audit) => {}
+            None => return,
         }
         self.addresses.failed(addr, now);
         // What is left of a host that died may be open for a while.
@@ -53,7 +55,7 @@ impl Overlay {
             self.anchor(addr, Anchor { at, pause });
         } else {
             self.addresses.remove(addr);
-            self.addresses.pause(addr, now + FAILED_PAUSE, now);
+            self.addresses.pause(addr, now + FAILED_PAUSE);
         }
     }
 
@@ -91,8 +93,8 @@ impl Overlay {
     /// Dials those that are due.
     pub(super) fn try_anchors(&mut self, now: Instant) {
         let due = self.anchors.iter().filter(|(addr, anchor)| {
-            let may = self.addresses.may_dial(**addr, now);
-            anchor.at <= now && !self.dialling.contains_key(addr) && may
+            let is_due = anchor.at <= now && !self.dialling.contains_key(addr);
+            is_due && self.addresses.may_dial(**addr, now)
         });
         let free = DIALS_MAX.saturating_sub(self.dialling.len());
         let due: Vec<_> = due.map(|(&addr, _)| addr).take(free).collect();

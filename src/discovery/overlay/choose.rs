@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::action::Action;
 use super::anchors::FIRST_PAUSE;
 use super::{
-    Cause, DIALS_MAX, DRAWN, FAILED_PAUSE, FILL, IDLE_MAX, LINKS_MAX, Overlay, POSTPONED_MAX,
-    POSTPONED_REST, Purpose,
+    Cause, DIALS_MAX, DRAWN, DRAWS_REST, FAILED_PAUSE, FILL, IDLE_MAX, LINKS_MAX, Overlay, Purpose,
+    VAIN_DRAWS_MAX,
 };
 use crate::base::time::Instant;
 use crate::wire::ev_peers::Reason;
@@ -31,9 +31,17 @@ impl Overlay {
 
     /// Until when nobody is drawn, if it is so.
     fn draws_rest_until(&self, now: Instant) -> Option<Instant> {
-        let (count, since) = self.postponed;
-        let until = since + POSTPONED_REST;
-        (count >= POSTPONED_MAX && until > now).then_some(until)
+        let (count, since) = self.vain_draws;
+        let until = since + DRAWS_REST;
+        (count >= VAIN_DRAWS_MAX && until > now).then_some(until)
+    }
+
+    /// Somebody that was drawn cannot be dialled, or does not answer.
+    pub(super) fn drew_in_vain(&mut self, now: Instant) {
+        self.vain_draws = match self.vain_draws {
+            (count, since) if now < since + DRAWS_REST => (count + 1, since),
+            _ => (1, now),
+        };
     }
 
     /// Draws others until there are enough, or nobody is left to draw.
@@ -67,7 +75,7 @@ impl Overlay {
                 Some((&conn, held)) if held.refused_until <= now => self.offer(conn, true),
                 Some((_, held)) => {
                     let until = held.refused_until;
-                    self.addresses.pause(addr, until, now);
+                    self.addresses.pause(addr, until);
                 }
                 None => self.dial(addr, Cause::Draw),
             }

@@ -62,7 +62,7 @@ impl Overlay {
         if addr == linked {
             return;
         }
-        self.addresses.pause(addr, now + TWIN_PAUSE, now);
+        self.addresses.pause(addr, now + TWIN_PAUSE);
         if self.twins.len() < TWINS_MAX || self.twins.contains_key(&addr) {
             self.twins.insert(addr, linked);
         }

@@ -83,7 +83,7 @@ fn as_many_are_dialled_as_are_drawn_and_no_more() {
 fn address_that_is_not_in_the_sample_wakes_nobody() {
     let mut overlay = overlay();
     for n in 1..=512 {
-        overlay.addresses.pause(addr(n), NOW + FAILED_PAUSE, NOW);
+        overlay.addresses.pause(addr(n), NOW + FAILED_PAUSE);
         overlay.addresses.heard(addr(n), &mut overlay.rng);
     }
     overlay.counted(512);
@@ -109,7 +109,7 @@ fn address_that_is_not_in_the_sample_wakes_nobody() {
 fn postponed_dials_end_the_draws_of_a_moment() {
     let mut overlay = overlay();
     for n in 1..=600 {
-        overlay.addresses.pause(addr(n), NOW + FAILED_PAUSE, NOW);
+        overlay.addresses.pause(addr(n), NOW + FAILED_PAUSE);
     }
     for n in 1001..=1500 {
         overlay.counted(n.into());
@@ -124,15 +124,15 @@ fn postponed_dials_end_the_draws_of_a_moment() {
                 break;
             }
             asked += dials(&dialled);
-            assert!(asked <= (POSTPONED_MAX as usize) + DRAWN, "without end");
+            assert!(asked <= (VAIN_DRAWS_MAX as usize) + DRAWN, "without end");
             for action in dialled {
                 if let Action::Dial(addr) = action {
-                    overlay.dial_postponed(addr, now + POSTPONED_REST, now);
+                    overlay.dial_postponed(addr, now + DRAWS_REST, now);
                 }
             }
         }
-        assert!(asked >= POSTPONED_MAX as usize, "{second}: {asked}");
-        assert_eq!(overlay.next_deadline(), now + POSTPONED_REST);
+        assert!(asked >= VAIN_DRAWS_MAX as usize, "{second}: {asked}");
+        assert_eq!(overlay.next_deadline(), now + DRAWS_REST);
         now = overlay.next_deadline();
     }
     assert_eq!(dials(&actions(&mut overlay, now)), DRAWN, "there is room");
@@ -183,6 +183,31 @@ fn links_are_bounded_and_there_is_room_for_our_own_draws() {
         overlay.offered(conn(40), false, NOW),
         Answer::Refuse(Reason::Full)
     );
+}
+
+/// Goal: who is told of addresses without end where nobody answers dials few of them a second, and
+/// somebody who is there is found all the same.
+#[test]
+fn draws_in_vain_are_few_a_second() {
+    let mut overlay = overlay();
+    let (mut now, mut dialled, mut n) = (NOW, 0, 0);
+    while now < NOW + 10 * DRAWS_REST {
+        for _ in 0..20 {
+            n += 1;
+            overlay.counted(n.into());
+            overlay.heard(addr(n), now);
+        }
+        for action in actions(&mut overlay, now) {
+            if let Action::Dial(addr) = action {
+                dialled += 1;
+                overlay.dial_failed(addr, now);
+            }
+        }
+        now += DRAWS_REST / 50;
+    }
+    let most = 11 * (VAIN_DRAWS_MAX as usize + DRAWN);
+    // Nobody is linked, so some of these are tried again.
+    assert!((160..=most + 64 * 5).contains(&dialled), "{dialled}");
 }
 
 /// Goal: who offers a link, ends it and offers it again makes us tell it what we know once a
@@ -334,7 +359,7 @@ fn second_address_of_a_neighbour_is_looked_at_when_it_is_lost() {
 #[test]
 fn disputed_address_is_dialled_at_once_or_when_its_stream_ends() {
     let mut overlay = overlay();
-    overlay.addresses.pause(addr(7), NOW + FAILED_PAUSE, NOW);
+    overlay.addresses.pause(addr(7), NOW + FAILED_PAUSE);
     overlay.disputed(addr(7), NOW);
     assert_eq!(actions(&mut overlay, NOW), [Action::Dial(addr(7))]);
     let swarm = Stream {
