@@ -60,6 +60,7 @@ use clock::Clock;
 use flush::{Item, Pace, Pending, Rumour};
 use link::Link;
 use roster::{Key, NOBODY, Record, Roster};
+use unproven::Unproven;
 
 mod clock;
 mod event;
@@ -71,6 +72,7 @@ mod repair;
 mod roster;
 #[cfg(test)]
 mod tests;
+mod unproven;
 mod weigh;
 
 /// The lists of this host, and its links to other evpeers.
@@ -109,6 +111,7 @@ pub struct Broadcast {
     untrue_of_us: BTreeSet<u16>,
     pending: Pending,
     rumours: Vec<Rumour>,
+    unproven: Unproven,
     pace: Pace,
     repairs_due: TimerQueue<(u32, u16)>,
     /// Lists that are being repaired: over which link, and until when no other begins.
@@ -168,6 +171,7 @@ impl Broadcast {
             untrue_of_us: BTreeSet::new(),
             pending: Pending::default(),
             rumours: Vec::new(),
+            unproven: Unproven::default(),
             pace: Pace::default(),
             repairs_due: TimerQueue::default(),
             repairing: BTreeMap::new(),
@@ -278,6 +282,7 @@ impl Broadcast {
         while let Some((serial, list)) = self.repairs_due.poll(now) {
             self.repair_due(serial, list, now);
         }
+        self.try_unproven(now);
         if self.next_sweep <= now {
             self.sweep(now);
             self.next_sweep = now + SWEEP_INTERVAL;
@@ -292,7 +297,8 @@ impl Broadcast {
         } else {
             self.pace.due()
         };
-        repair.min(news).min(self.next_sweep)
+        let all = [repair, news, self.unproven.due(), self.next_sweep];
+        all.into_iter().min().unwrap_or(Instant::NEVER)
     }
 
     /// The next thing that the owner shall do.
@@ -354,6 +360,7 @@ impl Broadcast {
         let slot = self.by_conn.remove(&link)?;
         let link = self.links[slot].take()?;
         self.pending.forget_link(slot);
+        self.unproven.forget_link(link.serial);
         self.rumours.retain(|rumour| rumour.slot != slot);
         self.repairing
             .retain(|_, (serial, _)| *serial != link.serial);

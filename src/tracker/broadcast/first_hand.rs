@@ -367,7 +367,9 @@ impl Broadcast {
 
     /// An address was tried: its teller, if it has one yet, is right or wrong.
     fn tried(&mut self, key: Key, is_alive: bool, now: Instant) {
-        let mut teller = self.network.prove(key);
+        let mut teller = self.proved(key, is_alive, now);
+        let told = self.network.prove(key);
+        teller = teller.or(told);
         for swarm in self.swarms.values_mut() {
             let told = swarm.roster.prove(key);
             teller = teller.filter(|&teller| teller != NOBODY).or(told);

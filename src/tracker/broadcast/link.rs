@@ -199,8 +199,13 @@ impl Trust {
     /// One more address that nobody proved; says whether this one should be tried.
     pub fn doubts(&mut self, now: Instant) -> bool {
         self.unproven += 1;
-        let rested = self.doubted_at.is_none_or(|at| now - at >= DOUBT_PAUSE);
-        let doubts = self.unproven >= UNPROVEN_TO_DOUBT && rested;
+        // After a first dead one more is known soon.
+        let (most, pause) = match self.dead > self.alive {
+            true => (1, DOUBT_PAUSE_SHORT),
+            false => (UNPROVEN_TO_DOUBT, DOUBT_PAUSE),
+        };
+        let rested = self.doubted_at.is_none_or(|at| now - at >= pause);
+        let doubts = self.unproven >= most && rested;
         if doubts {
             self.unproven = 0;
             self.doubted_at = Some(now);
@@ -213,6 +218,12 @@ impl Trust {
         self.alive > 0 && self.alive >= self.dead
     }
 
+    /// Whether more than a few of the addresses that it told were dead when they were tried, and
+    /// more than were not: what it tells of strangers has to be seen to be believed.
+    pub fn is_disproven(&self) -> bool {
+        self.dead >= DISPROVEN_MIN && self.dead > self.alive
+    }
+
     /// Addresses that the link told and that were dead when tried.
     pub fn dead(&self) -> u32 {
         self.dead
@@ -223,16 +234,17 @@ impl Trust {
     ///
     /// An honest host that relays the lies of others relays their refutations too, and the rest of
     /// the news: not nearly all that it tells is untrue. Old links are given more time, so that
-    /// the liar's own neighbour, to whom it is mostly new, acts before those behind that. Where
-    /// liars are many, most addresses that are told are dead, whoever tells them: so only a link
-    /// that begins with dead ones, and with many more than the others, is ended for that, and of an
-    /// old one [`Trust::is_proven`] says how much it may tell.
+    /// the liar's own neighbour, to whom it is mostly new, acts before those behind that. Dead
+    /// addresses are told by the honest too, until they know better ([`Trust::is_disproven`]): a
+    /// link is ended for that if there are many, hardly any others, and many more than the other
+    /// links told.
     pub fn is_gone(&self, typical: u32, now: Instant) -> bool {
         let minutes = (now - self.since).as_secs() / 60;
         let patience = 1 + minutes.min(PATIENCE_MAX) as u32;
         let tells_lies = self.untrue >= UNTRUE_MIN * patience && 20 * self.untrue > 17 * self.told;
-        let is_odd = u64::from(self.dead) > 3 * u64::from(self.alive.max(typical));
-        let makes_up = minutes == 0 && self.dead >= DEAD_MIN && is_odd;
+        let dead = u64::from(self.dead);
+        let is_odd = dead > 8 * u64::from(self.alive) && dead > 3 * u64::from(typical);
+        let makes_up = self.dead >= DEAD_MIN && is_odd;
         tells_lies || makes_up
     }
 }
@@ -295,12 +307,16 @@ const PATIENCE_MAX: u64 = 10;
 const UNTRUE_MIN: u32 = 24;
 /// Tried addresses after which older ones count half.
 const TRIED_REMEMBERED: u32 = 256;
-/// Dead addresses before a new link may lose its credit.
-const DEAD_MIN: u32 = 8;
+/// Dead addresses before a link is ended for them.
+const DEAD_MIN: u32 = 64;
+/// Dead addresses before the word of a link counts for nothing.
+const DISPROVEN_MIN: u32 = 4;
 /// New unproven addresses after which one is tried.
-const UNPROVEN_TO_DOUBT: u32 = 16;
+const UNPROVEN_TO_DOUBT: u32 = 8;
 /// Time between two trials because of one link.
 const DOUBT_PAUSE: Duration = Duration::from_secs(2);
+/// The same while most of what was tried was dead.
+const DOUBT_PAUSE_SHORT: Duration = Duration::from_millis(250);
 
 const _: () = assert!(UNTRUE_MIN * (PATIENCE_MAX as u32 + 1) < TOLD_REMEMBERED / 2);
 const _: () = assert!(DEAD_MIN < TRIED_REMEMBERED / 2);
@@ -352,6 +368,7 @@ mod tests {
                 for _port in 0..100 {
                     assert!(!liar.is_gone(0, at) || n == DEAD_MIN - 1);
                     liar.tried(ip(n), false);
+                    assert_eq!(liar.is_disproven(), n + 1 >= DISPROVEN_MIN);
                 }
             }
             assert!(liar.is_gone(0, at) && !liar.is_proven());

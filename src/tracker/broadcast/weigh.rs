@@ -115,6 +115,13 @@ impl Broadcast {
         if known.is_some() && is_here {
             return true;
         }
+        let is_disproven = self.link(slot).trust.is_disproven();
+        if is_disproven && !self.held.contains_key(&key) {
+            if !self.wait_for_proof(list, key, record) {
+                self.refused(slot, list, now);
+            }
+            return false;
+        }
         let is_answer = why == Why::Repair && self.is_asked(slot, list, now);
         let link = self.link_mut(slot);
         let may = if is_answer {
@@ -270,7 +277,7 @@ impl Broadcast {
     }
 
     /// An evpeer in a swarm is in the network.
-    fn imply_network(&mut self, key: Key, record: Record, is_itself: bool) {
+    pub(super) fn imply_network(&mut self, key: Key, record: Record, is_itself: bool) {
         let known = self.network.get(key).copied();
         let is_known =
             known.is_some_and(|known| known.standing.is_here() || known.epoch >= record.epoch);

@@ -1,0 +1,247 @@
+//! What links told whose word proved bad: it waits, and is believed when somebody answers there.
+//!
+//! Whoever makes up peers is found out by its neighbours, which try some of what it tells. From
+//! then on they take what it tells for nothing and tell it to nobody, until they have seen it for
+//! themselves: so inventions end with the neighbours of who made them up, and the word of those
+//! who told them on before they knew counts again with each truth that they tell.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::flush::Item;
+use super::roster::{Key, NOBODY, Record};
+use super::{Broadcast, Event};
+use crate::base::time::Instant;
+use crate::wire::ev_peers::{NETWORK, Standing};
+
+/// Evpeers that wait for a trial, by the links that told of them.
+#[derive(Debug, Default)]
+pub(super) struct Unproven {
+    /// What was said of them in which list.
+    waiting: BTreeMap<(Key, u16), Record>,
+    /// Those that were not tried yet, by the serial number of the link.
+    queues: BTreeMap<u32, VecDeque<Key>>,
+    /// Those that are tried, and since when.
+    tried: VecDeque<(Instant, Key)>,
+    /// The link that had its turn last.
+    last_turn: u32,
+    /// No trial before this moment.
+    rested_at: Instant,
+}
+
+impl Unproven {
+    /// Keeps what a link says of an address in a list; says whether there is room for it.
+    fn add(&mut self, list: u16, key: Key, record: Record) -> bool {
+        let is_known = self.has(key);
+        let queue = self.queues.entry(record.teller).or_default();
+        if !is_known && queue.len() >= WAITING_MAX {
+            return false;
+        }
+        if !is_known {
+            queue.push_back(key);
+        }
+        let known = self.waiting.entry((key, list)).or_insert(record);
+        if record.rank() > known.rank() {
+            *known = record;
+        }
+        true
+    }
+
+    fn has(&self, key: Key) -> bool {
+        self.of(key).next().is_some()
+    }
+
+    fn of(&self, key: Key) -> impl Iterator<Item = (u16, Record)> {
+        let of_key = self.waiting.range((key, 0)..=(key, u16::MAX));
+        of_key.map(|(&(_, list), &record)| (list, record))
+    }
+
+    /// Takes out what is said of an address.
+    fn take(&mut self, key: Key) -> Vec<(u16, Record)> {
+        let said: Vec<_> = self.of(key).collect();
+        for (list, record) in &said {
+            self.waiting.remove(&(key, *list));
+            if let Some(queue) = self.queues.get_mut(&record.teller) {
+                queue.retain(|waiting| *waiting != key);
+            }
+        }
+        said
+    }
+
+    /// A link has ended: nobody answers for what it said.
+    pub(super) fn forget_link(&mut self, serial: u32) {
+        self.queues.remove(&serial);
+        self.waiting.retain(|_, record| record.teller != serial);
+    }
+
+    /// When there is something to do.
+    pub(super) fn due(&self) -> Instant {
+        let trial = match self.queues.values().any(|queue| !queue.is_empty()) {
+            true => self.rested_at,
+            false => Instant::NEVER,
+        };
+        let over = self.tried.front();
+        trial.min(over.map_or(Instant::NEVER, |(at, _)| *at + TRIAL_TIME))
+    }
+
+    /// Whom to try now: links take turns, so that nobody's inventions wait before another's word.
+    fn next_trial(&mut self, now: Instant) -> Option<Key> {
+        self.queues.retain(|_, queue| !queue.is_empty());
+        if self.rested_at > now {
+            return None;
+        }
+        let after = self.queues.range(self.last_turn.saturating_add(1)..).next();
+        let serial = *after.or_else(|| self.queues.first_key_value())?.0;
+        self.last_turn = serial;
+        self.rested_at = now + TRIAL_PAUSE;
+        let key = self.queues.get_mut(&serial)?.pop_front()?;
+        self.tried.push_back((now, key));
+        Some(key)
+    }
+
+    /// Forgets those whose trial came to nothing.
+    fn give_up(&mut self, now: Instant) {
+        while let Some(&(at, key)) = self.tried.front()
+            && at + TRIAL_TIME <= now
+        {
+            self.tried.pop_front();
+            self.take(key);
+        }
+    }
+}
+
+impl Broadcast {
+    /// A link whose word proved bad tells of a stranger: whether that is taken note of.
+    pub(super) fn wait_for_proof(&mut self, list: u16, key: Key, record: &Record) -> bool {
+        let is_tried = record.is_evpeer && record.standing.is_here();
+        is_tried && self.unproven.add(list, key, *record)
+    }
+
+    /// Has those tried whose turn it is.
+    pub(super) fn try_unproven(&mut self, now: Instant) {
+        self.unproven.give_up(now);
+        if let Some(key) = self.unproven.next_trial(now) {
+            let addr = key.addr();
+            self.events.push_back(Event::Doubted { addr });
+        }
+    }
+
+    /// An address was tried of which something is said that nobody believed. Gives back who said
+    /// it.
+    pub(super) fn proved(&mut self, key: Key, is_alive: bool, now: Instant) -> Option<u32> {
+        let said = self.unproven.take(key);
+        let teller = said.first().map(|(_, record)| record.teller);
+        if is_alive {
+            for (list, record) in said {
+                self.believe_proven(list, key, record, now);
+            }
+        }
+        teller
+    }
+
+    fn believe_proven(&mut self, list: u16, key: Key, told: Record, now: Instant) {
+        let Some(roster) = self.roster(list) else {
+            return; // we have left that swarm
+        };
+        let known = roster.get(key).copied();
+        let is_newer = known.is_none_or(|known| told.rank() > known.rank());
+        if !is_newer || !self.make_room(list, key) {
+            return;
+        }
+        let record = Record {
+            changed_s: super::first_hand::seconds(now),
+            teller: NOBODY,
+            before: known.map_or(Standing::Left, |known| known.standing),
+            ..told
+        };
+        self.roster_mut(list).expect("read above").put(key, record);
+        let who = Some(key);
+        self.pending.add(Item { list, who }, None);
+        self.heard(list, key, &record, true);
+        if list != NETWORK {
+            self.imply_network(key, record, true);
+            for item in std::mem::take(&mut self.fresh) {
+                self.pending.add(item, None);
+            }
+        }
+    }
+}
+
+/// Addresses that wait for each link at most.
+const WAITING_MAX: usize = 32;
+/// Time between two trials.
+const TRIAL_PAUSE: Duration = Duration::from_millis(250);
+/// Time that a trial may take. Without an outcome nothing is learned.
+const TRIAL_TIME: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u16) -> Key {
+        let [high, low] = n.to_be_bytes();
+        std::net::SocketAddr::from(([10, 0, high, low], 6881)).into()
+    }
+
+    fn said_by(teller: u32, epoch: u64) -> Record {
+        Record {
+            epoch,
+            changed_s: 0,
+            teller,
+            standing: Standing::Leecher,
+            before: Standing::Left,
+            is_evpeer: true,
+        }
+    }
+
+    #[test]
+    fn links_take_turns_and_each_has_its_own_room() {
+        let mut unproven = Unproven::default();
+        for n in 0..100 {
+            let has_room = unproven.add(NETWORK, key(n), said_by(1, 5));
+            assert_eq!(has_room, usize::from(n) < WAITING_MAX, "{n}");
+        }
+        assert!(unproven.add(NETWORK, key(500), said_by(2, 5)));
+        assert!(unproven.add(3, key(500), said_by(2, 5)), "in another list");
+        assert!(
+            unproven.add(3, key(500), said_by(1, 6)),
+            "newer, by another"
+        );
+        let mut now = Instant::ZERO;
+        let mut tried = Vec::new();
+        while let Some(key) = unproven.next_trial(now) {
+            assert_eq!(unproven.next_trial(now), None, "one at a time");
+            tried.push(key);
+            now += TRIAL_PAUSE;
+        }
+        assert_eq!(tried[..3], [key(0), key(500), key(1)]);
+        assert_eq!(tried.len(), WAITING_MAX + 1);
+        let said: Vec<_> = unproven.take(key(500)).into_iter().collect();
+        assert_eq!(said, [(NETWORK, said_by(2, 5)), (3, said_by(1, 6))]);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_who_did_not_answer_and_of_links_that_ended() {
+        let mut unproven = Unproven::default();
+        let mut now = Instant::ZERO + TRIAL_PAUSE;
+        for n in 0..3 {
+            unproven.add(NETWORK, key(n), said_by(1, 5));
+        }
+        unproven.add(NETWORK, key(9), said_by(7, 5));
+        assert_eq!(unproven.due(), Instant::ZERO);
+        for _ in 0..3 {
+            assert!(unproven.next_trial(now).is_some());
+            now += TRIAL_PAUSE;
+        }
+        unproven.forget_link(1);
+        assert!(unproven.has(key(9)) && !unproven.has(key(0)) && !unproven.has(key(2)));
+        while unproven.due() != Instant::NEVER {
+            now = unproven.due().max(now);
+            unproven.give_up(now);
+            unproven.next_trial(now);
+        }
+        assert!(unproven.waiting.is_empty() && unproven.tried.is_empty());
+        unproven.next_trial(now);
+        assert!(unproven.queues.is_empty());
+    }
+}
