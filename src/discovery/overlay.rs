@@ -162,6 +162,9 @@ impl Overlay {
     pub fn stream_ready(&mut self, conn: ConnId, stream: Stream, now: Instant) {
         let addr = stream.addr;
         let cause = self.dialling.remove(&addr);
+        if cause.is_some() {
+            self.addresses.not_in_vain(addr.ip());
+        }
         self.anchors.remove(&addr);
         self.addresses.met(addr);
         let known = self.link_of(stream.peer);
@@ -224,12 +227,7 @@ impl Overlay {
             self.drop(other, Reason::Surplus);
             self.twin(former, stream.addr, now);
         }
-        let accepted = self
-            .links_held()
-            .filter(|(_, carried)| !carried.is_drawn)
-            .count();
-        let is_full = accepted >= ACCEPTED_MAX || self.link_count() >= LINKS_MAX;
-        if is_soon || is_full || (!is_drawn && self.link_count() >= FILLED) {
+        if is_soon || self.is_full() || (!is_drawn && self.link_count() >= FILLED) {
             return Answer::Refuse(Reason::Full);
         }
         let held = self.streams.get_mut(&conn).expect("looked up above");
@@ -239,6 +237,23 @@ impl Overlay {
             is_met: true,
         });
         Answer::Accept
+    }
+
+    /// Whether a link would be accepted on a stream if one of those that are there ended before.
+    pub fn lacks_room_for(&self, conn: ConnId, now: Instant) -> bool {
+        let may = |held: &Held| {
+            let is_stranger =
+                held.stream.peer != self.own && self.link_of(held.stream.peer).is_none();
+            let is_soon = held.accepts_from > now;
+            is_stranger && !is_soon && !self.addresses.is_barred(held.stream.addr, now)
+        };
+        self.is_full() && self.streams.get(&conn).is_some_and(may)
+    }
+
+    fn is_full(&self) -> bool {
+        let links = self.links_held();
+        let accepted = links.filter(|(_, carried)| !carried.is_drawn).count();
+        accepted >= ACCEPTED_MAX || self.link_count() >= LINKS_MAX
     }
 
     /// The other side answered our hello: the link is there.
@@ -316,7 +331,9 @@ impl Overlay {
     /// A dial that we asked for may not be before `until`. After some of these nobody is drawn for
     /// a moment: it may be that there is no room for dials, and addresses without end.
     pub fn dial_postponed(&mut self, addr: SocketAddr, until: Instant, now: Instant) {
-        self.dialling.remove(&addr);
+        if self.dialling.remove(&addr).is_some() {
+            self.addresses.not_in_vain(addr.ip());
+        }
         self.addresses.pause(addr, until);
         self.drew_in_vain(now);
         if let Some(anchor) = self.anchors.get_mut(&addr) {

@@ -17,7 +17,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::discovery::overlay::{Action, Answer, Overlay, Purpose, Stream};
 use crate::tracker::broadcast::{Broadcast, Event, Setup};
-use crate::wire::ev_peers::{Message, Standing};
+use crate::wire::ev_peers::{Message, Reason, Standing};
 
 mod obey;
 
@@ -305,6 +305,12 @@ impl Engine {
             let Ok(Message::Hello(hello)) = Message::decode(body) else {
                 return; // its last messages cross with our good bye
             };
+            if network.overlay.lacks_room_for(conn, now)
+                && let Some(worst) = network.broadcast.worst_link()
+            {
+                network.broadcast.link_dropped(worst, Reason::Surplus, now);
+                network.overlay.distrusted(worst, now);
+            }
             match network.overlay.offered(conn, hello.is_drawn, now) {
                 Answer::Accept => network.broadcast.link_opened(conn, held.addr, false, now),
                 Answer::Ignore => return,

@@ -345,6 +345,14 @@ impl Broadcast {
         })
     }
 
+    /// The link whose word is worth least, if it is worth nothing: most of what it told of was
+    /// dead. It is the one to end if there is no room for another.
+    pub fn worst_link(&self) -> Option<ConnId> {
+        let links = self.slots().into_iter().map(|slot| self.link(slot));
+        let bad = links.filter(|link| link.trust.is_disproven());
+        bad.max_by_key(|link| link.trust.dead()).map(|link| link.id)
+    }
+
     /// Up to `count` evpeers, each with the same chance.
     pub fn sample(&mut self, count: usize) -> Vec<SocketAddr> {
         let sample = self.network.sample(count, &mut self.rng, |_| true);

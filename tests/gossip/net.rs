@@ -13,7 +13,7 @@ use evpeer::base::rng::Rng;
 use evpeer::base::time::Instant;
 use evpeer::discovery::overlay::{Action, Answer, Overlay, Purpose, Stream};
 use evpeer::tracker::broadcast::{Broadcast, Event, List, Setup};
-use evpeer::wire::ev_peers::{Message, Standing, is_hello};
+use evpeer::wire::ev_peers::{Message, Reason, Standing, is_hello};
 
 use super::liar::Liar;
 
@@ -712,6 +712,12 @@ impl Mate {
                 assert!(!is_offer, "an offer that is none");
                 return None;
             };
+            if self.overlay.lacks_room_for(conn, now)
+                && let Some(worst) = self.broadcast.worst_link()
+            {
+                self.broadcast.link_dropped(worst, Reason::Surplus, now);
+                self.overlay.distrusted(worst, now);
+            }
             match self.overlay.offered(conn, hello.is_drawn, now) {
                 Answer::Accept => self.broadcast.link_opened(conn, addr, false, now),
                 Answer::Refuse(reason) => return Some(self.broadcast.refusal(addr, reason)),

@@ -214,8 +214,9 @@ impl Addresses {
         self.paused.next(now)
     }
 
-    /// A dial was in vain.
-    pub fn failed(&mut self, addr: SocketAddr, now: Instant) {
+    /// An address is dialled, which is in vain until the opposite is known: those that are under
+    /// way count.
+    pub fn dialled(&mut self, addr: SocketAddr, now: Instant) {
         if self.vain.len() >= VAIN_IPS_MAX && now >= self.vain_swept + VAIN_SWEEP {
             self.vain.retain(|_, (_, since)| now - *since < VAIN_WINDOW);
             self.vain_swept = now;
@@ -226,6 +227,16 @@ impl Addresses {
                 (*count, *since) = (0, now);
             }
             *count += 1;
+        }
+    }
+
+    /// A dial was not in vain, or was not made.
+    pub fn not_in_vain(&mut self, ip: IpAddr) {
+        if let Some((count, _)) = self.vain.get_mut(&ip) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.vain.remove(&ip);
+            }
         }
     }
 
@@ -390,7 +401,7 @@ mod tests {
                     let victim = (ip, port + 500 * round).into();
                     if addresses.may_dial(victim, now) {
                         dials += 1;
-                        addresses.failed(victim, now);
+                        addresses.dialled(victim, now);
                     }
                 }
                 assert_eq!(dials, most, "{ip:?}");
@@ -408,7 +419,7 @@ mod tests {
             addresses.met(addr(n));
             addresses.pause(addr(n), now + Duration::from_secs(u64::from(n) + 1));
             addresses.bar(addr(n), now);
-            addresses.failed(addr(n), now);
+            addresses.dialled(addr(n), now);
         }
         assert_eq!(addresses.met.len(), MET_MAX);
         assert_eq!(addresses.paused.until.len(), PAUSED_MAX);

@@ -32,7 +32,6 @@ impl Overlay {
             Some(Cause::Anchor | Cause::Audit) => {}
             None => return,
         }
-        self.addresses.failed(addr, now);
         // What is left of a host that died may be open for a while.
         self.suspect_streams(addr);
         let is_alone = self.link_count() == 0;
@@ -99,7 +98,7 @@ impl Overlay {
         let free = DIALS_MAX.saturating_sub(self.dialling.len());
         let due: Vec<_> = due.map(|(&addr, _)| addr).take(free).collect();
         due.into_iter()
-            .for_each(|addr| self.dial(addr, Cause::Anchor));
+            .for_each(|addr| self.dial(addr, Cause::Anchor, now));
     }
 }
 

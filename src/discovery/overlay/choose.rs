@@ -77,7 +77,7 @@ impl Overlay {
                     let until = held.refused_until;
                     self.addresses.pause(addr, until);
                 }
-                None => self.dial(addr, Cause::Draw),
+                None => self.dial(addr, Cause::Draw, now),
             }
         }
     }
@@ -144,8 +144,9 @@ impl Overlay {
         all.into_iter().flatten().min().unwrap_or(Instant::NEVER)
     }
 
-    pub(super) fn dial(&mut self, addr: SocketAddr, cause: Cause) {
+    pub(super) fn dial(&mut self, addr: SocketAddr, cause: Cause, now: Instant) {
         self.dialling.insert(addr, cause);
+        self.addresses.dialled(addr, now);
         self.actions.push_back(Action::Dial(addr));
     }
 }

@@ -104,7 +104,7 @@ impl Overlay {
             let addr = next.expect("looked at above");
             let is_busy = is_held || self.dialling.contains_key(&addr);
             if !is_busy && self.addresses.may_dial(addr, now) {
-                self.dial(addr, Cause::Audit);
+                self.dial(addr, Cause::Audit, now);
             }
         }
     }

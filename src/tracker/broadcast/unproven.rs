@@ -19,7 +19,7 @@ use crate::wire::ev_peers::{NETWORK, Standing};
 pub(super) struct Unproven {
     /// What was said of them in which list.
     waiting: BTreeMap<(Key, u16), Record>,
-    /// Those that were not tried yet, by the serial number of the link.
+    /// Those that were not tried yet, the latest last, by the serial number of the link.
     queues: BTreeMap<u32, VecDeque<Key>>,
     /// Those that are tried, and since when.
     tried: VecDeque<(Instant, Key)>,
@@ -30,21 +30,22 @@ pub(super) struct Unproven {
 }
 
 impl Unproven {
-    /// Keeps what a link says of an address in a list; says whether there is room for it.
-    fn add(&mut self, list: u16, key: Key, record: Record) -> bool {
-        let is_known = self.has(key);
-        let queue = self.queues.entry(record.teller).or_default();
-        if !is_known && queue.len() >= WAITING_MAX {
-            return false;
-        }
-        if !is_known {
+    /// Keeps what a link says of an address in a list, in the place of the oldest if there are too
+    /// many.
+    fn add(&mut self, list: u16, key: Key, record: Record) {
+        if !self.has(key) {
+            let queue = self.queues.entry(record.teller).or_default();
             queue.push_back(key);
+            if queue.len() > WAITING_MAX
+                && let Some(oldest) = queue.pop_front()
+            {
+                self.take(oldest);
+            }
         }
         let known = self.waiting.entry((key, list)).or_insert(record);
         if record.rank() > known.rank() {
             *known = record;
         }
-        true
     }
 
     fn has(&self, key: Key) -> bool {
@@ -84,7 +85,8 @@ impl Unproven {
         trial.min(over.map_or(Instant::NEVER, |(at, _)| *at + TRIAL_TIME))
     }
 
-    /// Whom to try now: links take turns, so that nobody's inventions wait before another's word.
+    /// Whom to try now: links take turns, so that nobody's inventions come before another's word,
+    /// and of each the latest is first.
     fn next_trial(&mut self, now: Instant) -> Option<Key> {
         self.queues.retain(|_, queue| !queue.is_empty());
         if self.rested_at > now {
@@ -94,7 +96,7 @@ impl Unproven {
         let serial = *after.or_else(|| self.queues.first_key_value())?.0;
         self.last_turn = serial;
         self.rested_at = now + TRIAL_PAUSE;
-        let key = self.queues.get_mut(&serial)?.pop_front()?;
+        let key = self.queues.get_mut(&serial)?.pop_back()?;
         self.tried.push_back((now, key));
         Some(key)
     }
@@ -114,7 +116,10 @@ impl Broadcast {
     /// A link whose word proved bad tells of a stranger: whether that is taken note of.
     pub(super) fn wait_for_proof(&mut self, list: u16, key: Key, record: &Record) -> bool {
         let is_tried = record.is_evpeer && record.standing.is_here();
-        is_tried && self.unproven.add(list, key, *record)
+        if is_tried {
+            self.unproven.add(list, key, *record);
+        }
+        is_tried
     }
 
     /// Has those tried whose turn it is.
@@ -170,7 +175,7 @@ impl Broadcast {
 /// Addresses that wait for each link at most.
 const WAITING_MAX: usize = 32;
 /// Time between two trials.
-const TRIAL_PAUSE: Duration = Duration::from_millis(250);
+const TRIAL_PAUSE: Duration = Duration::from_millis(100);
 /// Time that a trial may take. Without an outcome nothing is learned.
 const TRIAL_TIME: Duration = Duration::from_secs(10);
 
@@ -198,15 +203,12 @@ mod tests {
     fn links_take_turns_and_each_has_its_own_room() {
         let mut unproven = Unproven::default();
         for n in 0..100 {
-            let has_room = unproven.add(NETWORK, key(n), said_by(1, 5));
-            assert_eq!(has_room, usize::from(n) < WAITING_MAX, "{n}");
+            unproven.add(NETWORK, key(n), said_by(1, 5));
         }
-        assert!(unproven.add(NETWORK, key(500), said_by(2, 5)));
-        assert!(unproven.add(3, key(500), said_by(2, 5)), "in another list");
-        assert!(
-            unproven.add(3, key(500), said_by(1, 6)),
-            "newer, by another"
-        );
+        unproven.add(NETWORK, key(500), said_by(2, 5));
+        unproven.add(3, key(500), said_by(2, 5));
+        unproven.add(3, key(500), said_by(1, 6));
+        assert_eq!(unproven.waiting.len(), WAITING_MAX + 2);
         let mut now = Instant::ZERO;
         let mut tried = Vec::new();
         while let Some(key) = unproven.next_trial(now) {
@@ -214,7 +216,7 @@ mod tests {
             tried.push(key);
             now += TRIAL_PAUSE;
         }
-        assert_eq!(tried[..3], [key(0), key(500), key(1)]);
+        assert_eq!(tried[..3], [key(99), key(500), key(98)]);
         assert_eq!(tried.len(), WAITING_MAX + 1);
         let said: Vec<_> = unproven.take(key(500)).into_iter().collect();
         assert_eq!(said, [(NETWORK, said_by(2, 5)), (3, said_by(1, 6))]);
