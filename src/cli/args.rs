@@ -79,6 +79,9 @@ pub struct RunArgs {
     /// Where the session is kept [default: .evpeer in the output folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state_dir: Option<PathBuf>,
+    /// Take up .torrent files that appear in this folder
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub watch: Option<PathBuf>,
     /// One more tracker for every torrent of this command; repeatable
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,

@@ -112,6 +112,17 @@ pub enum CliError {
         /// What the user can do.
         remedy: String,
     },
+    /// The folder that is to be watched cannot be.
+    #[error(
+        "cannot watch the folder '{}': {source}; name one that exists and can be read with --watch",
+        printable_path(path)
+    )]
+    WatchFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The log file cannot be written.
     #[error(
         "cannot write the log file '{}': {source}; choose another with --log-file",
@@ -337,6 +348,7 @@ impl CliError {
             | Self::NotFetched { .. }
             | Self::PrivateUnsaved
             | Self::OutputFolder { .. }
+            | Self::WatchFolder { .. }
             | Self::LogFile { .. }
             | Self::OutputExists { .. }
             | Self::OutputInside { .. }

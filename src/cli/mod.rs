@@ -1,7 +1,7 @@
 //! The command line: arguments in, exit code out.
 //!
 //! ```text
-//! args ─▶ run      source, fetch ─▶ reactor turns ─▶ progress (bars, plain lines, JSON)
+//! args ─▶ run      source, fetch, watch ─▶ reactor turns ─▶ progress (bars, plain lines, JSON)
 //!      ├▶ share    walk ─▶ hash ─▶ as run
 //!      ├▶ create   walk ─▶ hash ─▶ new file
 //!      ├▶ show     source ─▶ text, JSON
@@ -35,6 +35,7 @@ mod soak;
 mod source;
 mod units;
 mod verify;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,12 +24,13 @@ use super::logging;
 use super::output::{printable, printable_path};
 use super::progress::Progress;
 use super::source::{self, Source};
+use super::watch::{self, Watch};
 use crate::base::id::TorrentId;
 use crate::config::Config;
 use crate::config::session::{Session, SessionTorrent};
 use crate::control::api;
-use crate::engine::TorrentSpec;
 use crate::engine::action::{Report, Snapshot, State};
+use crate::engine::{AddError, HostPort, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
 use crate::reactor::{Keeping, Reactor, ReactorOptions};
 use crate::storage::Access;
@@ -46,13 +47,15 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     let places = keeping::places(&args.output, args.state_dir.as_deref());
     let is_tracker = args.peer.open_tracker == Some(true);
     // A tracker without torrents has nothing to be complete.
-    let is_enough = !sources.is_empty() || (is_tracker && !args.exit_on_complete);
+    let is_tracker_enough = is_tracker && !args.exit_on_complete;
+    let is_enough = !sources.is_empty() || is_tracker_enough || args.watch.is_some();
     if !is_enough && !keeping::has_session(&places) {
         return Err(CliError::NoSource);
     }
     source::refuse_unusable_folder(&args.output)?;
     source::refuse_unusable_trackers(&args.trackers)?;
     refuse_common_files(&sources, &args.output)?;
+    let watch = args.watch.as_deref().map(Watch::start).transpose()?;
     let mut keeping = keeping::open(&places)?;
     let has_session = |k: &Keeping| keeping::is_session_in(k.state.path());
     if !is_enough && !keeping.as_ref().is_some_and(has_session) {
@@ -91,6 +94,12 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
         peer.tell_tracker();
     }
     peer.add_all(&sources, &before, args, state_dir.as_deref());
+    peer.watched = watch.map(|watch| Watched {
+        watch,
+        output: args.output.clone(),
+        peers: args.peer.host_ports(),
+        trackers: args.trackers.clone(),
+    });
     peer.run(args.exit_on_complete)
 }
 
@@ -120,6 +129,15 @@ pub struct Peer {
     torrents: BTreeMap<TorrentId, Outcome>,
     /// When it is told that nobody has come, if nobody has.
     lonely_at: Option<Instant>,
+    watched: Option<Watched>,
+}
+
+/// A folder that is watched, and what its torrents are given.
+struct Watched {
+    watch: Watch,
+    output: PathBuf,
+    peers: Vec<HostPort>,
+    trackers: Vec<String>,
 }
 
 /// How far a torrent got.
@@ -150,6 +168,7 @@ impl Peer {
             progress,
             torrents: BTreeMap::new(),
             lonely_at: None,
+            watched: None,
         }
     }
 
@@ -229,6 +248,31 @@ impl Peer {
         self.torrents.insert(torrent, Outcome::Open);
     }
 
+    /// Takes up what was found in the watched folder, unless it is there already.
+    fn add_watched(&mut self) {
+        let Some(watched) = &self.watched else {
+            return;
+        };
+        while let Some(found) = watched.watch.poll() {
+            let spec = TorrentSpec {
+                meta: source::named_as_in(&watched.output, &found.meta),
+                peers: watched.peers.clone(),
+                trackers: watched.trackers.clone(),
+            };
+            match self.reactor.add_torrent(spec) {
+                Ok(torrent) => {
+                    self.torrents.insert(torrent, Outcome::Open);
+                }
+                // As after each start.
+                Err(AddError::Duplicate { .. }) => {}
+                Err(error) => {
+                    let path = printable_path(&found.path);
+                    log::warn!("'{path}' of the watched folder is left out: {error}");
+                }
+            }
+        }
+    }
+
     /// Tells where any swarm may announce itself.
     pub fn tell_tracker(&mut self) {
         let urls = announce_urls(&self.reactor);
@@ -253,7 +297,8 @@ impl Peer {
             }
             let is_failed = |o: &Outcome| matches!(o, Outcome::Failed { .. });
             let has_torrents = !self.torrents.is_empty();
-            if has_torrents && self.torrents.values().all(is_failed) {
+            let is_over = has_torrents && self.watched.is_none();
+            if is_over && self.torrents.values().all(is_failed) {
                 break End::Failed;
             }
             let is_done = has_torrents && self.torrents.values().all(|o| *o != Outcome::Open);
@@ -278,10 +323,15 @@ impl Peer {
         let lonely = |at: Instant| at.saturating_duration_since(now);
         let wait = self.progress.time_to_tick(now).min(wait_max);
         let wait = self.lonely_at.map_or(wait, |at| wait.min(lonely(at)));
+        let wait = match self.watched {
+            Some(_) => wait.min(watch::LOOK_PAUSE),
+            None => wait,
+        };
         self.reactor.turn(wait)?;
         while let Some(report) = self.reactor.poll_report() {
             self.take(&report);
         }
+        self.add_watched();
         let now = Instant::now();
         if self.progress.time_to_tick(now).is_zero() {
             let figures = self.figures();

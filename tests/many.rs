@@ -1,0 +1,120 @@
+//! Many torrents in each peer, and torrents that come while it runs.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use support::data::{DataSet, Tolerance};
+use support::evpeer::{Evpeer, Setup, ctl};
+use support::{folder, scratch, torrent, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const TORRENTS: usize = 50;
+const PEERS: usize = 10;
+
+/// Goal: many swarms share one port, one network and one loop, and none of them starves.
+/// Method: each of ten peers has everything of five of fifty torrents, nothing of the others, and
+/// knows one peer.
+#[test]
+fn fifty_torrents_of_ten_peers_complete() {
+    let scratch = scratch();
+    let torrents = folder(scratch.path(), "torrents");
+    let data = folder(&torrents, "data");
+    let sets: Vec<DataSet> = (0..TORRENTS)
+        .map(|n| {
+            let len = 200_000 + 10_000 * n as u64;
+            DataSet::file(&data, &format!("file-{n}"), len, n as u64)
+        })
+        .collect();
+    for set in &sets {
+        torrent::create(set, None);
+    }
+    let mut first: Vec<SocketAddr> = Vec::new();
+    let peers: Vec<_> = (0..PEERS)
+        .map(|k| {
+            let home = folder(scratch.path(), &format!("peer-{k}"));
+            for set in sets.iter().skip(k).step_by(PEERS) {
+                set.copy_to(&home);
+            }
+            let mut setup = Setup::new(&torrents, &home);
+            setup.peers = &first;
+            let peer = Evpeer::start(&format!("peer-{k}"), &setup);
+            if first.is_empty() {
+                first.push(peer.address);
+            }
+            (home, peer)
+        })
+        .collect();
+    for (home, peer) in peers {
+        wait_for("it has everything", LIMIT, || {
+            seeded(&peer).len() == TORRENTS
+        });
+        peer.leave();
+        for set in &sets {
+            set.assert_same_in(&home, Tolerance::NONE);
+        }
+    }
+}
+
+/// Goal: what appears in a watched folder is taken up, also by a peer that had nothing to do; what
+/// is half-written, no torrent, or there already harms nothing.
+#[test]
+fn torrents_that_appear_in_a_watched_folder_are_taken_up() {
+    let scratch = scratch();
+    let data = folder(&folder(scratch.path(), "made"), "data");
+    let [first, second] = ["first", "second"].map(|name| DataSet::file(&data, name, 300_000, 7));
+    let torrents = [&first, &second].map(|set| torrent::create(set, None));
+    let seed = Evpeer::start("seed", &Setup::new(data.parent().expect("made"), &data));
+    wait_for("it seeds both", LIMIT, || seeded(&seed).len() == 2);
+
+    let watched = folder(scratch.path(), "watched");
+    let home = folder(scratch.path(), "home");
+    let address = [seed.address];
+    let mut setup = Setup::new(&watched, &home);
+    setup.peers = &address;
+    let leecher = Evpeer::start_command("leecher", &mut watching(&setup), setup.ip);
+    let whole = fs::read(&torrents[0]).expect("a torrent");
+    fs::write(watched.join("1.torrent"), &whole[..whole.len() / 2]).expect("ours");
+    leecher.wait_for_text("1.torrent", LIMIT);
+    assert!(seeded(&leecher).is_empty());
+    fs::write(watched.join("1.torrent"), &whole).expect("ours");
+    fs::write(watched.join("again.torrent"), &whole).expect("ours");
+    wait_for("the first", LIMIT, || seeded(&leecher).len() == 1);
+    fs::rename(&torrents[1], watched.join("2.torrent")).expect("ours");
+    wait_for("the second", LIMIT, || seeded(&leecher).len() == 2);
+    assert_eq!(ctl(&home, &["status", "--json"]).objects().len(), 2 + 1);
+    leecher.leave();
+    for set in [&first, &second] {
+        set.assert_same_in(&home, Tolerance::NONE);
+    }
+
+    // After a restart the session has them, and the watched folder says nothing new.
+    let again = Evpeer::start_command("again", &mut watching(&setup), setup.ip);
+    wait_for("both again", LIMIT, || seeded(&again).len() == 2);
+    again.leave();
+    seed.leave();
+}
+
+/// The command line of `setup`, whose source is watched.
+fn watching(setup: &Setup<'_>) -> std::process::Command {
+    let mut command = std::process::Command::new(support::evpeer::BINARY);
+    let args = setup.command();
+    let args = args.get_args().map(|arg| match arg.to_str() {
+        Some("-t") => "--watch".as_ref(),
+        _ => arg,
+    });
+    command.args(args);
+    command
+}
+
+/// The torrents of which a peer has everything.
+fn seeded(peer: &Evpeer) -> BTreeSet<String> {
+    let events = peer.events();
+    let seeding = events.iter().filter(|event| event["state"] == "seeding");
+    seeding
+        .filter_map(|event| Some(event["torrent"].as_str()?.to_owned()))
+        .collect()
+}
