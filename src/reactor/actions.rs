@@ -9,6 +9,7 @@ use mio::Waker;
 use crate::base::time::Instant;
 use crate::engine::OnDisk;
 use crate::engine::action::{Action, LookupId, Report, StorageAction};
+use crate::storage::reserve::Reserve;
 use crate::storage::{self, jobs};
 
 use super::Reactor;
@@ -20,12 +21,15 @@ pub struct Lanes {
     paging: Lane<jobs::Job, jobs::Done>,
     disk: Lane<jobs::Job, jobs::Done>,
     journal: Lane<jobs::Job, jobs::Done>,
+    /// Helps those who write to the state folder.
+    pub reserve: Arc<Reserve>,
 }
 
 impl Lanes {
-    /// Starts the threads.
-    pub fn start(waker: &Arc<Waker>) -> io::Result<Self> {
-        let runner = jobs::Runner::default();
+    /// Starts the threads, which write to the state folder of `reserve`.
+    pub fn start(waker: &Arc<Waker>, reserve: Reserve) -> io::Result<Self> {
+        let reserve = Arc::new(reserve);
+        let runner = jobs::Runner::new(Arc::clone(&reserve));
         let lane = |name| {
             let runner = runner.clone();
             Lane::start(name, move |job| runner.run(job), Ending::Finish, waker)
@@ -35,6 +39,7 @@ impl Lanes {
             paging: lane("paging")?,
             disk: lane("disk")?,
             journal: lane("journal")?,
+            reserve,
         })
     }
 

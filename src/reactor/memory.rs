@@ -6,6 +6,7 @@
 //! change all the time are written once a minute.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::control::Control;
@@ -95,7 +96,9 @@ impl Reactor {
     /// # Errors
     /// The system gives no thread.
     pub fn keep(&mut self, keeping: Keeping) -> Result<(), StartError> {
-        let lane = Lane::start("state", keep::run, Ending::Finish, &self.waker);
+        let reserve = Arc::clone(&self.lanes.reserve);
+        let run = move |job| keep::run(job, &reserve);
+        let lane = Lane::start("state", run, Ending::Finish, &self.waker);
         let lane = lane.map_err(refused("a thread"))?;
         match Control::open(keeping.state.path(), self.poll.registry()) {
             Ok(control) => self.control = Some(control),

@@ -14,6 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::ptr;
 use std::slice;
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -88,14 +89,20 @@ impl Map {
         &self.raw
     }
 
-    /// Copies `bytes` to `offset` of the mapping.
+    /// Copies `bytes` to `offset` of the mapping; returns how long that took. Pages that are not
+    /// there, or not to be written now, are brought by the kernel meanwhile.
     ///
     /// # Panics
     /// If they do not fit, or the mapping is for loads only.
-    pub fn write(&self, offset: usize, bytes: &[u8]) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long the kernel keeps the thread is known to nobody else"
+    )]
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Duration {
         assert_eq!(self.access, MapAccess::Write, "store to a read-only map");
         let end = offset.checked_add(bytes.len()).expect("offset in a window");
         assert!(end <= self.raw.len(), "store of {end} B past the window");
+        let began = std::time::Instant::now();
         // SAFETY: `raw` maps `raw.len()` writable bytes for as long as `self` lives, and the range
         // lies within them (asserted above). `bytes` cannot overlap it: slices of a map exist only
         // inside `with_slices`, whose closure is not handed any `Map`. No other thread of ours
@@ -110,6 +117,7 @@ impl Map {
                 bytes.len(),
             );
         }
+        began.elapsed()
     }
 }
 
@@ -168,6 +176,28 @@ pub fn with_slices<R>(parts: &[Part<'_>], look: impl FnOnce(&[&[u8]]) -> R) -> R
         };
     }
     look(&slices[..parts.len()])
+}
+
+/// How often the calling thread has slept in the kernel so far, be it in calls or in faults; `None`
+/// where the system does not tell. A thread that had to leave the processor to others did not sleep.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn sleeps_of_thread() -> Option<u64> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: `usage` has room for what the call writes, and it is only looked at if the call says
+    // that it did.
+    let usage = unsafe {
+        match libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) {
+            0 => usage.assume_init(),
+            _ => return None,
+        }
+    };
+    u64::try_from(usage.ru_nvcsw).ok()
+}
+
+/// How often the calling thread has slept in the kernel so far: not known here.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn sleeps_of_thread() -> Option<u64> {
+    None
 }
 
 /// How many mappings were poisoned in this process, see [`Map::is_poisoned`].

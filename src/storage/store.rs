@@ -75,12 +75,17 @@ impl Storage {
             None => self.request(key, Want::Write),
         };
         self.windows.touch(slot);
+        if self.windows.get(slot).is_mapped() {
+            self.stalls.store_begins();
+            self.leave_map(slot);
+        }
         let window = self.windows.get_mut(slot);
         if window.takes_stores() && !window.has_pending() {
-            window.write(start, bytes, self.seq);
+            let took = window.write(start, bytes, self.seq);
             if self.has_lost_maps() {
                 return;
             }
+            self.store_took(key.torrent, took);
             if let Some(torrent) = self.torrents.get_mut(&key.torrent) {
                 torrent.files[key.file as usize].is_written = true;
             }

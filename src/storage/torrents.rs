@@ -8,6 +8,7 @@ use super::error::StorageError;
 use super::files::{Farewell, FileSlot, FileState};
 use super::jobs::{Presence, Scan, Work};
 use super::journal::Binding;
+use super::stall::Strikes;
 use super::{Access, Event, Keep, Purpose, Storage, Torrent, memory};
 use crate::base::bits::Bitfield;
 use crate::base::id::TorrentId;
@@ -43,6 +44,8 @@ impl Storage {
                 loose_count: 0,
                 has_files_elsewhere: false,
                 is_lack_of_allocation_told: false,
+                why_buffered: None,
+                strikes: Strikes::default(),
                 creating: 0,
                 memory: None,
                 access,

@@ -46,14 +46,19 @@ impl Disk {
     }
 }
 
-/// Waits until a peer says that a torrent waits for the disk of `place`, as it has to soon, and
-/// then until it has tried again, without any trace in what is left of the folder.
-fn waits_and_makes_nothing(peer: &Evpeer, place: &Path) {
-    let reason = peer.process.wait_for_line("a lost disk", SOON, |line| {
+/// Waits until a peer says that a torrent waits for a disk, as it has to soon; returns its reason.
+fn lost_disk_of(peer: &Evpeer) -> String {
+    peer.process.wait_for_line("a lost disk", SOON, |line| {
         let event: Value = serde_json::from_str(line).ok()?;
         let is_it = event["event"] == "state" && event["state"] == "error";
         is_it.then(|| event["reason"].as_str().map(str::to_owned))?
-    });
+    })
+}
+
+/// Waits until a peer says that a torrent waits for the disk of `place`, as it has to soon, and
+/// then until it has tried again, without any trace in what is left of the folder.
+fn waits_and_makes_nothing(peer: &Evpeer, place: &Path) {
+    let reason = lost_disk_of(peer);
     let folder = place.to_str().expect("text");
     assert!(
         reason.contains(folder) && reason.contains("is gone"),
@@ -177,8 +182,26 @@ fn hostile_152_torrent_on_another_disk_does_not_mind() {
     });
 }
 
+/// Waits until the peer of `place` has read the samples of what is on its disk, as it does a second
+/// after its start.
+fn wait_until_idle(place: &Path) {
+    wait_for("it to have nothing to do", LIMIT, || {
+        ctl(place, &["status", "--json"]).object()["uptime_s"].as_u64() >= Some(3)
+    });
+}
+
+/// Waits until a peer that has fetched nothing seeds for the second time.
+fn seeds_again(peer: &Evpeer) {
+    let is_seeding = |event: &&Value| event["event"] == "state" && event["state"] == "seeding";
+    wait_for("it to seed again", LIMIT, || {
+        peer.events().iter().filter(is_seeding).count() == 2
+    });
+    assert_eq!(peer.counter("down_bytes"), 0);
+}
+
 /// Goal: row 152: it is noticed although nobody asks for anything, and nothing is fetched.
-/// Method: the second process knows the files from the journal and has opened none.
+/// Method: the second process knows the files from the journal and has none of them open; what it
+/// reads by itself it has read.
 #[test]
 fn hostile_152_seed_without_peers_notices_too() {
     let name = "gone::hostile_152_seed_without_peers_notices_too";
@@ -198,14 +221,11 @@ fn hostile_152_seed_without_peers_notices_too() {
         first.leave();
         let peer = Evpeer::start("peer", &setup);
         peer.wait_for_event("durable", LIMIT);
+        wait_until_idle(&place);
         disk.pull_out();
         waits_and_makes_nothing(&peer, &place);
         disk.bring_back();
-        let is_seeding = |event: &&Value| event["event"] == "state" && event["state"] == "seeding";
-        wait_for("it to seed again", LIMIT, || {
-            peer.events().iter().filter(is_seeding).count() == 2
-        });
-        assert_eq!(peer.counter("down_bytes"), 0);
+        seeds_again(&peer);
         peer.leave();
         set.assert_same_in(&place, Tolerance::NONE);
     });
@@ -250,6 +270,47 @@ fn hostile_152_file_system_that_ends_is_waited_for_and_not_believed() {
             let original = fs::read(set.folder.join(path)).ok();
             assert_eq!(disk.content(path), original, "{}", path.display());
         }
+        peer.leave();
+        set.assert_same_in(&place, Tolerance::NONE);
+    });
+}
+
+/// Goal: row 152: the same where the file system is still there, but nobody answers for it.
+#[test]
+fn hostile_152_seed_without_peers_notices_a_file_system_that_nobody_answers_for() {
+    let name = "gone::hostile_152_seed_without_peers_notices_a_file_system_that_nobody_answers_for";
+    for_storages(name, |_, storage| {
+        let scratch = scratch();
+        let set = DataSet::tree(&folder(scratch.path(), "data"), "dead", 4 * MIB, 89);
+        let torrent = torrent::create(&set, None);
+        let place = folder(scratch.path(), "disk");
+        let powers = Powers {
+            allocates: storage == "map",
+            no_locks: None,
+        };
+        let Some(mut disk) = Faulty::mount_or_skip(&place, powers) else {
+            return;
+        };
+        set.copy_to(&place);
+        let setup = Setup {
+            args: &["--storage", storage],
+            ..Setup::new(&torrent, &place)
+        };
+        let first = Evpeer::start("first", &setup);
+        first.wait_for_event("durable", LIMIT);
+        first.leave();
+        let peer = Evpeer::start("peer", &setup);
+        peer.wait_for_event("durable", LIMIT);
+        wait_until_idle(&place);
+        disk.die(&place);
+        let reason = lost_disk_of(&peer);
+        assert!(
+            reason.contains(place.to_str().expect("text")) && reason.contains("is gone"),
+            "{reason}"
+        );
+        disk.clear_away(&place);
+        disk.mount_again(&place).expect("it worked before");
+        seeds_again(&peer);
         peer.leave();
         set.assert_same_in(&place, Tolerance::NONE);
     });

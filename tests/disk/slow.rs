@@ -264,6 +264,66 @@ fn hostile_151_page_cache_that_does_not_empty_closes_the_receive_window() {
     });
 }
 
+/// Goal: mapped files whose pages have to be read again and again in the middle of stores stall
+/// the loop; they are written by `pwrite` then, which can be seen, unless only maps are wanted.
+/// Method: the disk takes pages back all the time, and longer to give them than the loop may wait.
+#[test]
+fn mapped_files_that_stall_the_loop_are_written_by_pwrite_visibly() {
+    let name = "slow::mapped_files_that_stall_the_loop_are_written_by_pwrite_visibly";
+    with_mounts(name, |_| {
+        for (storage, then) in [("auto", "pwrite"), ("map", "map")] {
+            let make = |place: &Path| {
+                let set = DataSet::file(place, "stalling", 40 * MIB, 71);
+                let torrent = torrent::create(&set, None);
+                (set, torrent)
+            };
+            let Some(world) = World::with(powers_for("map"), make) else {
+                return;
+            };
+            let relay = Relay::paced(world.seed.address, 4 * MIB);
+            let late = Fault::Takes(Duration::from_millis(80));
+            world.disk.disturb(Call::Read, late, u64::MAX);
+            let leecher = world.leecher(storage, relay.address());
+            let mut seen = Vec::new();
+            let status = || ctl(&world.place, &["status", "--json"]).object();
+            wait_for("stalls, and what comes of them", LIMIT, || {
+                world.disk.drop_pages();
+                let status = status();
+                let torrent = &status["torrents"][0];
+                seen.push(torrent["storage"].as_str().map(str::to_owned));
+                let stalls = status["loop"]["over_50_ms_asleep"].as_u64();
+                torrent["storage"] == then && stalls >= Some(6)
+                    || then == "pwrite" && torrent["storage"] == then
+            });
+            assert_eq!(seen[0].as_deref(), Some("map"), "at first");
+            world.disk.calm();
+            let status = status();
+            let torrent = &status["torrents"][0];
+            assert!(
+                status["loop"]["over_50_ms_asleep"].as_u64() >= Some(3),
+                "{status}"
+            );
+            assert_eq!(torrent["state"], "downloading", "{status}");
+            let reason = torrent["storage_reason"].as_str().unwrap_or("");
+            let is_told = reason.contains("stalled the loop");
+            assert_eq!(is_told, then == "pwrite", "{status}");
+            let text = ctl(&world.place, &["status"]).out;
+            assert_eq!(text.contains("stalled the loop"), is_told, "{text}");
+            let log = leecher.process.text();
+            assert_eq!(
+                log.contains("mapped files stall the loop"),
+                is_told,
+                "{log}"
+            );
+            leecher.wait_for_event("complete", LIMIT);
+            leecher.leave();
+            world.set.assert_same_in(&world.place, Tolerance::NONE);
+            let content = world.disk.content(Path::new("stalling"));
+            assert_eq!(content, Some(world.set.bytes()), "{storage}");
+        }
+    });
+}
+
 /// More files than are open at a time.
 const FILES_COUNT: u64 = limits::FILES_OPEN_MAX as u64 + 200;
 const PIECE_LEN: u32 = 16 * 1024;
