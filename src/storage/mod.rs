@@ -80,7 +80,7 @@ use map::MapAccess;
 use memory::Memory;
 pub use os::Populate;
 use span::WindowKey;
-use stall::{Stalls, Strikes, Why};
+use stall::{Stalled, Stalls, Why};
 use sync::Barrier;
 use window::Windows;
 
@@ -220,6 +220,8 @@ pub struct Storage {
     waiting_scans: Vec<TorrentId>,
     watch: Watch,
     stalls: Stalls,
+    /// See [`Storage::mounts`].
+    mounts: BTreeMap<InfoHash, Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -244,7 +246,7 @@ struct Torrent {
     is_lack_of_allocation_told: bool,
     /// Why its files, or some, are written through buffers although they might be mapped.
     why_buffered: Option<Why>,
-    strikes: Strikes,
+    stalled: Stalled,
     /// Jobs that make empty files.
     creating: u32,
     /// What is on its way into the journal, if there is one.
@@ -332,6 +334,7 @@ impl Storage {
             waiting_scans: Vec::new(),
             watch: Watch::new(),
             stalls: Stalls::default(),
+            mounts: BTreeMap::new(),
         }
     }
 

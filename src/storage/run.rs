@@ -22,6 +22,7 @@ use crate::meta::metainfo::{FileEntry, Metainfo};
 mod fault;
 mod journal;
 mod look;
+mod mounts;
 mod prove;
 
 use fault::{NO_SPACE_LEN, allocation_error, folder_of, unbacked, unstored};
@@ -70,13 +71,24 @@ fn execute(work: Work, places: &Places, reserve: &Reserve) -> Outcome {
             meta,
             access,
             wants_anchor,
+            mounts,
             journal,
-        } => Outcome::Scanned(
-            scan(&root, &meta, access, wants_anchor, places, reserve).map(|scan| Scan {
-                journal: journal.and_then(|(path, len_max)| journal::read(&path, len_max)),
-                ..scan
-            }),
-        ),
+        } => {
+            let walker = Walker::new(&root, places);
+            let scanned = walker.and_then(|walker| scan(walker, &meta, access, &mounts, reserve));
+            Outcome::Scanned(scanned.and_then(|scan| {
+                let journal = journal.and_then(|(path, len_max)| journal::read(&path, len_max));
+                let anchor = match wants_anchor {
+                    true => anchor(&root, places)?,
+                    false => None,
+                };
+                Ok(Scan {
+                    journal,
+                    anchor,
+                    ..scan
+                })
+            }))
+        }
         Work::CreateEmpty { root, meta } => {
             Outcome::CreatedEmpty(create_empty(&root, &meta, places))
         }
@@ -201,14 +213,13 @@ impl Handle {
 }
 
 fn scan(
-    root: &Arc<Path>,
+    mut walker: Walker,
     meta: &Metainfo,
     access: Access,
-    wants_anchor: bool,
-    places: &Places,
+    mounts: &[String],
     reserve: &Reserve,
 ) -> Result<Scan, StorageError> {
-    let mut walker = Walker::new(root, places)?;
+    let root = walker.root();
     let mut need = 0u64;
     let mut is_complete = true;
     let mut files = Vec::with_capacity(meta.files.len());
@@ -240,6 +251,7 @@ fn scan(
         is_complete &= presence == Presence::Whole;
         files.push(presence);
     }
+    let mounts = mounts::on_the_way(root, meta, &files, mounts, &walker)?;
     if access == Access::ReadWrite && !is_complete {
         os::is_writable(root)?;
         let free = reserve.room(root)?;
@@ -248,21 +260,22 @@ fn scan(
             return Err(StorageError::NoSpace { path, need, free });
         }
     }
-    let anchor = match wants_anchor {
-        true => {
-            Some(os::open_root(root, places)?).filter(|folder| os::is_synced_as_a_whole(folder))
-        }
-        false => None,
-    };
-    let anchor = anchor.map(|folder| Handle::File(Arc::new(folder.into())));
     Ok(Scan {
         files,
         stamps,
         times,
+        mounts,
         boot: os::boot_id(),
         journal: None,
-        anchor,
+        anchor: None,
     })
+}
+
+/// The output folder, if its whole file system can be synced through it.
+fn anchor(root: &Path, places: &Places) -> Result<Option<Handle>, StorageError> {
+    let folder = os::open_root(root, places)?;
+    let is_whole = os::is_synced_as_a_whole(&folder);
+    Ok(is_whole.then(|| Handle::File(Arc::new(folder.into()))))
 }
 
 fn create_empty(

@@ -7,9 +7,10 @@
 //! known from the count of its sleeps; a store that was slow as other programs had the processor
 //! is nobody's fault.
 //!
-//! Slow stores are added up for each torrent and turn of the loop. A sum above [`STALL`] is a
-//! *strike*; with [`STRIKES_MAX`] of them within [`STRIKES_TIME`] the torrent is written through
-//! buffers, where it is the disk lane that sleeps. Its windows change over with their next store.
+//! Slow stores are added up for each torrent and turn of the loop. Turns with more than [`STALL`] of
+//! them are stalled, and when those of a minute come to [`STALLED_MAX`] the torrent is written
+//! through buffers, where it is the disk lane that sleeps. Its windows change over with their next
+//! store.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,9 +36,9 @@ pub(super) struct Stalls {
     asleep: Duration,
 }
 
-/// When a torrent stalled the loop, as far as it counts.
+/// When and for how long a torrent stalled the loop lately.
 #[derive(Debug, Default)]
-pub(super) struct Strikes(Vec<Instant>);
+pub(super) struct Stalled(Vec<(Instant, Duration)>);
 
 /// Why a file is not mapped although it might have been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,39 +67,41 @@ impl Stalls {
         self.sleeps.get_or_insert_with(map::sleeps_of_thread);
     }
 
-    /// A store into a map took so long. The thread may have slept elsewhere in this turn; that is
+    /// A slow store into a map took so long; returns for how long those of its torrent have stalled
+    /// the turn by now, if they have. The thread may have slept elsewhere in this turn; that is
     /// rare, as it waits nowhere else.
-    fn stored(&mut self, torrent: TorrentId, took: Duration) {
-        if took < SLOW {
-            return;
-        }
+    fn stored(&mut self, torrent: TorrentId, took: Duration) -> Option<Duration> {
         let now = map::sleeps_of_thread();
-        if now.is_none() || self.sleeps != Some(now) {
-            self.slept(torrent, took);
-        }
+        let has_slept = now.is_none() || self.sleeps != Some(now);
         self.sleeps = Some(now);
+        has_slept.then(|| self.slept(torrent, took))?
     }
 
-    fn slept(&mut self, torrent: TorrentId, time: Duration) {
-        *self.in_turn.entry(torrent).or_default() += time;
+    fn slept(&mut self, torrent: TorrentId, time: Duration) -> Option<Duration> {
+        let sum = self.in_turn.entry(torrent).or_default();
+        *sum += time;
         self.asleep += time;
+        Some(*sum).filter(|&sum| sum > STALL)
     }
 
-    /// The turn ends: these torrents held it up.
-    fn end_turn(&mut self) -> Vec<TorrentId> {
+    /// The turn ends: these torrents have stalled it.
+    fn end_turn(&mut self) -> impl Iterator<Item = (TorrentId, Duration)> + use<> {
         self.sleeps = None;
         let all = std::mem::take(&mut self.in_turn).into_iter();
-        let long = all.filter(|(_, time)| *time > STALL);
-        long.map(|(torrent, _)| torrent).collect()
+        all.filter(|(_, time)| *time > STALL)
     }
 }
 
-impl Strikes {
-    /// One more; says whether it is one too many.
-    fn strike(&mut self, now: Instant) -> bool {
-        self.0.retain(|&at| now - at < STRIKES_TIME);
-        self.0.push(now);
-        self.0.len() >= STRIKES_MAX
+impl Stalled {
+    fn push(&mut self, time: Duration, now: Instant) {
+        self.0.retain(|&(at, _)| now - at < LATELY);
+        self.0.push((now, time));
+    }
+
+    /// Whether a turn that has been stalled for `time` is one too many.
+    fn is_too_much_with(&self, time: Duration, now: Instant) -> bool {
+        let lately = self.0.iter().filter(|&&(at, _)| now - at < LATELY);
+        lately.map(|(_, time)| *time).sum::<Duration>() + time >= STALLED_MAX
     }
 }
 
@@ -118,31 +121,38 @@ impl Torrent {
 }
 
 impl Storage {
-    /// A store into a window of a torrent took so long, if it was a mapped one.
-    pub(super) fn store_took(&mut self, torrent: TorrentId, took: Duration) {
-        if took >= SLOW {
-            self.stalls.stored(torrent, took);
+    /// A store into a window of a torrent took so long, if it was a mapped one. A torrent that has
+    /// stalled the loop for too long is not mapped any more.
+    pub(super) fn store_took(&mut self, id: TorrentId, took: Duration) {
+        if took < SLOW {
+            return;
+        }
+        let (Some(time), StorageKind::Auto) = (self.stalls.stored(id, took), self.kind) else {
+            return;
+        };
+        let now = self.now;
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        if torrent.stalled.is_too_much_with(time, now) && torrent.why_buffered != Some(Why::Stalls)
+        {
+            let files = torrent.files.len() as u32;
+            let changed = (0..files).filter(|&index| torrent.buffer(index, Why::Stalls));
+            let count = changed.count();
+            torrent.why_buffered = Some(Why::Stalls);
+            log::warn!(
+                "stores into mapped files stall the loop, written through buffers from now on: \
+                 torrent={id} files={count} info_hash={}",
+                torrent.meta.info_hash.short()
+            );
         }
     }
 
-    /// A turn of the loop ends: torrents that have stalled too many are not mapped any more.
+    /// A turn of the loop ends.
     pub(super) fn turn_stalls(&mut self) {
-        for id in self.stalls.end_turn() {
-            let now = self.now;
-            let Some(torrent) = self.torrents.get_mut(&id) else {
-                continue;
-            };
-            let is_too_much = torrent.strikes.strike(now) && self.kind == StorageKind::Auto;
-            if is_too_much && torrent.why_buffered != Some(Why::Stalls) {
-                let files = torrent.files.len() as u32;
-                let changed = (0..files).filter(|&index| torrent.buffer(index, Why::Stalls));
-                let count = changed.count();
-                torrent.why_buffered = Some(Why::Stalls);
-                log::warn!(
-                    "stores into mapped files stall the loop, written through buffers from now \
-                     on: torrent={id} files={count} info_hash={}",
-                    torrent.meta.info_hash.short()
-                );
+        for (id, time) in self.stalls.end_turn() {
+            if let Some(torrent) = self.torrents.get_mut(&id) {
+                torrent.stalled.push(time, self.now);
             }
         }
     }
@@ -179,10 +189,12 @@ impl Storage {
 
 /// A store that takes less is not looked at: the clock alone is read for it.
 const SLOW: Duration = Duration::from_millis(1);
-/// So many stalled turns, and within that time: an ordinary disk at its limit has one or two
-/// (measured: 4 of 59,000 turns at 200 MiB/s with syncs), a server that is slow has one a second.
-const STRIKES_MAX: usize = 3;
-const STRIKES_TIME: Duration = Duration::from_secs(60);
+/// Ten times what one turn may take, within that time: an ordinary disk at its limit comes to a
+/// fifth of it (measured: 51 and 97 ms in two of 59,000 turns at 200 MiB/s with syncs).
+const STALLED_MAX: Duration = Duration::from_millis(500);
+const LATELY: Duration = Duration::from_secs(60);
+
+const _: () = assert!(STALLED_MAX.as_millis() == 10 * STALL.as_millis());
 
 #[cfg(test)]
 mod tests {
@@ -194,36 +206,42 @@ mod tests {
         Instant::ZERO + Duration::from_secs(seconds)
     }
 
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
     #[test]
-    fn strikes_count_within_their_time_alone() {
+    fn stalls_count_for_a_minute() {
         let cases = [
-            // what it shows       strikes at       the last is one too many
-            ("two", &[1, 2][..], false),
-            ("three", &[1, 2, 3][..], true),
-            ("too far apart", &[1, 2, 62][..], false),
-            ("the last three", &[1, 50, 70, 105][..], true),
+            // what it shows      at s, ms                               the last is too much
+            ("a long one", &[(1, 500)][..], true),
+            ("not long enough", &[(1, 499)][..], false),
+            ("several", &[(1, 200), (5, 200), (60, 100)][..], true),
+            ("too far apart", &[(1, 200), (5, 200), (61, 100)][..], false),
         ];
-        for (name, times, is_too_much) in cases {
-            let mut strikes = Strikes::default();
-            let last = times.iter().map(|&time| strikes.strike(at(time))).last();
-            assert_eq!(last, Some(is_too_much), "{name}");
+        for (name, all, is_too_much) in cases {
+            let mut stalled = Stalled::default();
+            let mut last = false;
+            for &(second, time) in all {
+                last = stalled.is_too_much_with(millis(time), at(second));
+                stalled.push(millis(time), at(second));
+            }
+            assert_eq!(last, is_too_much, "{name}");
         }
     }
 
     #[test]
     fn stores_of_a_turn_are_added_up_and_those_of_others_are_not() {
         let mut stalls = Stalls::default();
-        for millis in [20, 20, 9] {
-            stalls.slept(TORRENT, Duration::from_millis(millis));
+        for time in [20, 20, 10] {
+            assert_eq!(stalls.slept(TORRENT, millis(time)), None);
         }
-        stalls.slept(TorrentId(1), Duration::from_millis(40));
-        assert!(stalls.end_turn().is_empty(), "49 and 40 ms");
-        stalls.slept(TORRENT, Duration::from_millis(2));
-        assert!(stalls.end_turn().is_empty(), "another turn");
-        stalls.slept(TORRENT, Duration::from_millis(30));
-        stalls.slept(TORRENT, Duration::from_millis(21));
-        assert_eq!(stalls.end_turn(), [TORRENT]);
-        assert_eq!(stalls.asleep, Duration::from_millis(142));
+        assert_eq!(stalls.slept(TorrentId(1), millis(40)), None);
+        assert_eq!(stalls.end_turn().next(), None, "50 and 40 ms");
+        assert_eq!(stalls.slept(TORRENT, millis(30)), None, "another turn");
+        assert_eq!(stalls.slept(TORRENT, millis(21)), Some(millis(51)));
+        assert!(stalls.end_turn().eq([(TORRENT, millis(51))]));
+        assert_eq!(stalls.asleep, millis(141));
     }
 
     /// Goal: only a thread that slept was kept by the kernel.
@@ -233,8 +251,6 @@ mod tests {
         let mut stalls = Stalls::default();
         stalls.store_begins();
         std::thread::sleep(Duration::from_millis(2));
-        stalls.stored(TORRENT, SLOW - Duration::from_nanos(1));
-        assert_eq!(stalls.asleep, Duration::ZERO, "it was not slow");
         stalls.stored(TORRENT, SLOW);
         assert_eq!(stalls.asleep, SLOW);
         stalls.stored(TORRENT, 5 * SLOW);

@@ -11,11 +11,11 @@ use super::support::relay::Relay;
 use super::support::{folder, scratch, torrent, wait_for};
 use super::{LIMIT, MIB, Small, fill, with_mounts};
 
-/// The peer of `place` as its session says.
-fn start_again(name: &str, place: &Path) -> Evpeer {
+/// The peer of `place` as its session says, with further arguments.
+pub(super) fn start_again(name: &str, place: &Path, args: &[&str]) -> Evpeer {
     let mut command = Command::new(BINARY);
     command.args(["--json", "--bind", "127.0.0.1", "-p", "0", "--no-dht"]);
-    command.arg("--no-lsd").arg("-o").arg(place);
+    command.arg("--no-lsd").arg("-o").arg(place).args(args);
     Evpeer::start_command(name, &mut command, [127, 0, 0, 1].into())
 }
 
@@ -94,7 +94,7 @@ fn hostile_128_full_disk_holds_up_neither_journal_nor_session() {
             drop(peer); // by SIGKILL
 
             for round in ["killed", "stopped"] {
-                let again = start_again(round, &place);
+                let again = start_again(round, &place, &[]);
                 again.wait_for_state("seeding", LIMIT);
                 wait_for("the small one to wait", LIMIT, || {
                     status_of(&place, "small")["state"] == "error"
@@ -103,7 +103,7 @@ fn hostile_128_full_disk_holds_up_neither_journal_nor_session() {
                 assert_eq!(fetched, 0, "{round}: it was all there");
                 again.leave();
             }
-            let last = start_again("last", &place);
+            let last = start_again("last", &place, &[]);
             last.wait_for_state("seeding", LIMIT);
             fs::remove_file(others).expect("it is there");
             wait_for("the small one to come", LIMIT, || {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::faulty::{Faulty, Powers};
+use super::full::start_again;
 use super::slow::for_storages;
 use super::support::data::{DataSet, Tolerance};
 use super::support::evpeer::{Evpeer, Setup, ctl};
@@ -313,6 +314,58 @@ fn hostile_152_seed_without_peers_notices_a_file_system_that_nobody_answers_for(
         seeds_again(&peer);
         peer.leave();
         set.assert_same_in(&place, Tolerance::NONE);
+    });
+}
+
+/// Goal: row 152: a disk that is not there when the next process starts is waited for too, be it
+/// that of the output folder or one below it, and nothing is made in its place or fetched.
+#[test]
+fn hostile_152_disk_that_is_missing_at_the_start_is_waited_for() {
+    let name = "gone::hostile_152_disk_that_is_missing_at_the_start_is_waited_for";
+    for_storages(name, |lan, storage| {
+        for inner in ["", "away"] {
+            let scratch = scratch();
+            let set = DataSet::tree(&folder(scratch.path(), "data"), "away", 4 * MIB, 97);
+            let torrent = torrent::create(&set, None);
+            let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
+            let place = folder(scratch.path(), "out");
+            let disk = Disk::put_in(lan, scratch.path(), folder(&place, inner));
+            set.copy_to(&place);
+            let state = folder(scratch.path(), "state");
+            let args = [
+                "--storage",
+                storage,
+                "--state-dir",
+                state.to_str().expect("text"),
+            ];
+            let setup = Setup {
+                args: &args,
+                peers: &[seed.address],
+                ..Setup::new(&torrent, &place)
+            };
+            let first = Evpeer::start("first", &setup);
+            first.wait_for_event("durable", LIMIT);
+            first.leave();
+            disk.pull_out();
+
+            let peer = start_again("peer", &place, &args[2..]);
+            let reason = lost_disk_of(&peer);
+            let folder = disk.place.to_str().expect("text");
+            assert!(
+                reason.contains(folder) && reason.contains("is gone"),
+                "{reason}"
+            );
+            let trials = || peer.process.text().matches("torrent waits").count();
+            wait_for("it to be tried again", LIMIT, || trials() >= 2);
+            let left = fs::read_dir(&disk.place).expect("it is left").flatten();
+            let mut left = left.filter(|entry| entry.file_name() != ".evpeer"); // has the lock
+            assert!(left.next().is_none(), "made where the disk was");
+            disk.bring_back();
+            peer.wait_for_state("seeding", LIMIT);
+            assert_eq!(peer.counter("down_bytes"), 0, "it was all there");
+            peer.leave();
+            set.assert_same_in(&place, Tolerance::NONE);
+        }
     });
 }
 
