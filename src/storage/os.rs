@@ -241,6 +241,17 @@ impl<'a> Walker<'a> {
         itself.chain(below).filter_map(text).collect()
     }
 
+    /// The folder `dir`, relative to the output folder, is the bare mount point of a disk: returns
+    /// the error that says so. What comes in its place will be another one.
+    pub fn is_bare(&self, dir: &str) -> StorageError {
+        let path = match dir {
+            "" => self.root.to_path_buf(),
+            _ => self.root.join(dir),
+        };
+        self.places.forget(&path);
+        StorageError::Gone { path }
+    }
+
     /// Opens the file at `path`, relative to the output folder, for reading; `None` if it does not
     /// exist.
     pub fn open_for_reading(&mut self, path: &Path) -> Result<Option<File>, StorageError> {

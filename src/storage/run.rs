@@ -251,7 +251,7 @@ fn scan(
         is_complete &= presence == Presence::Whole;
         files.push(presence);
     }
-    let mounts = mounts::on_the_way(root, meta, &files, mounts, &walker)?;
+    let mounts = mounts::on_the_way(meta, &files, mounts, &walker)?;
     if access == Access::ReadWrite && !is_complete {
         os::is_writable(root)?;
         let free = reserve.room(root)?;

@@ -98,6 +98,11 @@ impl Places {
         Ok(place)
     }
 
+    /// What was found at `path` was not what it should have been.
+    pub(super) fn forget(&self, path: &Path) {
+        self.lock().remove(path);
+    }
+
     /// Whether a disk was found at `path` before.
     pub(super) fn knows(&self, path: &Path) -> bool {
         self.lock().contains_key(path)

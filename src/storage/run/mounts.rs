@@ -15,7 +15,6 @@ use crate::storage::os::Walker;
 /// One that was `expected` is an ordinary folder, or not there, and none of the files below it is:
 /// its disk is not mounted. Where some are, somebody has put them there, and that is well.
 pub(super) fn on_the_way(
-    root: &Path,
     meta: &Metainfo,
     files: &[Presence],
     expected: &[String],
@@ -32,12 +31,7 @@ pub(super) fn on_the_way(
     };
     let lost = |mount: &&String| !found.contains(mount) && is_bare(Path::new(mount.as_str()));
     match expected.iter().find(lost) {
-        Some(mount) if mount.is_empty() => Err(StorageError::Gone {
-            path: root.to_path_buf(),
-        }),
-        Some(mount) => Err(StorageError::Gone {
-            path: root.join(mount),
-        }),
+        Some(mount) => Err(walker.is_bare(mount)),
         None => Ok(found),
     }
 }
