@@ -112,8 +112,8 @@ impl Storage {
         self.submit(Purpose::Unmap, Work::Unmap { map });
     }
 
-    /// Loads a window anew, as bytes are to be stored: it was loaded from a file open for reading, or
-    /// is mapped and shall not be.
+    /// Loads a window anew, as bytes are to be stored: it was loaded from a file open for reading,
+    /// or is mapped and shall not be.
     pub(super) fn load_again(&mut self, slot: usize) {
         let window = self.windows.get_mut(slot);
         let body = std::mem::replace(&mut window.body, Body::Admitted);
@@ -263,16 +263,13 @@ impl Storage {
     fn land(&mut self, slot: usize) {
         let key = self.windows.get(slot).key;
         if self.windows.get(slot).is_mapped() {
-            self.stalls.store_begins();
+            self.stalls.store_begins(key.torrent);
         }
-        let landed = self.windows.land(slot);
+        let has_landed = self.windows.land(slot);
         if self.has_lost_maps() {
             return;
         }
-        self.store_took(key.torrent, landed.unwrap_or_default());
-        if landed.is_some()
-            && let Some(torrent) = self.torrents.get_mut(&key.torrent)
-        {
+        if has_landed && let Some(torrent) = self.torrents.get_mut(&key.torrent) {
             torrent.files[key.file as usize].is_written = true;
         }
         self.turn_barriers(key.torrent);

@@ -14,7 +14,6 @@ use std::io;
 use std::ops::Range;
 use std::ptr;
 use std::slice;
-use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -89,20 +88,14 @@ impl Map {
         &self.raw
     }
 
-    /// Copies `bytes` to `offset` of the mapping; returns how long that took. Pages that are not
-    /// there, or not to be written now, are brought by the kernel meanwhile.
+    /// Copies `bytes` to `offset` of the mapping.
     ///
     /// # Panics
     /// If they do not fit, or the mapping is for loads only.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "how long the kernel keeps the thread is known to nobody else"
-    )]
-    pub fn write(&self, offset: usize, bytes: &[u8]) -> Duration {
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
         assert_eq!(self.access, MapAccess::Write, "store to a read-only map");
         let end = offset.checked_add(bytes.len()).expect("offset in a window");
         assert!(end <= self.raw.len(), "store of {end} B past the window");
-        let began = std::time::Instant::now();
         // SAFETY: `raw` maps `raw.len()` writable bytes for as long as `self` lives, and the range
         // lies within them (asserted above). `bytes` cannot overlap it: slices of a map exist only
         // inside `with_slices`, whose closure is not handed any `Map`. No other thread of ours
@@ -117,7 +110,6 @@ impl Map {
                 bytes.len(),
             );
         }
-        began.elapsed()
     }
 }
 
@@ -178,8 +170,8 @@ pub fn with_slices<R>(parts: &[Part<'_>], look: impl FnOnce(&[&[u8]]) -> R) -> R
     look(&slices[..parts.len()])
 }
 
-/// How often the calling thread has slept in the kernel so far, be it in calls or in faults; `None`
-/// where the system does not tell. A thread that had to leave the processor to others did not sleep.
+/// How often the calling thread has slept in the kernel so far, be it in calls or in faults;
+/// `None` where the system does not tell. To have left the processor to others is no sleep.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn sleeps_of_thread() -> Option<u64> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();

@@ -367,7 +367,7 @@ impl Storage {
         self.jobs.pop_front()
     }
 
-    /// Takes the result of a job.
+    /// Takes the result of a job. The caller tells how long it [`took`](Self::took).
     pub fn job_done(&mut self, done: Done) {
         self.take_result(done);
         self.let_in();

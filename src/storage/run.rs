@@ -7,11 +7,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Access;
 use super::error::StorageError;
-use super::jobs::{
-    Done, Handle, Job, MapError, OpenMode, Opened, Outcome, Presence, Scan, SyncFile, Work,
-};
+use super::jobs::{Done, Handle, Job, MapError, OpenMode, Opened, Outcome, Scan, SyncFile, Work};
 use super::journal::Stamp;
 use super::map::{Map, MapAccess};
 use super::os::{self, Missing, Places, Populate, Walker};
@@ -22,8 +19,8 @@ use crate::meta::metainfo::{FileEntry, Metainfo};
 mod fault;
 mod journal;
 mod look;
-mod mounts;
 mod prove;
+mod scan;
 
 use fault::{NO_SPACE_LEN, allocation_error, folder_of, unbacked, unstored};
 
@@ -75,11 +72,12 @@ fn execute(work: Work, places: &Places, reserve: &Reserve) -> Outcome {
             journal,
         } => {
             let walker = Walker::new(&root, places);
-            let scanned = walker.and_then(|walker| scan(walker, &meta, access, &mounts, reserve));
+            let scanned =
+                walker.and_then(|walker| scan::scan(walker, &meta, access, &mounts, reserve));
             Outcome::Scanned(scanned.and_then(|scan| {
                 let journal = journal.and_then(|(path, len_max)| journal::read(&path, len_max));
                 let anchor = match wants_anchor {
-                    true => anchor(&root, places)?,
+                    true => scan::anchor(&root, places)?,
                     false => None,
                 };
                 Ok(Scan {
@@ -210,72 +208,6 @@ impl Handle {
             Self::Sim(number) => panic!("file {number} of the simulator has no descriptor"),
         }
     }
-}
-
-fn scan(
-    mut walker: Walker,
-    meta: &Metainfo,
-    access: Access,
-    mounts: &[String],
-    reserve: &Reserve,
-) -> Result<Scan, StorageError> {
-    let root = walker.root();
-    let mut need = 0u64;
-    let mut is_complete = true;
-    let mut files = Vec::with_capacity(meta.files.len());
-    let mut stamps = vec![Stamp::default(); meta.files.len()];
-    let mut times = vec![0; meta.files.len()];
-    for ((entry, stamp), time) in meta.files.iter().zip(&mut stamps).zip(&mut times) {
-        let seen = match entry.kind {
-            FileKind::Pad => None,
-            FileKind::Data => walker.look(entry.path.as_path())?,
-        };
-        if let Some(seen) = seen
-            && entry.len > 0
-        {
-            *stamp = seen.stamp;
-            *time = seen.modified;
-        }
-        let presence = match (entry.kind, seen.map(|seen| seen.len)) {
-            (FileKind::Pad, _) => Presence::Whole,
-            (FileKind::Data, Some(len)) if len >= entry.len => Presence::Whole,
-            (FileKind::Data, Some(len)) => {
-                need = need.saturating_add(entry.len - len);
-                Presence::Short
-            }
-            (FileKind::Data, None) => {
-                need = need.saturating_add(entry.len);
-                Presence::Absent
-            }
-        };
-        is_complete &= presence == Presence::Whole;
-        files.push(presence);
-    }
-    let mounts = mounts::on_the_way(meta, &files, mounts, &walker)?;
-    if access == Access::ReadWrite && !is_complete {
-        os::is_writable(root)?;
-        let free = reserve.room(root)?;
-        if need > free {
-            let path = root.to_path_buf();
-            return Err(StorageError::NoSpace { path, need, free });
-        }
-    }
-    Ok(Scan {
-        files,
-        stamps,
-        times,
-        mounts,
-        boot: os::boot_id(),
-        journal: None,
-        anchor: None,
-    })
-}
-
-/// The output folder, if its whole file system can be synced through it.
-fn anchor(root: &Path, places: &Places) -> Result<Option<Handle>, StorageError> {
-    let folder = os::open_root(root, places)?;
-    let is_whole = os::is_synced_as_a_whole(&folder);
-    Ok(is_whole.then(|| Handle::File(Arc::new(folder.into()))))
 }
 
 fn create_empty(

@@ -7,8 +7,8 @@
 //! known from the count of its sleeps; a store that was slow as other programs had the processor
 //! is nobody's fault.
 //!
-//! Slow stores are added up for each torrent and turn of the loop. Turns with more than [`STALL`] of
-//! them are stalled, and when those of a minute come to [`STALLED_MAX`] the torrent is written
+//! Slow stores are added up for each torrent and turn of the loop. Turns with more than [`STALL`]
+//! of them are stalled, and when those of a minute come to [`STALLED_MAX`] the torrent is written
 //! through buffers, where it is the disk lane that sleeps. Its windows change over with their next
 //! store.
 
@@ -30,6 +30,8 @@ pub(super) struct Stalls {
     /// How often the thread had slept when that was looked at last; `None` before the first store
     /// into a map.
     sleeps: Option<Option<u64>>,
+    /// Whose maps something was stored into since it was told how long that took.
+    storing: Option<TorrentId>,
     /// Torrents whose stores slept, and for how long.
     in_turn: BTreeMap<TorrentId, Duration>,
     /// Time asleep that nobody has asked for yet.
@@ -62,8 +64,9 @@ impl fmt::Display for Why {
 }
 
 impl Stalls {
-    /// Something will be stored into a map.
-    pub fn store_begins(&mut self) {
+    /// Something will be stored into a map of this torrent.
+    pub fn store_begins(&mut self, torrent: TorrentId) {
+        self.storing = Some(torrent);
         self.sleeps.get_or_insert_with(map::sleeps_of_thread);
     }
 
@@ -121,13 +124,14 @@ impl Torrent {
 }
 
 impl Storage {
-    /// A store into a window of a torrent took so long, if it was a mapped one. A torrent that has
-    /// stalled the loop for too long is not mapped any more.
-    pub(super) fn store_took(&mut self, id: TorrentId, took: Duration) {
-        if took < SLOW {
+    /// Takes how long the last [`store`](Self::store) or [`job_done`](Self::job_done) took, with
+    /// which bytes may have gone into a map: a torrent whose stores have stalled the loop for too
+    /// long is not mapped any more.
+    pub fn took(&mut self, time: Duration) {
+        let Some(id) = self.stalls.storing.take().filter(|_| time >= SLOW) else {
             return;
-        }
-        let (Some(time), StorageKind::Auto) = (self.stalls.stored(id, took), self.kind) else {
+        };
+        let (Some(time), StorageKind::Auto) = (self.stalls.stored(id, time), self.kind) else {
             return;
         };
         let now = self.now;
@@ -187,7 +191,7 @@ impl Storage {
     }
 }
 
-/// A store that takes less is not looked at: the clock alone is read for it.
+/// A store that takes less is not looked at: it costs two looks at the clock and no more.
 const SLOW: Duration = Duration::from_millis(1);
 /// Ten times what one turn may take, within that time: an ordinary disk at its limit comes to a
 /// fifth of it (measured: 51 and 97 ms in two of 59,000 turns at 200 MiB/s with syncs).
@@ -249,7 +253,7 @@ mod tests {
     #[test]
     fn slow_store_counts_if_the_thread_slept_meanwhile() {
         let mut stalls = Stalls::default();
-        stalls.store_begins();
+        stalls.store_begins(TORRENT);
         std::thread::sleep(Duration::from_millis(2));
         stalls.stored(TORRENT, SLOW);
         assert_eq!(stalls.asleep, SLOW);

@@ -33,7 +33,8 @@ impl Storage {
     /// Copies `bytes`, or the part of a block that has come so far, to their place.
     ///
     /// If the place is not in memory yet they wait; how much waits is in [`status`](Self::status),
-    /// and the caller stops reading when it is too much. Bytes of pad files are dropped.
+    /// and the caller stops reading when it is too much. Bytes of pad files are dropped. The caller
+    /// tells how long it [`took`](Self::took).
     ///
     /// # Panics
     /// If `bytes` are not as many as the slot says, or the slot is not inside its piece.
@@ -76,16 +77,15 @@ impl Storage {
         };
         self.windows.touch(slot);
         if self.windows.get(slot).is_mapped() {
-            self.stalls.store_begins();
+            self.stalls.store_begins(key.torrent);
             self.leave_map(slot);
         }
         let window = self.windows.get_mut(slot);
         if window.takes_stores() && !window.has_pending() {
-            let took = window.write(start, bytes, self.seq);
+            window.write(start, bytes, self.seq);
             if self.has_lost_maps() {
                 return;
             }
-            self.store_took(key.torrent, took);
             if let Some(torrent) = self.torrents.get_mut(&key.torrent) {
                 torrent.files[key.file as usize].is_written = true;
             }

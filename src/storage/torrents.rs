@@ -57,8 +57,8 @@ impl Storage {
         self.scan(torrent);
     }
 
-    /// The mount points on the way to a torrent's files when they were looked at last, in this run or
-    /// an earlier one.
+    /// The mount points on the way to a torrent's files when they were looked at last, in this run
+    /// or an earlier one.
     pub fn mounts(&self, info_hash: InfoHash) -> &[String] {
         self.mounts.get(&info_hash).map_or(&[], Vec::as_slice)
     }

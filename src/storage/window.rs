@@ -14,7 +14,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use slab::Slab;
 
@@ -127,15 +126,15 @@ impl Window {
         matches!(self.body, Body::Map { .. })
     }
 
-    /// Copies `bytes` to `start`; returns how long the map took, if it is one.
+    /// Copies `bytes` to `start`.
     ///
     /// # Panics
     /// If the window takes no stores now, or the bytes do not fit.
-    pub fn write(&mut self, start: u32, bytes: &[u8], seq: u64) -> Duration {
+    pub fn write(&mut self, start: u32, bytes: &[u8], seq: u64) {
         assert!(self.takes_stores(), "store into {:?}", self.key);
         let end = start + bytes.len() as u32;
         match &mut self.body {
-            Body::Map { map, .. } => return map.write(start as usize, bytes),
+            Body::Map { map, .. } => map.write(start as usize, bytes),
             Body::Heap {
                 bytes: buffer,
                 dirty,
@@ -157,7 +156,6 @@ impl Window {
             }
             Body::Queued | Body::Admitted | Body::Loading => unreachable!("asserted above"),
         }
-        Duration::ZERO
     }
 
     /// Its bytes from `start` on, `len` of them, if they are in memory.
@@ -381,17 +379,16 @@ impl Windows {
         self.slab[slot].wait(start, bytes, seq);
     }
 
-    /// Stores what waits for the window in `slot`, in the order in which it came; returns how long
-    /// its map took, if there was anything.
-    pub fn land(&mut self, slot: usize) -> Option<Duration> {
+    /// Stores what waits for the window in `slot`, in the order in which it came; says whether
+    /// there was anything.
+    pub fn land(&mut self, slot: usize) -> bool {
         let window = &mut self.slab[slot];
         let pending = std::mem::take(&mut window.pending);
-        let mut took = Duration::ZERO;
         for Pending { start, bytes, seq } in &pending {
-            took += window.write(*start, bytes, *seq);
+            window.write(*start, bytes, *seq);
             self.waiting_bytes -= bytes.len() as u64;
         }
-        (!pending.is_empty()).then_some(took)
+        !pending.is_empty()
     }
 
     /// A buffer to load a window into; empty, but perhaps with memory.
@@ -447,7 +444,7 @@ mod tests {
         assert_eq!(windows.waiting_bytes(), 8);
         assert_eq!(windows.get(slot).oldest_unwritten(), Some(1));
         windows.get_mut(slot).body = heap(100);
-        assert_eq!(windows.land(slot), Some(Duration::ZERO));
+        assert!(windows.land(slot));
         assert_eq!(windows.waiting_bytes(), 0);
         let Body::Heap { bytes, dirty, .. } = &windows.get(slot).body else {
             panic!("a buffer");

@@ -62,8 +62,8 @@ fn turns(status: &Value) -> String {
     };
     let millis = |key: &str| number(&status[key]) as f64 / 1000.0;
     format!(
-        "loop: {} turns, 99.9 % of them within {:.1} ms, longest {:.1} ms ({}), {} over 50 ms, {} of \
-         these as the disk was waited for\n",
+        "loop: {} turns, 99.9 % of them within {:.1} ms, longest {:.1} ms ({}), {} over 50 ms, {} \
+         of these as the disk was waited for\n",
         number(&status["turns"]),
         millis("p999_us"),
         millis("longest_us"),
