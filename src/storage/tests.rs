@@ -1180,8 +1180,8 @@ fn torrent_that_stalls_the_loop_goes_on_in_buffers() {
         assert_eq!(asleep, Duration::from_millis(999));
         (0..2).for_each(|piece| store(&mut world, piece, 1));
         world.drive();
-        let mut windows = world.storage.windows.iter();
-        assert!(windows.all(|(_, window)| window.is_mapped() != is_moved));
+        let is_as_told = |(_, window): (usize, &window::Window)| window.is_mapped() != is_moved;
+        assert!(world.storage.windows.iter().all(is_as_told));
         world.events.clear();
         for piece in 0..2 {
             assert_eq!(
@@ -1218,8 +1218,6 @@ fn disk_of_an_earlier_run_is_waited_for() {
             assert_eq!(error, StorageError::Gone { path });
             assert_eq!(world.storage.mounts(meta.info_hash), mounts);
         }
-        let elsewhere = vec![mount.to_owned()];
-        world.storage.recall_mounts(meta.info_hash, elsewhere);
         write_files(world.dir.path(), &meta, &data);
         assert_eq!(world.add(&meta).len(), 2);
         assert!(world.storage.mounts(meta.info_hash).is_empty());

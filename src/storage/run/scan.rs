@@ -99,7 +99,8 @@ fn mounts_on_the_way(
         let mut below = all.filter(|(entry, _)| {
             entry.kind == FileKind::Data && entry.path.as_path().starts_with(mount)
         });
-        below.all(|(_, presence)| *presence == Presence::Absent)
+        let has_some = below.clone().next().is_some();
+        has_some && below.all(|(_, presence)| *presence == Presence::Absent)
     };
     let lost = |mount: &&String| !found.contains(mount) && is_bare(Path::new(mount.as_str()));
     match expected.iter().find(lost) {
