@@ -11,7 +11,7 @@ use super::jobs::MapError;
 use super::*;
 use crate::base::digest::{block_digest, sha1};
 use crate::base::limits::{BLOCK_LEN, FILES_OPEN_MAX, WINDOWS_COUNT_MAX, WINDOWS_LEN_MAX};
-use crate::base::plan::{Segment, WritePlan};
+use crate::base::plan::WritePlan;
 use crate::base::rng::Rng;
 use crate::base::slot::Slot;
 use crate::meta::geometry::FileKind;
@@ -1161,7 +1161,7 @@ fn torrent_that_stalls_the_loop_goes_on_in_buffers() {
         store(&mut world, 0, 0);
         world.drive();
         let mut plan = WritePlan::default();
-        plan.segments.push(Segment::Data(slot(1, 0, 100)));
+        plan.push_data(slot(1, 0, 100));
         assert_eq!(world.lent(&plan), Lent::NotReady);
         world.drive();
         assert!(matches!(world.lent(&plan), Lent::Done(_)));

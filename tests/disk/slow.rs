@@ -92,6 +92,12 @@ fn hostile_129_file_system_that_cannot_allocate_holds_the_data_all_the_same() {
         };
         let leecher = world.leecher(storage, world.seed.address);
         leecher.wait_for_event("complete", LIMIT);
+        let status = ctl(&world.place, &["status", "--json"]).object();
+        let torrent = &status["torrents"][0];
+        assert_eq!(torrent["storage"], "pwrite", "{status}");
+        let reason = torrent["storage_reason"].as_str().unwrap_or("");
+        let is_told = reason.contains("does not allocate");
+        assert_eq!(is_told, storage == "map", "flagged if not chosen: {status}");
         leecher.leave();
         world.set.assert_same_in(&world.place, Tolerance::NONE);
         let again = world.leecher(storage, world.seed.address);
