@@ -328,6 +328,8 @@ impl Engine {
             fill_outbox(&mut running.swarm, exchange.key, most, &mut state.outbox);
         }
         state.outbox.plan(torrent, most, plan);
+        plan.is_last = plan.len == state.outbox.len()
+            && matches!(&state.stage, Stage::Http(http) if http.is_ending());
     }
 
     /// `n` bytes of the last plan left.
