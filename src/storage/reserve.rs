@@ -7,10 +7,9 @@
 //!    └────────────── there is room again: made whole, before any data ──────┘
 //! ```
 //!
-//! It is a file of 1 MiB. Who filled the disk may take at once what is given up, so
-//! that never more of it is than a write needs. What is lacking of it is no room for data
-//! ([`Reserve::room`]): a torrent that waits for space does not begin on what was given up for its
-//! journal.
+//! It is a file of 1 MiB. Who filled the disk may take at once what is given up, so that never more
+//! of it is than a write needs. What is lacking of it is no room for data: a torrent that waits for
+//! space does not begin on what was given up for its journal.
 
 use std::fs::File;
 use std::io;
