@@ -84,7 +84,8 @@
 //! 2. [`Session::update`](config::session::Session::update) keeps those who were seen for a month;
 //!    [`control::session`] makes text of it.
 //! 3. If that has changed, a helper thread replaces the file as a whole with
-//!    [`storage::keep`]; the .torrent of each torrent lies beside it.
+//!    [`storage::keep`]; the .torrent of each torrent lies beside it. On a full disk
+//!    [`storage::reserve`] has room for them.
 //! 4. The next start, under the lock of [`storage::state`], reads it, and
 //!    [`Engine::recall`](engine::Engine::recall) hands the peers to the
 //!    [`Candidates`](discovery::candidates::Candidates) again.

@@ -49,8 +49,24 @@ pub struct LoopStatus {
     pub longest: Duration,
     /// What took most of that one.
     pub longest_in: Option<LoopWork>,
-    /// Turns of more than 50 ms.
+    /// Turns of more than [`STALL`].
     pub stalls: u64,
+    /// Those among them that would not have been, had the kernel not put the thread to sleep in
+    /// stores into mapped files: it slows down whoever writes faster than the disk does, or has to
+    /// read or write the page first. Which of these it was it does not tell.
+    pub stalls_asleep: u64,
+}
+
+/// A turn of the loop that holds the thread for longer is one too many (goal: none).
+pub const STALL: Duration = Duration::from_millis(50);
+
+/// How bytes reach the files of a torrent that are not mapped although they might have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffered {
+    /// Whether that is so for all files of the torrent.
+    pub is_all: bool,
+    /// Why, for the first of them.
+    pub reason: String,
 }
 
 /// What a turn of the loop is spent on.

@@ -130,6 +130,7 @@ fn kept_torrents(folder: &Path) -> Vec<SessionTorrent> {
         peers: Vec::new(),
         up_bytes: 0,
         down_bytes: 0,
+        mounts: Vec::new(),
         known: Vec::new(),
     });
     torrents.collect()

@@ -38,7 +38,7 @@ pub struct Config {
 /// How pieces reach their files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StorageKind {
-    /// Mapped files; buffers and `pwrite` where mapping does not work.
+    /// Mapped files; buffers and `pwrite` where mapping does not work or stalls the loop.
     #[default]
     Auto,
     /// Mapped files.

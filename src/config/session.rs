@@ -57,6 +57,9 @@ pub struct SessionTorrent {
     pub up_bytes: u64,
     /// Payload received in all runs, bytes.
     pub down_bytes: u64,
+    /// The mount points on the way to its files, relative to the output folder; that one, if it is
+    /// one, has no name.
+    pub mounts: Vec<String>,
     /// Peers that it was connected to, the one seen last first.
     pub known: Vec<KnownPeer>,
 }
@@ -169,6 +172,8 @@ fn see<'a>(
 pub const TORRENTS_MAX: usize = 100_000;
 /// Peers that are remembered for one torrent at most.
 pub const KNOWN_PER_TORRENT_MAX: usize = 200;
+/// Mount points that are remembered for one torrent at most.
+pub const MOUNTS_MAX: usize = 64;
 /// Evpeers that are remembered at most.
 pub const EVPEERS_MAX: usize = 200;
 /// How exactly is remembered when a peer was last seen, seconds.
@@ -198,6 +203,7 @@ mod tests {
             peers: Vec::new(),
             up_bytes: 0,
             down_bytes: 0,
+            mounts: Vec::new(),
             known,
         }
     }

@@ -8,6 +8,7 @@
 //! What needs more than the engine (files, the end of the process) leaves as [`Work`] for the
 //! shell, which answers with [`done`] or [`refused`] later.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,8 +16,9 @@ use serde_json::{Value, json};
 use super::api;
 use super::request::{Addition, Command, Request, VERSION};
 use crate::base::id::TorrentId;
-use crate::base::status::{DiskStatus, LoopStatus, LoopWork};
+use crate::base::status::{Buffered, DiskStatus, LoopStatus, LoopWork};
 use crate::base::time::Instant;
+use crate::config::StorageKind;
 use crate::engine::view::{Direction, FileView, Heard, HostView, PeerView, TrackerView};
 use crate::engine::{AddError, Engine};
 
@@ -36,6 +38,10 @@ pub struct Shell {
     pub uptime: Duration,
     /// How storage is.
     pub disk: DiskStatus,
+    /// How bytes reach files where nothing else is said.
+    pub storage: StorageKind,
+    /// Torrents that are not mapped although they might have been.
+    pub buffered: BTreeMap<TorrentId, Buffered>,
     /// How the loop is.
     pub turns: LoopStatus,
     /// The process is about to end.
@@ -192,13 +198,13 @@ fn act(
         }
         Command::Why { torrent } => {
             let id = find(engine, &torrent, now)?;
-            let mut object = torrent_now(engine, id, now);
+            let mut object = torrent_now(engine, shell, id, now);
             object["reasons"] = json!(engine.why(id, shell.disk, now));
             object
         }
         Command::Remove { torrent } => {
             let id = find(engine, &torrent, now)?;
-            let mut object = torrent_now(engine, id, now);
+            let mut object = torrent_now(engine, shell, id, now);
             engine.remove_torrent(id, now);
             object["state"] = json!("removed");
             object
@@ -206,12 +212,12 @@ fn act(
         Command::Pause { torrent } => {
             let id = find(engine, &torrent, now)?;
             engine.pause(id, now);
-            torrent_now(engine, id, now)
+            torrent_now(engine, shell, id, now)
         }
         Command::Resume { torrent } => {
             let id = find(engine, &torrent, now)?;
             engine.resume(id, now);
-            torrent_now(engine, id, now)
+            torrent_now(engine, shell, id, now)
         }
         Command::Add(addition) => return Ok(Done::Work(Work::Add(addition))),
         Command::Shutdown => return Ok(Done::Work(Work::Shutdown)),
@@ -258,7 +264,7 @@ fn find(engine: &mut Engine, name: &str, now: Instant) -> Result<TorrentId, Refu
 fn status(engine: &mut Engine, shell: &Shell, from: usize, now: Instant) -> Value {
     let ids: Vec<TorrentId> = engine.torrents().skip(from).collect();
     let torrents = ids.into_iter().enumerate();
-    let torrents = torrents.map(|(place, id)| (from + place, torrent_now(engine, id, now)));
+    let torrents = torrents.map(|(place, id)| (from + place, torrent_now(engine, shell, id, now)));
     let (torrents, next) = page(torrents);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -286,11 +292,12 @@ fn turns(status: &LoopStatus) -> Value {
         "longest_us": micros(status.longest),
         "longest_in": status.longest_in.map(LoopWork::name),
         "over_50_ms": status.stalls,
+        "over_50_ms_asleep": status.stalls_asleep,
     })
 }
 
-/// The figures of a torrent, with what was transferred in all runs.
-pub fn torrent_now(engine: &mut Engine, id: TorrentId, now: Instant) -> Value {
+/// The figures of a torrent, with what was transferred in all runs, and how its files are written.
+pub fn torrent_now(engine: &mut Engine, shell: &Shell, id: TorrentId, now: Instant) -> Value {
     let Some(snapshot) = engine.snapshot(id, now) else {
         return Value::Null;
     };
@@ -298,6 +305,14 @@ pub fn torrent_now(engine: &mut Engine, id: TorrentId, now: Instant) -> Value {
     let totals = engine.totals(id).unwrap_or_default();
     object["up_total_bytes"] = json!(totals.up);
     object["down_total_bytes"] = json!(totals.down);
+    let buffered = shell.buffered.get(&id);
+    object["storage"] = json!(match (shell.storage, buffered.map(|of| of.is_all)) {
+        (StorageKind::Pwrite, _) | (_, Some(true)) => "pwrite",
+        (_, Some(false)) => "map and pwrite",
+        (_, None) => "map",
+    });
+    let reason = buffered.filter(|_| shell.storage != StorageKind::Pwrite);
+    object["storage_reason"] = json!(reason.map(|of| of.reason.as_str()));
     object
 }
 

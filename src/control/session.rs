@@ -14,7 +14,8 @@ use crate::base::id::{InfoHash, hex};
 use crate::base::limits::TRACKERS_MAX;
 use crate::config::StorageKind;
 use crate::config::session::{
-    EVPEERS_MAX, Given, KNOWN_PER_TORRENT_MAX, KnownPeer, Session, SessionTorrent, TORRENTS_MAX,
+    EVPEERS_MAX, Given, KNOWN_PER_TORRENT_MAX, KnownPeer, MOUNTS_MAX, Session, SessionTorrent,
+    TORRENTS_MAX,
 };
 use crate::engine::HostPort;
 
@@ -101,6 +102,7 @@ fn torrent_value(torrent: &SessionTorrent) -> Value {
         "peers": peers,
         "up_bytes": torrent.up_bytes,
         "down_bytes": torrent.down_bytes,
+        "mounts": torrent.mounts.iter().take(MOUNTS_MAX).collect::<Vec<_>>(),
         "known": known_value(&torrent.known),
     })
 }
@@ -153,6 +155,11 @@ fn torrent(value: &Value) -> Option<SessionTorrent> {
         peers: peers.filter_map(peer).collect(),
         up_bytes: value["up_bytes"].as_u64().unwrap_or(0),
         down_bytes: value["down_bytes"].as_u64().unwrap_or(0),
+        mounts: list(&value["mounts"])
+            .iter()
+            .take(MOUNTS_MAX)
+            .filter_map(|mount| Some(mount.as_str()?.to_owned()))
+            .collect(),
         known: known(&value["known"], KNOWN_PER_TORRENT_MAX),
     })
 }
@@ -213,6 +220,7 @@ mod tests {
             }],
             up_bytes: u64::MAX,
             down_bytes: 7,
+            mounts: vec![String::new(), "a/ü".to_owned()],
             known: vec![known],
         };
         Session {

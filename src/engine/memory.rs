@@ -41,6 +41,7 @@ impl Engine {
             peers: torrent.extra_peers.clone(),
             up_bytes: totals.up,
             down_bytes: totals.down,
+            mounts: Vec::new(), // the shell knows them
             known,
         })
     }

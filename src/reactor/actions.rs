@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use mio::Waker;
 
+use crate::base::slot::Slot;
 use crate::base::time::Instant;
 use crate::engine::OnDisk;
 use crate::engine::action::{Action, LookupId, Report, StorageAction};
+use crate::storage::reserve::Reserve;
 use crate::storage::{self, jobs};
 
 use super::Reactor;
@@ -20,12 +22,15 @@ pub struct Lanes {
     paging: Lane<jobs::Job, jobs::Done>,
     disk: Lane<jobs::Job, jobs::Done>,
     journal: Lane<jobs::Job, jobs::Done>,
+    /// Helps those who write to the state folder.
+    pub reserve: Arc<Reserve>,
 }
 
 impl Lanes {
-    /// Starts the threads.
-    pub fn start(waker: &Arc<Waker>) -> io::Result<Self> {
-        let runner = jobs::Runner::default();
+    /// Starts the threads, which write to the state folder of `reserve`.
+    pub fn start(waker: &Arc<Waker>, reserve: Reserve) -> io::Result<Self> {
+        let reserve = Arc::new(reserve);
+        let runner = jobs::Runner::new(Arc::clone(&reserve));
         let lane = |name| {
             let runner = runner.clone();
             Lane::start(name, move |job| runner.run(job), Ending::Finish, waker)
@@ -35,6 +40,7 @@ impl Lanes {
             paging: lane("paging")?,
             disk: lane("disk")?,
             journal: lane("journal")?,
+            reserve,
         })
     }
 
@@ -77,6 +83,20 @@ impl Reactor {
         }
     }
 
+    /// Stores payload, and tells storage how long that took.
+    pub(super) fn store(&mut self, slot: Slot, bytes: &[u8]) {
+        let began = self.clock.now();
+        self.storage.store(slot, bytes);
+        self.storage.took(self.clock.now() - began);
+    }
+
+    /// Hands the result of a job to storage, which may store payload that waited for it.
+    fn job_done(&mut self, done: jobs::Done) {
+        let began = self.clock.now();
+        self.storage.job_done(done);
+        self.storage.took(self.clock.now() - began);
+    }
+
     fn storage_action(&mut self, action: StorageAction) {
         let storage = &mut self.storage;
         match action {
@@ -89,7 +109,7 @@ impl Reactor {
             StorageAction::Probe { torrent } => storage.probe(torrent),
             StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
             StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
-            StorageAction::Store { slot, bytes } => storage.store(slot, &bytes),
+            StorageAction::Store { slot, bytes } => self.store(slot, &bytes),
             StorageAction::Check { torrent, piece } => storage.check(torrent, piece),
             StorageAction::Settle { torrent } => storage.settle(torrent),
             StorageAction::Sync { torrent } => storage.sync(torrent),
@@ -156,13 +176,13 @@ impl Reactor {
             self.run_actions(now);
         }
         while let Some(done) = self.lanes.paging.poll_done()? {
-            self.storage.job_done(done);
+            self.job_done(done);
         }
         while let Some(done) = self.lanes.disk.poll_done()? {
-            self.storage.job_done(done);
+            self.job_done(done);
         }
         while let Some(done) = self.lanes.journal.poll_done()? {
-            self.storage.job_done(done);
+            self.job_done(done);
         }
         self.take_kept(now)?;
         self.take_storage_events(now);

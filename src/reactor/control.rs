@@ -446,9 +446,10 @@ impl Reactor {
             }
             Err(message) => Err(Refusal::Unusable(message)),
         };
+        let shell = self.shell(now);
         let line = match added {
             Ok(id) => {
-                let object = answer::torrent_now(&mut self.engine, id, now);
+                let object = answer::torrent_now(&mut self.engine, &shell, id, now);
                 answer::done(&waiting.id, &object)
             }
             Err(refusal) => answer::refused(&waiting.id, &refusal),
@@ -469,6 +470,8 @@ impl Reactor {
             state_dir,
             uptime: now - Instant::ZERO,
             disk: self.storage.status(),
+            storage: self.storage.kind(),
+            buffered: self.storage.buffered(),
             turns: self.meter.status(),
             is_stopping: self.is_stopping,
         }

@@ -6,6 +6,7 @@
 //! change all the time are written once a minute.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::control::Control;
@@ -95,7 +96,9 @@ impl Reactor {
     /// # Errors
     /// The system gives no thread.
     pub fn keep(&mut self, keeping: Keeping) -> Result<(), StartError> {
-        let lane = Lane::start("state", keep::run, Ending::Finish, &self.waker);
+        let reserve = Arc::clone(&self.lanes.reserve);
+        let run = move |job| keep::run(job, &reserve);
+        let lane = Lane::start("state", run, Ending::Finish, &self.waker);
         let lane = lane.map_err(refused("a thread"))?;
         match Control::open(keeping.state.path(), self.poll.registry()) {
             Ok(control) => self.control = Some(control),
@@ -128,6 +131,8 @@ impl Reactor {
         spec: TorrentSpec,
         memory: &SessionTorrent,
     ) -> Result<TorrentId, AddError> {
+        self.storage
+            .recall_mounts(memory.info_hash, memory.mounts.clone());
         let id = self.add_torrent(spec)?;
         let now = self.clock.now();
         self.engine.recall(id, memory, now);
@@ -156,6 +161,7 @@ impl Reactor {
             | Report::Complete { .. } => memory.schedule.changed(now),
             Report::Removed { info_hash, .. } => {
                 memory.keeping.session.remove(*info_hash);
+                self.storage.recall_mounts(*info_hash, Vec::new());
                 let folder = memory.keeping.state.path();
                 let paths = kept_paths(folder, *info_hash);
                 memory.lane.submit(KeepJob::Forget { paths });
@@ -242,7 +248,8 @@ impl Reactor {
         let unix_s = super::clock::unix_s();
         let session = &mut memory.keeping.session;
         for id in self.engine.torrents().collect::<Vec<_>>() {
-            if let Some(torrent) = self.engine.remembered(id) {
+            if let Some(mut torrent) = self.engine.remembered(id) {
+                torrent.mounts = self.storage.mounts(torrent.info_hash).to_vec();
                 session.update(torrent, unix_s);
             }
         }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::base::status::{LoopStatus, LoopWork};
+use crate::base::status::{LoopStatus, LoopWork, STALL};
 use crate::base::time::Instant;
 
 /// The turns so far.
@@ -15,6 +15,7 @@ pub(super) struct Meter {
     counts: [u64; CLASSES],
     turns: u64,
     stalls: u64,
+    stalls_asleep: u64,
     longest: Duration,
     longest_in: Option<LoopWork>,
     /// The turn that runs, if one does.
@@ -27,6 +28,8 @@ struct Turn {
     lap_began: Instant,
     /// The time spent on each kind of work so far.
     spent: [Duration; LoopWork::ALL.len()],
+    /// The time that the thread slept in stores.
+    asleep: Duration,
 }
 
 impl Meter {
@@ -36,6 +39,7 @@ impl Meter {
             counts: [0; CLASSES],
             turns: 0,
             stalls: 0,
+            stalls_asleep: 0,
             longest: Duration::ZERO,
             longest_in: None,
             turn: None,
@@ -48,6 +52,7 @@ impl Meter {
             began: now,
             lap_began: now,
             spent: [Duration::ZERO; LoopWork::ALL.len()],
+            asleep: Duration::ZERO,
         });
     }
 
@@ -56,6 +61,13 @@ impl Meter {
         if let Some(turn) = &mut self.turn {
             turn.spent[work as usize] += now - turn.lap_began;
             turn.lap_began = now;
+        }
+    }
+
+    /// The kernel had the thread sleep in stores for so long.
+    pub fn slept(&mut self, time: Duration) {
+        if let Some(turn) = &mut self.turn {
+            turn.asleep += time;
         }
     }
 
@@ -69,6 +81,8 @@ impl Meter {
         self.turns += 1;
         self.counts[class_of(held)] += 1;
         self.stalls += u64::from(held > STALL);
+        let awake = held.saturating_sub(turn.asleep);
+        self.stalls_asleep += u64::from(held > STALL && awake <= STALL);
         if held > self.longest || self.longest_in.is_none() {
             self.longest = held;
             let most = LoopWork::ALL
@@ -88,6 +102,7 @@ impl Meter {
             longest: self.longest,
             longest_in: self.longest_in,
             stalls: self.stalls,
+            stalls_asleep: self.stalls_asleep,
         }
     }
 
@@ -127,8 +142,6 @@ fn end_of(class: usize) -> Duration {
 
 /// Up to 2^32 µs.
 const CLASSES: usize = 4 * 31;
-/// A turn that holds the thread for longer is one too many (goal: none).
-const STALL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -177,6 +190,26 @@ mod tests {
         assert!(status.p999 >= micros(60_998), "{status:?}");
         assert_eq!(status.longest, micros(60_999));
         assert_eq!(status.longest_in, Some(LoopWork::Storage));
+    }
+
+    #[test]
+    fn turns_that_are_long_as_the_thread_slept_are_counted_apart_too() {
+        let mut meter = Meter::new();
+        for (held, asleep) in [
+            (40_000, 40_000),
+            (60_000, 5000),
+            (60_000, 10_000),
+            (70_000, 0),
+        ] {
+            let now = Instant::ZERO + micros(held);
+            meter.begin(Instant::ZERO);
+            meter.slept(micros(asleep / 2));
+            meter.slept(micros(asleep / 2));
+            meter.end(now);
+        }
+        let status = meter.status();
+        assert_eq!((status.stalls, status.stalls_asleep), (3, 1));
+        assert_eq!(status.longest, micros(70_000));
     }
 
     #[test]

@@ -67,6 +67,7 @@ use crate::base::time::Instant;
 use crate::config::Config;
 use crate::engine::action::{Report, Snapshot};
 use crate::engine::{AddError, Engine, TorrentSpec};
+use crate::storage::reserve::Reserve;
 use crate::storage::{Access, Pace, Storage, StorageOptions};
 
 pub use dial::dial;
@@ -169,7 +170,9 @@ impl Reactor {
         let poll = Poll::new().map_err(refused("an event queue"))?;
         let waker = Waker::new(poll.registry(), Source::Waker.token());
         let waker = Arc::new(waker.map_err(refused("an event queue"))?);
-        let lanes = Lanes::start(&waker).map_err(refused("a thread"))?;
+        let reserve = options.state_dir.as_deref().map(Reserve::of);
+        let lanes =
+            Lanes::start(&waker, reserve.unwrap_or_default()).map_err(refused("a thread"))?;
         let signals = if options.watch_signals {
             Some(watch_signals(&poll).map_err(refused("signals"))?)
         } else {
@@ -330,6 +333,7 @@ impl Reactor {
         self.storage.tick(now);
         self.submit_jobs();
         self.spent_on(LoopWork::Storage);
+        self.meter.slept(self.storage.take_time_asleep());
         Ok(())
     }
 

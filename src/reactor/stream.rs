@@ -186,7 +186,7 @@ impl Reactor {
             let taken = self.engine.received(conn, bytes, now);
             if let Some(slot) = taken.store {
                 let payload = &bytes[taken.used - slot.len as usize..taken.used];
-                self.storage.store(slot, payload);
+                self.store(slot, payload);
             }
             self.run_actions(now);
             if !self.slots.contains(conn) {

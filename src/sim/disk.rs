@@ -275,6 +275,7 @@ impl Disk {
             FileKind::Data | FileKind::Pad => Stamp::default(),
         };
         Scan {
+            mounts: Vec::new(),
             files: meta.files.iter().map(presence).collect(),
             stamps: meta.files.iter().map(stamp).collect(),
             times: self.times(meta),

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::jobs::{Handle, OpenMode, Opened, Work};
+use super::stall::Why;
 use super::window::{Body, Want};
 use super::{Purpose, Storage};
 use crate::base::bits::Bitfield;
@@ -100,6 +101,11 @@ impl FileSlot {
         }
     }
 
+    /// Any window may have been written.
+    pub fn forget_fresh(&mut self) {
+        self.fresh = Fresh::None;
+    }
+
     /// Everything behind `len_before` is zeros now.
     fn grown(&mut self, len_before: u64, len: u64) {
         if len <= WINDOW_LEN {
@@ -177,7 +183,8 @@ impl Storage {
             }
             return;
         };
-        let entry = &torrent.meta.files[index as usize];
+        let meta = Arc::clone(&torrent.meta);
+        let entry = &meta.files[index as usize];
         let slot = &mut torrent.files[index as usize];
         match result {
             Err(error) => return self.fail(id, error),
@@ -199,7 +206,8 @@ impl Storage {
                     slot.grown(len_before, entry.len);
                     slot.is_created = true;
                 }
-                if !allocated && !std::mem::replace(&mut slot.is_buffered, true) {
+                let is_unnamed = is_writable && !std::mem::replace(&mut slot.is_named, true);
+                if !allocated && torrent.buffer(index, Why::Unallocated) {
                     let is_told = std::mem::replace(&mut torrent.is_lack_of_allocation_told, true);
                     let level = if is_told {
                         log::Level::Debug
@@ -214,7 +222,7 @@ impl Storage {
                 }
                 torrent.has_files_elsewhere |= !is_at_home;
                 torrent.new_dirs.extend(dirs);
-                if is_writable && !std::mem::replace(&mut slot.is_named, true) {
+                if is_unnamed {
                     // A former process may have made any of them and died before its sync.
                     torrent.new_dirs.extend(folders_of(entry.path.as_path()));
                 }

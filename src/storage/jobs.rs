@@ -75,6 +75,8 @@ pub enum Work {
         access: Access,
         /// Whether to open the output folder for later syncs of its whole file system.
         wants_anchor: bool,
+        /// Mount points that were on the way to its files before, see [`Scan::mounts`].
+        mounts: Vec<String>,
         /// The torrent's journal, to be read as far as it may be long, and opened to be written.
         journal: Option<(PathBuf, u64)>,
     },
@@ -320,6 +322,9 @@ pub struct Scan {
     pub stamps: Vec<Stamp>,
     /// When each file was last written.
     pub times: Vec<u64>,
+    /// The mount points on the way to the files, relative to the output folder; that one, if it is
+    /// one, has no name.
+    pub mounts: Vec<String>,
     /// The run of the machine.
     pub boot: Option<BootId>,
     /// The torrent's journal, if it was asked for and there is one.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::shown;
+use super::reserve::Reserve;
 use super::state::{self, StateError};
 use crate::base::id::InfoHash;
 use crate::base::limits::TORRENT_FILE_LEN_MAX;
@@ -60,11 +61,13 @@ pub enum KeepDone {
     },
 }
 
-/// Does a job. Blocks.
-pub fn run(job: KeepJob) -> KeepDone {
+/// Does a job, in a state folder with this reserve. Blocks.
+pub fn run(job: KeepJob, reserve: &Reserve) -> KeepDone {
     match job {
-        KeepJob::Session { path, text } => KeepDone::Session(state::replace(&path, &text)),
-        KeepJob::Torrent { path, meta } => KeepDone::Files(keep(&path, &meta)),
+        KeepJob::Session { path, text } => {
+            KeepDone::Session(state::replace_with(reserve, &path, &text))
+        }
+        KeepJob::Torrent { path, meta } => KeepDone::Files(keep(&path, &meta, reserve)),
         KeepJob::Forget { paths } => {
             let gone = paths.iter().map(|path| state::remove(path));
             KeepDone::Files(gone.collect())
@@ -101,12 +104,12 @@ pub fn load(path: &Path) -> Result<Metainfo, String> {
         .map_err(|error| format!("{} is not a usable .torrent: {error}", shown(path)))
 }
 
-fn keep(path: &Path, meta: &Metainfo) -> Result<(), StateError> {
+fn keep(path: &Path, meta: &Metainfo, reserve: &Reserve) -> Result<(), StateError> {
     let before = state::read(path, TORRENT_FILE_LEN_MAX).ok().flatten();
     if before.is_some_and(|bytes| bytes == meta.source) {
         return Ok(());
     }
-    state::replace(path, &meta.source)
+    state::replace_with(reserve, path, &meta.source)
 }
 
 /// The same torrent with its files called what they are called in `root`.

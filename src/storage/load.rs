@@ -10,6 +10,7 @@ use super::jobs::{JobId, MapError, Work};
 use super::map::{Map, MapAccess};
 use super::os::Populate;
 use super::span::WindowKey;
+use super::stall::Why;
 use super::window::{Body, Want};
 use super::{Event, Purpose, Storage};
 use crate::base::limits::WINDOWS_COUNT_MAX;
@@ -111,8 +112,9 @@ impl Storage {
         self.submit(Purpose::Unmap, Work::Unmap { map });
     }
 
-    /// Loads a window anew that was loaded from a file open for reading, as bytes are to be stored.
-    fn load_again(&mut self, slot: usize) {
+    /// Loads a window anew, as bytes are to be stored: it was loaded from a file open for reading,
+    /// or is mapped and shall not be.
+    pub(super) fn load_again(&mut self, slot: usize) {
         let window = self.windows.get_mut(slot);
         let body = std::mem::replace(&mut window.body, Body::Admitted);
         self.discard(body);
@@ -200,9 +202,7 @@ impl Storage {
         let Some(torrent) = self.torrents.get_mut(&key.torrent) else {
             return;
         };
-        let file = &mut torrent.files[key.file as usize];
-        if !file.is_buffered {
-            file.is_buffered = true;
+        if torrent.buffer(key.file, Why::Unmappable) {
             let path = &torrent.meta.files[key.file as usize].path;
             log::warn!("file cannot be mapped, buffered instead: path={path} error={error}");
         }
@@ -262,6 +262,9 @@ impl Storage {
     /// Stores what waits for the window in `slot`.
     fn land(&mut self, slot: usize) {
         let key = self.windows.get(slot).key;
+        if self.windows.get(slot).is_mapped() {
+            self.stalls.store_begins(key.torrent);
+        }
         let has_landed = self.windows.land(slot);
         if self.has_lost_maps() {
             return;

@@ -170,6 +170,28 @@ pub fn with_slices<R>(parts: &[Part<'_>], look: impl FnOnce(&[&[u8]]) -> R) -> R
     look(&slices[..parts.len()])
 }
 
+/// How often the calling thread has slept in the kernel so far, be it in calls or in faults;
+/// `None` where the system does not tell. To have left the processor to others is no sleep.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn sleeps_of_thread() -> Option<u64> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: `usage` has room for what the call writes, and it is only looked at if the call says
+    // that it did.
+    let usage = unsafe {
+        match libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) {
+            0 => usage.assume_init(),
+            _ => return None,
+        }
+    };
+    u64::try_from(usage.ru_nvcsw).ok()
+}
+
+/// How often the calling thread has slept in the kernel so far: not known here.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn sleeps_of_thread() -> Option<u64> {
+    None
+}
+
 /// How many mappings were poisoned in this process, see [`Map::is_poisoned`].
 pub fn poisoned_count() -> u64 {
     guard::poisoned_count()

@@ -277,6 +277,7 @@ impl Storage {
     /// [`poll_job`](Self::poll_job). What is remembered is written by it.
     pub fn tick(&mut self, now: Instant) {
         self.now = now;
+        self.turn_stalls();
         let restless: Vec<TorrentId> = self.restless.iter().copied().collect();
         for id in restless {
             self.note_checked(id);

@@ -22,9 +22,10 @@
 //! it is empty: what a connection was promised is still there when its turn comes.
 //!
 //! Bytes are with the kernel at once in a map; in a buffer, when it was written back: after a good
-//! check, when it makes room, and on [`Storage::settle`] and [`Storage::sync`]. An error ends the
-//! torrent that it belongs to ([`Event::Failed`]), no other. It may be added again: to be served
-//! only, as long as its files cannot be written (`suspend`).
+//! check, when it makes room, and on [`Storage::settle`] and [`Storage::sync`]. Maps that hold up
+//! the loop give way to buffers (`stall`). An error ends the torrent that it belongs to
+//! ([`Event::Failed`]), no other. It may be added again: to be served only, as long as its files
+//! cannot be written (`suspend`). What is remembered has room of its own ([`reserve`]).
 
 mod changed;
 mod check;
@@ -43,8 +44,10 @@ mod memory;
 mod os;
 mod partial;
 mod prove;
+pub mod reserve;
 mod run;
 mod span;
+mod stall;
 pub mod state;
 mod store;
 mod suspend;
@@ -77,6 +80,7 @@ use map::MapAccess;
 use memory::Memory;
 pub use os::Populate;
 use span::WindowKey;
+use stall::{Stalled, Stalls, Why};
 use sync::Barrier;
 use window::Windows;
 
@@ -215,6 +219,9 @@ pub struct Storage {
     /// Torrents whose journal is still being written by a former life of theirs.
     waiting_scans: Vec<TorrentId>,
     watch: Watch,
+    stalls: Stalls,
+    /// See [`Storage::mounts`].
+    mounts: BTreeMap<InfoHash, Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -237,6 +244,9 @@ struct Torrent {
     has_files_elsewhere: bool,
     /// The log says that files cannot be allocated; it does once, not for each of them.
     is_lack_of_allocation_told: bool,
+    /// Why its files, or some, are written through buffers although they might be mapped.
+    why_buffered: Option<Why>,
+    stalled: Stalled,
     /// Jobs that make empty files.
     creating: u32,
     /// What is on its way into the journal, if there is one.
@@ -323,6 +333,8 @@ impl Storage {
             log_queue: BTreeSet::new(),
             waiting_scans: Vec::new(),
             watch: Watch::new(),
+            stalls: Stalls::default(),
+            mounts: BTreeMap::new(),
         }
     }
 
@@ -338,6 +350,11 @@ impl Storage {
         }
     }
 
+    /// How bytes reach files, where nothing speaks against it.
+    pub fn kind(&self) -> StorageKind {
+        self.kind
+    }
+
     /// The next thing that others must know; `None` when all is told.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -350,7 +367,7 @@ impl Storage {
         self.jobs.pop_front()
     }
 
-    /// Takes the result of a job.
+    /// Takes the result of a job. The caller tells how long it [`took`](Self::took).
     pub fn job_done(&mut self, done: Done) {
         self.take_result(done);
         self.let_in();

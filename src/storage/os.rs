@@ -111,6 +111,11 @@ impl<'a> Walker<'a> {
         })
     }
 
+    /// The output folder.
+    pub fn root(&self) -> &'a Path {
+        self.root
+    }
+
     /// Opens the folder `dir`, given relative to the output folder; `None` if it does not exist.
     pub fn dir(&mut self, dir: &Path, missing: Missing) -> Result<Option<&OwnedFd>, StorageError> {
         let known = matches!(&self.last, Some((path, fd)) if path == dir
@@ -219,6 +224,32 @@ impl<'a> Walker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The mount points on the way to the files `paths`, as far as they were found, relative to the
+    /// output folder; that one is the first, with no name, if it is one itself.
+    pub fn mounts_on_the_way<'p>(
+        &self,
+        paths: impl Iterator<Item = &'p Path> + Clone,
+    ) -> Vec<String> {
+        let itself = self.root_place.is_mount_point(&self.root_fd);
+        let itself = itself.then(PathBuf::new).into_iter();
+        let below = self.places.mounts_below(self.root).into_iter();
+        let below = below.filter(|mount| paths.clone().any(|path| path.starts_with(mount)));
+        // Those below are made of names in the metainfo, which are text.
+        let text = |mount: PathBuf| mount.into_os_string().into_string().ok();
+        itself.chain(below).filter_map(text).collect()
+    }
+
+    /// The folder `dir`, relative to the output folder, is the bare mount point of a disk: returns
+    /// the error that says so. What comes in its place will be another one.
+    pub fn is_bare(&self, dir: &str) -> StorageError {
+        let path = match dir {
+            "" => self.root.to_path_buf(),
+            _ => self.root.join(dir),
+        };
+        self.places.forget(&path);
+        StorageError::Gone { path }
     }
 
     /// Opens the file at `path`, relative to the output folder, for reading; `None` if it does not

@@ -1,20 +1,18 @@
 //! The execution of jobs against the real file system: every call here may block.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Access;
 use super::error::StorageError;
-use super::jobs::{
-    Done, Handle, Job, MapError, OpenMode, Opened, Outcome, Presence, Scan, SyncFile, Work,
-};
+use super::jobs::{Done, Handle, Job, MapError, OpenMode, Opened, Outcome, Scan, SyncFile, Work};
 use super::journal::Stamp;
 use super::map::{Map, MapAccess};
 use super::os::{self, Missing, Places, Populate, Walker};
+use super::reserve::Reserve;
 use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::{FileEntry, Metainfo};
 
@@ -22,6 +20,7 @@ mod fault;
 mod journal;
 mod look;
 mod prove;
+mod scan;
 
 use fault::{NO_SPACE_LEN, allocation_error, folder_of, unbacked, unstored};
 
@@ -39,34 +38,55 @@ pub fn run(job: Job) -> Done {
 #[derive(Clone, Debug, Default)]
 pub struct Runner {
     places: Arc<Places>,
+    reserve: Arc<Reserve>,
 }
 
 impl Runner {
+    /// Remembers nothing yet; journals that do not fit on their disk are helped by `reserve`.
+    pub fn new(reserve: Arc<Reserve>) -> Self {
+        Self {
+            reserve,
+            ..Self::default()
+        }
+    }
+
     /// Executes `job`. Blocks.
     ///
     /// # Panics
     /// If the job is about a file of the simulator.
     pub fn run(&self, job: Job) -> Done {
         let id = job.id;
-        let outcome = execute(job.work, &self.places);
+        let outcome = execute(job.work, &self.places, &self.reserve);
         Done { id, outcome }
     }
 }
 
-fn execute(work: Work, places: &Places) -> Outcome {
+fn execute(work: Work, places: &Places, reserve: &Reserve) -> Outcome {
     match work {
         Work::Scan {
             root,
             meta,
             access,
             wants_anchor,
+            mounts,
             journal,
-        } => Outcome::Scanned(
-            scan(&root, &meta, access, wants_anchor, places).map(|scan| Scan {
-                journal: journal.and_then(|(path, len_max)| journal::read(&path, len_max)),
-                ..scan
-            }),
-        ),
+        } => {
+            let walker = Walker::new(&root, places);
+            let scanned =
+                walker.and_then(|walker| scan::scan(walker, &meta, access, &mounts, reserve));
+            Outcome::Scanned(scanned.and_then(|scan| {
+                let journal = journal.and_then(|(path, len_max)| journal::read(&path, len_max));
+                let anchor = match wants_anchor {
+                    true => scan::anchor(&root, places)?,
+                    false => None,
+                };
+                Ok(Scan {
+                    journal,
+                    anchor,
+                    ..scan
+                })
+            }))
+        }
         Work::CreateEmpty { root, meta } => {
             Outcome::CreatedEmpty(create_empty(&root, &meta, places))
         }
@@ -75,7 +95,10 @@ fn execute(work: Work, places: &Places) -> Outcome {
             meta,
             file,
             mode,
-        } => Outcome::Opened(open(&root, &meta.files[file as usize], mode, places)),
+        } => {
+            let entry = &meta.files[file as usize];
+            Outcome::Opened(open(&root, entry, mode, places, reserve))
+        }
         Work::Map {
             file,
             path,
@@ -151,16 +174,21 @@ fn execute(work: Work, places: &Places) -> Outcome {
         Work::Prove { root, meta, piece } => {
             Outcome::Proved(prove::prove(&root, &meta, piece, places))
         }
-        Work::MakeJournal { path, bytes } => Outcome::JournalMade(journal::make(&path, &bytes)),
+        Work::MakeJournal { path, bytes } => {
+            Outcome::JournalMade(journal::make(&path, &bytes, reserve))
+        }
         Work::MakeFirstJournal { path, bytes } => {
-            Outcome::JournalMade(journal::make_first(&path, &bytes))
+            Outcome::JournalMade(journal::make_first(&path, &bytes, reserve))
         }
         Work::AppendJournal {
             file,
             path,
             offset,
             bytes,
-        } => Outcome::Finished(journal::append(file.as_file(), &path, offset, &bytes)),
+        } => {
+            let file = file.as_file();
+            Outcome::Finished(journal::append(file, &path, offset, &bytes, reserve))
+        }
         Work::InstallJournal { file, path } => {
             Outcome::Finished(journal::install(file.as_file(), &path))
         }
@@ -180,68 +208,6 @@ impl Handle {
             Self::Sim(number) => panic!("file {number} of the simulator has no descriptor"),
         }
     }
-}
-
-fn scan(
-    root: &Arc<Path>,
-    meta: &Metainfo,
-    access: Access,
-    wants_anchor: bool,
-    places: &Places,
-) -> Result<Scan, StorageError> {
-    let mut walker = Walker::new(root, places)?;
-    let mut need = 0u64;
-    let mut is_complete = true;
-    let mut files = Vec::with_capacity(meta.files.len());
-    let mut stamps = vec![Stamp::default(); meta.files.len()];
-    let mut times = vec![0; meta.files.len()];
-    for ((entry, stamp), time) in meta.files.iter().zip(&mut stamps).zip(&mut times) {
-        let seen = match entry.kind {
-            FileKind::Pad => None,
-            FileKind::Data => walker.look(entry.path.as_path())?,
-        };
-        if let Some(seen) = seen
-            && entry.len > 0
-        {
-            *stamp = seen.stamp;
-            *time = seen.modified;
-        }
-        let presence = match (entry.kind, seen.map(|seen| seen.len)) {
-            (FileKind::Pad, _) => Presence::Whole,
-            (FileKind::Data, Some(len)) if len >= entry.len => Presence::Whole,
-            (FileKind::Data, Some(len)) => {
-                need = need.saturating_add(entry.len - len);
-                Presence::Short
-            }
-            (FileKind::Data, None) => {
-                need = need.saturating_add(entry.len);
-                Presence::Absent
-            }
-        };
-        is_complete &= presence == Presence::Whole;
-        files.push(presence);
-    }
-    if access == Access::ReadWrite && !is_complete {
-        os::is_writable(root)?;
-        if need > os::free_space(root)? {
-            return Err(os::no_space(root, root, need));
-        }
-    }
-    let anchor = match wants_anchor {
-        true => {
-            Some(os::open_root(root, places)?).filter(|folder| os::is_synced_as_a_whole(folder))
-        }
-        false => None,
-    };
-    let anchor = anchor.map(|folder| Handle::File(Arc::new(folder.into())));
-    Ok(Scan {
-        files,
-        stamps,
-        times,
-        boot: os::boot_id(),
-        journal: None,
-        anchor,
-    })
 }
 
 fn create_empty(
@@ -265,6 +231,7 @@ fn open(
     entry: &FileEntry,
     mode: OpenMode,
     places: &Places,
+    reserve: &Reserve,
 ) -> Result<Opened, StorageError> {
     let mut walker = Walker::new(root, places)?;
     let relative = entry.path.as_path();
@@ -286,7 +253,7 @@ fn open(
     let allocated = match mode {
         OpenMode::Read if len_before < entry.len => return Ok(Opened::Absent),
         OpenMode::Read => true,
-        OpenMode::Write => match make_room(&file, len_before, entry.len) {
+        OpenMode::Write => match make_room(&file, &path, &metadata, entry.len, root, reserve) {
             Ok(allocated) => allocated,
             Err(error) => {
                 // Leave nothing half-made: back to the length that it had, or away.
@@ -295,8 +262,7 @@ fn open(
                 } else if len_before < entry.len {
                     let _ = file.set_len(len_before);
                 }
-                let held = metadata.blocks().saturating_mul(512);
-                return Err(allocation_error(root, &path, entry.len, held, &error));
+                return Err(error);
             }
         },
     };
@@ -312,18 +278,33 @@ fn open(
     })
 }
 
-/// Makes `file` at least `len` bytes long; says whether all of them have their place on the disk.
-fn make_room(file: &File, len_before: u64, len: u64) -> io::Result<bool> {
-    match os::allocate(file, len) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            if len_before < len {
-                file.set_len(len)?;
-            }
-            Ok(false)
+/// Makes `file`, at `path` below `root`, at least `len` bytes long; says whether all of them have
+/// their place on the disk. `before` is what it was.
+fn make_room(
+    file: &File,
+    path: &Path,
+    before: &Metadata,
+    len: u64,
+    root: &Path,
+    reserve: &Reserve,
+) -> Result<bool, StorageError> {
+    let held = before.blocks().saturating_mul(512);
+    let need = len.saturating_sub(held);
+    if need > 0 && reserve.is_cut() {
+        let free = reserve.room(root)?;
+        if need > free {
+            let path = path.to_path_buf();
+            return Err(StorageError::NoSpace { path, need, free });
         }
-        Err(error) => Err(error),
     }
+    let made = match os::allocate(file, len) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => match before.len() < len {
+            true => file.set_len(len).map(|()| false),
+            false => Ok(false),
+        },
+        result => result.map(|()| true),
+    };
+    made.map_err(|error| allocation_error(root, path, len, held, &error))
 }
 
 /// Writes the zeros that the file holds there anyway.

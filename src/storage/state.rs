@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdir, open};
 use rustix::io::Errno;
 
 use super::error::shown;
+use super::reserve::Reserve;
 use crate::base::digest::sha1;
 use crate::base::id::hex;
 
@@ -285,17 +286,27 @@ pub fn read(path: &Path, len_max: u64) -> Result<Option<Vec<u8>>, StateError> {
 /// # Errors
 /// It cannot be written and synced; the old one stands.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    replace_with(&Reserve::default(), path, bytes)
+}
+
+/// The same for a file in the state folder of `reserve`, which helps where there is no room.
+///
+/// # Errors
+/// As above.
+pub fn replace_with(reserve: &Reserve, path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
-    write_new(&new, bytes)
-        .and_then(|()| fs::rename(&new, path))
-        .and_then(|()| sync_folder_of(path))
-        .map_err(|error| {
-            // Best effort: what is half written is of no use, and the next attempt replaces it.
-            let _ = fs::remove_file(&new);
-            failed(path, "write")(error)
-        })
+    let write = || {
+        write_new(&new, bytes)?;
+        fs::rename(&new, path)?;
+        sync_folder_of(path)
+    };
+    reserve.spend(bytes.len() as u64, write).map_err(|error| {
+        // Best effort: what is half written is of no use, and the next attempt replaces it.
+        let _ = fs::remove_file(&new);
+        failed(path, "write")(error)
+    })
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {

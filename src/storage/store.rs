@@ -33,7 +33,8 @@ impl Storage {
     /// Copies `bytes`, or the part of a block that has come so far, to their place.
     ///
     /// If the place is not in memory yet they wait; how much waits is in [`status`](Self::status),
-    /// and the caller stops reading when it is too much. Bytes of pad files are dropped.
+    /// and the caller stops reading when it is too much. Bytes of pad files are dropped. The caller
+    /// tells how long it [`took`](Self::took).
     ///
     /// # Panics
     /// If `bytes` are not as many as the slot says, or the slot is not inside its piece.
@@ -75,6 +76,10 @@ impl Storage {
             None => self.request(key, Want::Write),
         };
         self.windows.touch(slot);
+        if self.windows.get(slot).is_mapped() {
+            self.stalls.store_begins(key.torrent);
+            self.leave_map(slot);
+        }
         let window = self.windows.get_mut(slot);
         if window.takes_stores() && !window.has_pending() {
             window.write(start, bytes, self.seq);

@@ -37,6 +37,7 @@ impl Storage {
             meta: Arc::clone(&of.meta),
             access: Access::ReadWrite,
             wants_anchor: self.anchor.is_none() && self.access == Access::ReadWrite,
+            mounts: self.mounts(of.meta.info_hash).to_vec(),
             journal: None,
         };
         self.submit(Purpose::Probe(torrent), work);

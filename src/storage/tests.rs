@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -1139,5 +1140,86 @@ fn torrent_of_empty_files_needs_nothing_else() {
         world.drive();
         assert!(matches!(world.events.pop(), Some(Event::Durable { .. })));
         world.assert_files(&meta, &data);
+    }
+}
+
+/// Goal: a torrent that stalls the loop goes on in buffers, unless only maps are wanted, with every
+/// byte that went into its maps, whatever those were loaded for.
+/// Method: half of each piece goes into a map; the second one was loaded to be read.
+#[test]
+fn torrent_that_stalls_the_loop_goes_on_in_buffers() {
+    for (kind, is_moved) in [(StorageKind::Auto, true), (StorageKind::Map, false)] {
+        let (meta, data) = torrent(WINDOW_LEN as u32, &[("a", 2 * WINDOW_LEN, "")]);
+        let mut world = World::new(kind, 8);
+        world.add(&meta);
+        let half = WINDOW_LEN as usize / 2;
+        let store = |world: &mut World, piece: u32, part: usize| {
+            let place = slot(piece, (part * half) as u32, half as u32);
+            let from = piece as usize * 2 * half + part * half;
+            world.storage.store(place, &data[from..from + half]);
+        };
+        store(&mut world, 0, 0);
+        world.drive();
+        let mut plan = WritePlan::default();
+        plan.push_data(slot(1, 0, 100));
+        assert_eq!(world.lent(&plan), Lent::NotReady);
+        world.drive();
+        assert!(matches!(world.lent(&plan), Lent::Done(_)));
+        for time in [499, 500] {
+            assert!(world.storage.buffered().is_empty(), "{time}");
+            store(&mut world, 1, 0);
+            std::thread::sleep(Duration::from_millis(2)); // in the place of the kernel
+            world.storage.took(Duration::from_millis(time));
+        }
+        let buffered = world.storage.buffered();
+        assert_eq!(
+            buffered.get(&ID).map(|of| of.is_all),
+            is_moved.then_some(true)
+        );
+        let asleep = world.storage.take_time_asleep();
+        assert_eq!(asleep, Duration::from_millis(999));
+        (0..2).for_each(|piece| store(&mut world, piece, 1));
+        world.drive();
+        let is_as_told = |(_, window): (usize, &window::Window)| window.is_mapped() != is_moved;
+        assert!(world.storage.windows.iter().all(is_as_told));
+        world.events.clear();
+        for piece in 0..2 {
+            assert_eq!(
+                world.check(piece),
+                Verdict::Good { blocks: vec![] },
+                "{kind:?}"
+            );
+        }
+        world.storage.settle(ID);
+        world.drive();
+        world.assert_files(&meta, &data);
+    }
+}
+
+/// Goal: a disk that was there in an earlier run is waited for, unless its files are there without
+/// it.
+#[test]
+fn disk_of_an_earlier_run_is_waited_for() {
+    for mount in ["", "t", "t/sub"] {
+        let (meta, data) = torrent(16_384, &[("sub/a", 20_000, ""), ("sub/b", 5, "")]);
+        let mut world = World::new(StorageKind::Auto, 2);
+        let mounts = [mount.to_owned(), "elsewhere".to_owned()];
+        world.storage.recall_mounts(meta.info_hash, mounts.to_vec());
+        for _ in 0..2 {
+            world.storage.add(ID, Arc::clone(&meta));
+            world.drive();
+            let Some(Event::Lapsed { error, .. }) = world.events.pop() else {
+                panic!("it is not there");
+            };
+            let path = match mount {
+                "" => world.dir.path().to_owned(),
+                _ => world.dir.path().join(mount),
+            };
+            assert_eq!(error, StorageError::Gone { path });
+            assert_eq!(world.storage.mounts(meta.info_hash), mounts);
+        }
+        write_files(world.dir.path(), &meta, &data);
+        assert_eq!(world.add(&meta).len(), 2);
+        assert!(world.storage.mounts(meta.info_hash).is_empty());
     }
 }

@@ -8,9 +8,10 @@ use super::error::StorageError;
 use super::files::{Farewell, FileSlot, FileState};
 use super::jobs::{Presence, Scan, Work};
 use super::journal::Binding;
+use super::stall::Stalled;
 use super::{Access, Event, Keep, Purpose, Storage, Torrent, memory};
 use crate::base::bits::Bitfield;
-use crate::base::id::TorrentId;
+use crate::base::id::{InfoHash, TorrentId};
 use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::{FileEntry, Metainfo};
 
@@ -43,6 +44,8 @@ impl Storage {
                 loose_count: 0,
                 has_files_elsewhere: false,
                 is_lack_of_allocation_told: false,
+                why_buffered: None,
+                stalled: Stalled::default(),
                 creating: 0,
                 memory: None,
                 access,
@@ -52,6 +55,21 @@ impl Storage {
         assert!(before.is_none(), "torrent {torrent} added twice");
         self.watch_its_disk();
         self.scan(torrent);
+    }
+
+    /// The mount points on the way to a torrent's files when they were looked at last, in this run
+    /// or an earlier one.
+    pub fn mounts(&self, info_hash: InfoHash) -> &[String] {
+        self.mounts.get(&info_hash).map_or(&[], Vec::as_slice)
+    }
+
+    /// Says what [`mounts`](Self::mounts) were in an earlier run. A disk that is not there now is
+    /// waited for, as is one that goes: no file is made in its place.
+    pub fn recall_mounts(&mut self, info_hash: InfoHash, mounts: Vec<String>) {
+        match mounts.is_empty() {
+            true => self.mounts.remove(&info_hash),
+            false => self.mounts.insert(info_hash, mounts),
+        };
     }
 
     /// Looks at the files of a torrent, and at its journal as soon as nobody writes it.
@@ -64,12 +82,14 @@ impl Storage {
         if journal.as_ref().is_some_and(|path| self.is_log_open(path)) {
             return self.waiting_scans.push(torrent);
         }
+        let mounts = self.mounts(meta.info_hash).to_vec();
         let len_max = Binding::of(&meta).journal_len_max();
         let work = Work::Scan {
             root: Arc::clone(&self.root),
             meta,
             access,
             wants_anchor: self.anchor.is_none() && access == Access::ReadWrite,
+            mounts,
             journal: journal.map(|path| (path, len_max)),
         };
         self.submit(Purpose::Scan(torrent), work);
@@ -115,6 +135,8 @@ impl Storage {
             }
         }
         let meta = Arc::clone(&torrent.meta);
+        let mounts = std::mem::take(&mut scan.mounts);
+        self.recall_mounts(meta.info_hash, mounts);
         let event = match self.journal_path(&meta) {
             Some(path) => self.take_up(id, scan, path),
             None => Ok(Event::Scanned {

@@ -121,6 +121,11 @@ impl Window {
         }
     }
 
+    /// Whether it is mapped.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.body, Body::Map { .. })
+    }
+
     /// Copies `bytes` to `start`.
     ///
     /// # Panics

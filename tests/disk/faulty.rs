@@ -161,9 +161,14 @@ impl Faulty {
         Ok(())
     }
 
-    /// Ends its process, as far as the kernel can tell: whoever uses it is told that it is gone.
-    /// Then unmounts what is left of it from `folder`.
+    /// Ends its process and unmounts what is left of it from `folder`.
     pub fn end(&mut self, folder: &Path) {
+        self.die(folder);
+        self.clear_away(folder);
+    }
+
+    /// Ends its process, as far as the kernel can tell: whoever uses it is told that it is gone.
+    pub fn die(&self, folder: &Path) {
         let found = std::os::unix::fs::MetadataExt::dev(&folder.metadata().expect("mounted"));
         let control = Path::new("/sys/fs/fuse/connections");
         let abort = control.join((found & 0xff).to_string()).join("abort");
@@ -173,6 +178,10 @@ impl Faulty {
             assert!(mount.status().is_ok_and(|status| status.success()));
         }
         std::fs::write(abort, "1").expect("root may");
+    }
+
+    /// Unmounts what is left of it after its end.
+    pub fn clear_away(&mut self, folder: &Path) {
         let unmount = Command::new("umount").arg("-l").arg(folder).status();
         assert!(unmount.is_ok_and(|status| status.success()));
         if let Some(session) = self.session.take() {
@@ -207,6 +216,19 @@ impl Faulty {
         let name = path.file_name().expect("a path of a file");
         let made = state.add(parent, name, 0o644, Kind::File(bytes));
         made.expect("it is not there");
+    }
+
+    /// Has the kernel drop what it holds of data files, as a server does whose files others write.
+    pub fn drop_pages(&self) {
+        let is_file = |node: &Node| node.part == Part::Data && matches!(node.kind, Kind::File(_));
+        let state = self.shared.lock();
+        let files = state.nodes.iter().filter(|(_, node)| is_file(node));
+        let files: Vec<INodeNo> = files.map(|(ino, _)| INodeNo(*ino)).collect();
+        drop(state); // what is to be written first is written now
+        let notifier = self.session.as_ref().expect("it is mounted").notifier();
+        for ino in files {
+            let _ = notifier.inval_inode(ino, 0, 0); // the kernel may not know it
+        }
     }
 
     /// Nothing is disturbed from now on.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::faulty::{Faulty, Powers};
+use super::full::start_again;
 use super::slow::for_storages;
 use super::support::data::{DataSet, Tolerance};
 use super::support::evpeer::{Evpeer, Setup, ctl};
@@ -46,14 +47,19 @@ impl Disk {
     }
 }
 
-/// Waits until a peer says that a torrent waits for the disk of `place`, as it has to soon, and
-/// then until it has tried again, without any trace in what is left of the folder.
-fn waits_and_makes_nothing(peer: &Evpeer, place: &Path) {
-    let reason = peer.process.wait_for_line("a lost disk", SOON, |line| {
+/// Waits until a peer says that a torrent waits for a disk, as it has to soon; returns its reason.
+fn lost_disk_of(peer: &Evpeer) -> String {
+    peer.process.wait_for_line("a lost disk", SOON, |line| {
         let event: Value = serde_json::from_str(line).ok()?;
         let is_it = event["event"] == "state" && event["state"] == "error";
         is_it.then(|| event["reason"].as_str().map(str::to_owned))?
-    });
+    })
+}
+
+/// Waits until a peer says that a torrent waits for the disk of `place`, as it has to soon, and
+/// then until it has tried again, without any trace in what is left of the folder.
+fn waits_and_makes_nothing(peer: &Evpeer, place: &Path) {
+    let reason = lost_disk_of(peer);
     let folder = place.to_str().expect("text");
     assert!(
         reason.contains(folder) && reason.contains("is gone"),
@@ -177,8 +183,26 @@ fn hostile_152_torrent_on_another_disk_does_not_mind() {
     });
 }
 
+/// Waits until the peer of `place` has read the samples of what is on its disk, as it does a second
+/// after its start.
+fn wait_until_idle(place: &Path) {
+    wait_for("it to have nothing to do", LIMIT, || {
+        ctl(place, &["status", "--json"]).object()["uptime_s"].as_u64() >= Some(3)
+    });
+}
+
+/// Waits until a peer that has fetched nothing seeds for the second time.
+fn seeds_again(peer: &Evpeer) {
+    let is_seeding = |event: &&Value| event["event"] == "state" && event["state"] == "seeding";
+    wait_for("it to seed again", LIMIT, || {
+        peer.events().iter().filter(is_seeding).count() == 2
+    });
+    assert_eq!(peer.counter("down_bytes"), 0);
+}
+
 /// Goal: row 152: it is noticed although nobody asks for anything, and nothing is fetched.
-/// Method: the second process knows the files from the journal and has opened none.
+/// Method: the second process knows the files from the journal and has none of them open; what it
+/// reads by itself it has read.
 #[test]
 fn hostile_152_seed_without_peers_notices_too() {
     let name = "gone::hostile_152_seed_without_peers_notices_too";
@@ -198,14 +222,11 @@ fn hostile_152_seed_without_peers_notices_too() {
         first.leave();
         let peer = Evpeer::start("peer", &setup);
         peer.wait_for_event("durable", LIMIT);
+        wait_until_idle(&place);
         disk.pull_out();
         waits_and_makes_nothing(&peer, &place);
         disk.bring_back();
-        let is_seeding = |event: &&Value| event["event"] == "state" && event["state"] == "seeding";
-        wait_for("it to seed again", LIMIT, || {
-            peer.events().iter().filter(is_seeding).count() == 2
-        });
-        assert_eq!(peer.counter("down_bytes"), 0);
+        seeds_again(&peer);
         peer.leave();
         set.assert_same_in(&place, Tolerance::NONE);
     });
@@ -252,6 +273,99 @@ fn hostile_152_file_system_that_ends_is_waited_for_and_not_believed() {
         }
         peer.leave();
         set.assert_same_in(&place, Tolerance::NONE);
+    });
+}
+
+/// Goal: row 152: the same where the file system is still there, but nobody answers for it.
+#[test]
+fn hostile_152_seed_without_peers_notices_a_file_system_that_nobody_answers_for() {
+    let name = "gone::hostile_152_seed_without_peers_notices_a_file_system_that_nobody_answers_for";
+    for_storages(name, |_, storage| {
+        let scratch = scratch();
+        let set = DataSet::tree(&folder(scratch.path(), "data"), "dead", 4 * MIB, 89);
+        let torrent = torrent::create(&set, None);
+        let place = folder(scratch.path(), "disk");
+        let powers = Powers {
+            allocates: storage == "map",
+            no_locks: None,
+        };
+        let Some(mut disk) = Faulty::mount_or_skip(&place, powers) else {
+            return;
+        };
+        set.copy_to(&place);
+        let setup = Setup {
+            args: &["--storage", storage],
+            ..Setup::new(&torrent, &place)
+        };
+        let first = Evpeer::start("first", &setup);
+        first.wait_for_event("durable", LIMIT);
+        first.leave();
+        let peer = Evpeer::start("peer", &setup);
+        peer.wait_for_event("durable", LIMIT);
+        wait_until_idle(&place);
+        disk.die(&place);
+        let reason = lost_disk_of(&peer);
+        assert!(
+            reason.contains(place.to_str().expect("text")) && reason.contains("is gone"),
+            "{reason}"
+        );
+        disk.clear_away(&place);
+        disk.mount_again(&place).expect("it worked before");
+        seeds_again(&peer);
+        peer.leave();
+        set.assert_same_in(&place, Tolerance::NONE);
+    });
+}
+
+/// Goal: row 152: a disk that is not there when the next process starts is waited for too, be it
+/// that of the output folder or one below it, and nothing is made in its place or fetched.
+#[test]
+fn hostile_152_disk_that_is_missing_at_the_start_is_waited_for() {
+    let name = "gone::hostile_152_disk_that_is_missing_at_the_start_is_waited_for";
+    for_storages(name, |lan, storage| {
+        for inner in ["", "away"] {
+            let scratch = scratch();
+            let set = DataSet::tree(&folder(scratch.path(), "data"), "away", 4 * MIB, 97);
+            let torrent = torrent::create(&set, None);
+            let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
+            let place = folder(scratch.path(), "out");
+            let disk = Disk::put_in(lan, scratch.path(), folder(&place, inner));
+            set.copy_to(&place);
+            let state = folder(scratch.path(), "state");
+            let args = [
+                "--storage",
+                storage,
+                "--state-dir",
+                state.to_str().expect("text"),
+            ];
+            let setup = Setup {
+                args: &args,
+                peers: &[seed.address],
+                ..Setup::new(&torrent, &place)
+            };
+            let first = Evpeer::start("first", &setup);
+            first.wait_for_event("durable", LIMIT);
+            first.leave();
+            disk.pull_out();
+
+            let peer = start_again("peer", &place, &args[2..]);
+            let reason = lost_disk_of(&peer);
+            let folder = disk.place.to_str().expect("text").trim_end_matches('/');
+            assert!(
+                reason.contains(folder) && reason.contains("is gone"),
+                "{reason}"
+            );
+            let trials = || peer.process.text().matches("torrent waits").count();
+            wait_for("it to be tried again", LIMIT, || trials() >= 2);
+            let left = fs::read_dir(&disk.place).expect("it is left").flatten();
+            let mut left = left.filter(|entry| entry.file_name() != ".evpeer"); // has the lock
+            assert!(left.next().is_none(), "made where the disk was");
+            disk.bring_back();
+            peer.wait_for_state("seeding", LIMIT);
+            assert_eq!(peer.counter("down_bytes"), 0, "it was all there");
+            peer.leave();
+            set.assert_same_in(&place, Tolerance::NONE);
+        }
     });
 }
 

@@ -4,6 +4,7 @@
 
 mod denied;
 mod faulty;
+mod full;
 mod gone;
 mod nth;
 mod reflink;

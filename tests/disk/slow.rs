@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evpeer::base::limits;
 use fuser::Errno;
+use serde_json::Value;
 
 use super::faulty::{Call, Fault, Faulty, Part, Powers};
 use super::support::data::{DataSet, Tolerance};
@@ -91,6 +92,12 @@ fn hostile_129_file_system_that_cannot_allocate_holds_the_data_all_the_same() {
         };
         let leecher = world.leecher(storage, world.seed.address);
         leecher.wait_for_event("complete", LIMIT);
+        let status = ctl(&world.place, &["status", "--json"]).object();
+        let torrent = &status["torrents"][0];
+        assert_eq!(torrent["storage"], "pwrite", "{status}");
+        let reason = torrent["storage_reason"].as_str().unwrap_or("");
+        let is_told = reason.contains("does not allocate");
+        assert_eq!(is_told, storage == "map", "flagged if not chosen: {status}");
         leecher.leave();
         world.set.assert_same_in(&world.place, Tolerance::NONE);
         let again = world.leecher(storage, world.seed.address);
@@ -261,6 +268,78 @@ fn hostile_151_page_cache_that_does_not_empty_closes_the_receive_window() {
         assert!(!leecher.events().iter().any(is_lost), "the seed stayed");
         leecher.leave();
         world.set.assert_same_in(&world.place, Tolerance::NONE);
+    });
+}
+
+/// Goal: mapped files whose pages have to be read again and again in the middle of stores stall
+/// the loop; they are written by `pwrite` then, which can be seen, unless only maps are wanted.
+/// Method: the disk takes pages back all the time, and longer to give them than the loop may wait.
+#[test]
+fn mapped_files_that_stall_the_loop_are_written_by_pwrite_visibly() {
+    let name = "slow::mapped_files_that_stall_the_loop_are_written_by_pwrite_visibly";
+    with_mounts(name, |_| {
+        for (storage, then) in [("auto", "pwrite"), ("map", "map")] {
+            let make = |place: &Path| {
+                let set = DataSet::file(place, "stalling", 40 * MIB, 71);
+                let torrent = torrent::create(&set, None);
+                (set, torrent)
+            };
+            let Some(world) = World::with(powers_for("map"), make) else {
+                return;
+            };
+            let relay = Relay::paced(world.seed.address, 4 * MIB);
+            let late = Fault::Takes(Duration::from_millis(80));
+            world.disk.disturb(Call::Read, late, u64::MAX);
+            let leecher = world.leecher(storage, relay.address());
+            let mut seen = Vec::new();
+            let status = || ctl(&world.place, &["status", "--json"]).object();
+            wait_for("stalls, and what comes of them", LIMIT, || {
+                world.disk.drop_pages();
+                let status = status();
+                let torrent = &status["torrents"][0];
+                seen.push(torrent["storage"].as_str().map(str::to_owned));
+                let count = |key: &str| status["loop"][key].as_u64().expect("a number");
+                let is_enough = count("over_50_ms") >= 8 && count("over_50_ms_asleep") >= 1;
+                torrent["storage"] == then && (then == "pwrite" || is_enough)
+            });
+            assert_eq!(seen[0].as_deref(), Some("map"), "at first");
+            let moved = status();
+            if then == "pwrite" {
+                wait_for("more to come", LIMIT, || {
+                    world.disk.drop_pages();
+                    let done = status()["torrents"][0]["done_bytes"].as_u64();
+                    done >= moved["torrents"][0]["done_bytes"]
+                        .as_u64()
+                        .map(|n| n + 4 * MIB)
+                });
+            }
+            world.disk.calm();
+            let status = status();
+            let torrent = &status["torrents"][0];
+            println!("{storage}: {}", status["loop"]);
+            let count = |of: &Value| of["loop"]["over_50_ms_asleep"].as_u64();
+            assert!(
+                then == "map" || count(&status) == count(&moved),
+                "still stalled: {status}"
+            );
+            assert_eq!(torrent["state"], "downloading", "{status}");
+            let reason = torrent["storage_reason"].as_str().unwrap_or("");
+            let is_told = reason.contains("stalled the loop");
+            assert_eq!(is_told, then == "pwrite", "{status}");
+            let text = ctl(&world.place, &["status"]).out;
+            assert_eq!(text.contains("stalled the loop"), is_told, "{text}");
+            let log = leecher.process.text();
+            assert_eq!(
+                log.contains("mapped files stall the loop"),
+                is_told,
+                "{log}"
+            );
+            leecher.wait_for_event("complete", LIMIT);
+            leecher.leave();
+            world.set.assert_same_in(&world.place, Tolerance::NONE);
+            let content = world.disk.content(Path::new("stalling"));
+            assert_eq!(content, Some(world.set.bytes()), "{storage}");
+        }
     });
 }
 

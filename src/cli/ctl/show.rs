@@ -45,6 +45,10 @@ pub fn status(answer: &Value) -> String {
             let retry = retry.map(|time| format!("; tried again in {}", show_time(time)));
             table.note(printable(reason) + &retry.unwrap_or_default());
         }
+        if let Some(reason) = torrent["storage_reason"].as_str() {
+            let storage = word(&torrent["storage"]);
+            table.note(format!("written by {storage}: {}", printable(reason)));
+        }
     }
     text += &table.text();
     text += &turns(&answer["loop"]);
@@ -58,12 +62,14 @@ fn turns(status: &Value) -> String {
     };
     let millis = |key: &str| number(&status[key]) as f64 / 1000.0;
     format!(
-        "loop: {} turns, 99.9 % of them within {:.1} ms, longest {:.1} ms ({}), {} over 50 ms\n",
+        "loop: {} turns, 99.9 % of them within {:.1} ms, longest {:.1} ms ({}), {} over 50 ms, {} \
+         of these as the disk was waited for\n",
         number(&status["turns"]),
         millis("p999_us"),
         millis("longest_us"),
         printable(kind),
         number(&status["over_50_ms"]),
+        number(&status["over_50_ms_asleep"]),
     )
 }
 
@@ -309,6 +315,7 @@ mod tests {
             "torrent": "da\u{1b}ta", "state": "error", "reason": "disk full", "length": 1000,
             "done_bytes": 250, "checked_bytes": 0, "down_bytes_s": 0, "up_bytes_s": 2048,
             "peers": 3, "seeds": 1, "eta_s": null,
+            "storage": "pwrite", "storage_reason": "it stalled",
         });
         let answer = json!({
             "version": "0.1.0", "port": 6881, "uptime_s": 61, "state_dir": "/d/.evpeer",
@@ -321,6 +328,7 @@ mod tests {
         assert!(text.contains(turns), "{text}");
         assert!(text.starts_with("evpeer 0.1.0 on port 6881 for 1 min 1 s, 1 torrent, state in"));
         assert!(text.contains("25.0 %") && text.contains("3 (1)") && text.contains("disk full"));
+        assert!(text.contains("written by pwrite: it stalled\n"), "{text}");
         assert!(
             !text.contains('\u{1b}'),
             "names do not steer the terminal, nor pipes: {text}"

@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::storage::error::StorageError;
@@ -34,6 +35,13 @@ impl Place {
     fn may_replace(&self, before: &Self) -> bool {
         let is_same = (self.inode, self.birth) == (before.inode, before.birth);
         is_same || (self.device, self.mount) == (before.device, before.mount)
+    }
+
+    /// Whether a mount begins at this folder, which is open as `folder`.
+    pub(super) fn is_mount_point(&self, folder: impl AsFd) -> bool {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let above = openat(folder, "..", flags, Mode::empty()).and_then(see);
+        above.is_ok_and(|above| self.is_mounted_in(&above))
     }
 
     /// Whether a mount begins here. Parts of one file system may have devices of their own.
@@ -88,6 +96,11 @@ impl Places {
             known.insert(path.to_owned(), place);
         }
         Ok(place)
+    }
+
+    /// What was found at `path` was not what it should have been.
+    pub(super) fn forget(&self, path: &Path) {
+        self.lock().remove(path);
     }
 
     /// Whether a disk was found at `path` before.

@@ -10,6 +10,7 @@ use rustix::fs::OFlags;
 
 use crate::storage::error::StorageError;
 use crate::storage::jobs::{Handle, JournalFile};
+use crate::storage::reserve::Reserve;
 
 /// Reads a journal and keeps it open. A journal that cannot be read is as good as none.
 pub(super) fn read(path: &Path, len_max: u64) -> Option<JournalFile> {
@@ -37,8 +38,9 @@ pub(super) fn read(path: &Path, len_max: u64) -> Option<JournalFile> {
 }
 
 /// Makes a file beside the journal, with these bytes, and syncs it.
-pub(super) fn make(path: &Path, bytes: &[u8]) -> Result<Handle, StorageError> {
-    let made = make_beside(path, bytes).and_then(|file| {
+pub(super) fn make(path: &Path, bytes: &[u8], reserve: &Reserve) -> Result<Handle, StorageError> {
+    let made = reserve.spend(bytes.len() as u64, || {
+        let file = make_beside(path, bytes)?;
         file.sync_all()?;
         Ok(file)
     });
@@ -49,8 +51,13 @@ pub(super) fn make(path: &Path, bytes: &[u8]) -> Result<Handle, StorageError> {
 }
 
 /// Makes the journal, with these bytes; neither they nor its name are synced.
-pub(super) fn make_first(path: &Path, bytes: &[u8]) -> Result<Handle, StorageError> {
-    let made = make_beside(path, bytes).and_then(|file| {
+pub(super) fn make_first(
+    path: &Path,
+    bytes: &[u8],
+    reserve: &Reserve,
+) -> Result<Handle, StorageError> {
+    let made = reserve.spend(bytes.len() as u64, || {
+        let file = make_beside(path, bytes)?;
         fs::rename(beside(path), path)?;
         Ok(file)
     });
@@ -89,8 +96,10 @@ pub(super) fn append(
     path: &Path,
     offset: u64,
     bytes: &[u8],
+    reserve: &Reserve,
 ) -> Result<(), StorageError> {
-    file.write_all_at(bytes, offset)
+    reserve
+        .spend(bytes.len() as u64, || file.write_all_at(bytes, offset))
         .map_err(|error| StorageError::from_io(path, "write", &error))
 }
 

@@ -1,0 +1,110 @@
+//! Looks at the files of a torrent before it begins, and at the disks that it lay on when it ran
+//! last.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::meta::geometry::FileKind;
+use crate::meta::metainfo::Metainfo;
+use crate::storage::Access;
+use crate::storage::error::StorageError;
+use crate::storage::jobs::{Handle, Presence, Scan};
+use crate::storage::journal::Stamp;
+use crate::storage::os::{self, Places, Walker};
+use crate::storage::reserve::Reserve;
+
+/// Looks at all files, and at the free space if missing bytes must fit.
+pub(super) fn scan(
+    mut walker: Walker,
+    meta: &Metainfo,
+    access: Access,
+    mounts: &[String],
+    reserve: &Reserve,
+) -> Result<Scan, StorageError> {
+    let root = walker.root();
+    let mut need = 0u64;
+    let mut is_complete = true;
+    let mut files = Vec::with_capacity(meta.files.len());
+    let mut stamps = vec![Stamp::default(); meta.files.len()];
+    let mut times = vec![0; meta.files.len()];
+    for ((entry, stamp), time) in meta.files.iter().zip(&mut stamps).zip(&mut times) {
+        let seen = match entry.kind {
+            FileKind::Pad => None,
+            FileKind::Data => walker.look(entry.path.as_path())?,
+        };
+        if let Some(seen) = seen
+            && entry.len > 0
+        {
+            *stamp = seen.stamp;
+            *time = seen.modified;
+        }
+        let presence = match (entry.kind, seen.map(|seen| seen.len)) {
+            (FileKind::Pad, _) => Presence::Whole,
+            (FileKind::Data, Some(len)) if len >= entry.len => Presence::Whole,
+            (FileKind::Data, Some(len)) => {
+                need = need.saturating_add(entry.len - len);
+                Presence::Short
+            }
+            (FileKind::Data, None) => {
+                need = need.saturating_add(entry.len);
+                Presence::Absent
+            }
+        };
+        is_complete &= presence == Presence::Whole;
+        files.push(presence);
+    }
+    let mounts = mounts_on_the_way(meta, &files, mounts, &walker)?;
+    if access == Access::ReadWrite && !is_complete {
+        os::is_writable(root)?;
+        let free = reserve.room(root)?;
+        if need > free {
+            let path = root.to_path_buf();
+            return Err(StorageError::NoSpace { path, need, free });
+        }
+    }
+    Ok(Scan {
+        files,
+        stamps,
+        times,
+        mounts,
+        boot: os::boot_id(),
+        journal: None,
+        anchor: None,
+    })
+}
+
+/// The output folder, if its whole file system can be synced through it.
+pub(super) fn anchor(root: &Path, places: &Places) -> Result<Option<Handle>, StorageError> {
+    let folder = os::open_root(root, places)?;
+    let is_whole = os::is_synced_as_a_whole(&folder);
+    Ok(is_whole.then(|| Handle::File(Arc::new(folder.into()))))
+}
+
+/// The mount points on the way to the files of a torrent, relative to the output folder, which may
+/// be one itself.
+///
+/// # Errors
+/// One that was `expected` is an ordinary folder, or not there, and none of the files below it is:
+/// its disk is not mounted. Where some are, somebody has put them there, and that is well.
+fn mounts_on_the_way(
+    meta: &Metainfo,
+    files: &[Presence],
+    expected: &[String],
+    walker: &Walker,
+) -> Result<Vec<String>, StorageError> {
+    let paths = || meta.files.iter().map(|entry| entry.path.as_path());
+    let found = walker.mounts_on_the_way(paths());
+    let is_bare = |mount: &Path| {
+        let all = meta.files.iter().zip(files);
+        let mut below = all.filter(|(entry, _)| {
+            entry.kind == FileKind::Data && entry.path.as_path().starts_with(mount)
+        });
+        let has_some = below.clone().next().is_some();
+        has_some && below.all(|(_, presence)| *presence == Presence::Absent)
+    };
+    let lost = |mount: &&String| !found.contains(mount) && is_bare(Path::new(mount.as_str()));
+    match expected.iter().find(lost) {
+        Some(mount) => Err(walker.is_bare(mount)),
+        None => Ok(found),
+    }
+}
