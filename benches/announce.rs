@@ -1,11 +1,12 @@
 //! Announces that a tracker answers in a second of its own CPU time, in real processes: evpeer
 //! beside opentracker, if that is installed, in turns.
 //!
-//! `cargo bench --bench announce [-- LOAD]`. The load is 1,000 swarms of up to 100 peers on loopback,
-//! 50 peers wanted, as much as the tracker takes: by UDP (one socket) and by HTTP with a connection
-//! each, 64 announces under way, and by HTTP on eight streams that stay open (which opentracker
-//! does not offer). `EVPEER_BEFORE=PROGRAM` names another build, measured in the same turns. CPU
-//! time is the process's, user and system, from `/proc`; the load comes from this process.
+//! `cargo bench --bench announce [-- LOAD]`. The load is 1,000 swarms of up to 100 peers on
+//! loopback, 50 peers wanted, as much as the tracker takes: by UDP (one socket) and by HTTP with a
+//! connection each, 64 announces under way, and by HTTP on eight streams that stay open (which
+//! opentracker does not offer). `EVPEER_BEFORE=PROGRAM` names another build, measured in the same
+//! turns. CPU time is the process's, user and system, from `/proc`; the load comes from this
+//! process.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -142,6 +142,12 @@ impl Head {
 }
 
 impl Conn {
+    /// Whether the stream ends when the next `len` bytes have left.
+    pub fn ends_after(&self, len: usize) -> bool {
+        let is_ending = matches!(&self.stage, Stage::Http(http) if http.is_ending());
+        is_ending && len == self.outbox.len()
+    }
+
     /// A stream that begins at `now`.
     pub fn new(remote: SocketAddr, stage: Stage, now: Instant) -> Self {
         Self {

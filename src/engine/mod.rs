@@ -328,8 +328,7 @@ impl Engine {
             fill_outbox(&mut running.swarm, exchange.key, most, &mut state.outbox);
         }
         state.outbox.plan(torrent, most, plan);
-        plan.is_last = plan.len == state.outbox.len()
-            && matches!(&state.stage, Stage::Http(http) if http.is_ending());
+        plan.is_last = state.ends_after(plan.len);
     }
 
     /// `n` bytes of the last plan left.

@@ -56,12 +56,16 @@ impl Peers {
         }
     }
 
-    /// The IPv4 peers of a compact answer, [`PEER_LEN`](super::compact::PEER_LEN) bytes each (BEP 23).
+    /// The IPv4 peers of a compact answer (BEP 23), [`PEER_LEN`] bytes each.
+    ///
+    /// [`PEER_LEN`]: super::compact::PEER_LEN
     pub fn v4(&self) -> &[u8] {
         &self.v4
     }
 
-    /// The IPv6 peers of a compact answer, [`PEER6_LEN`](super::compact::PEER6_LEN) bytes each (BEP 7).
+    /// The IPv6 peers of a compact answer (BEP 7), [`PEER6_LEN`] bytes each.
+    ///
+    /// [`PEER6_LEN`]: super::compact::PEER6_LEN
     pub fn v6(&self) -> &[u8] {
         &self.v6
     }
@@ -206,8 +210,9 @@ mod tests {
             ("5.6.7.8:1", None),
         ];
         let peers = peers.map(|(addr, id)| (addr.parse().expect("an address"), id));
+        type Peer = (SocketAddr, Option<PeerId>);
         #[rustfmt::skip]
-        let cases: [(&[(SocketAddr, Option<PeerId>)], Form, &[u8]); 4] = [
+        let cases: [(&[Peer], Form, &[u8]); 4] = [
             (&[], Form::Compact, b"5:peers0:"),
             (&peers, Form::Compact, b"5:peers12:\x01\x02\x03\x04\x01\x02\x05\x06\x07\x08\0\x01\
                 6:peers618:\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x05\x01\x02"),
