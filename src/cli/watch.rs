@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -58,10 +58,7 @@ impl Watch {
 
     /// The next torrent that was found.
     pub fn poll(&self) -> Option<Source> {
-        match self.found.try_recv() {
-            Ok(source) => Some(source),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.found.try_recv().ok()
     }
 }
 
