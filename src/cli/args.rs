@@ -116,6 +116,15 @@ pub struct PeerArgs {
     /// Connections over all torrents [default: 500]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_peers: Option<u32>,
+    /// Bytes a second sent to all peers at most, such as 10MiB or 500k; 0: no limit
+    #[arg(long, value_name = "RATE", value_parser = units::parse_limit)]
+    pub up_limit: Option<u64>,
+    /// Bytes a second received from all peers at most; 0: no limit
+    #[arg(long, value_name = "RATE", value_parser = units::parse_limit)]
+    pub down_limit: Option<u64>,
+    /// Whether the limits are for peers on the local network too [default: yes]
+    #[arg(long, value_name = "yes|no", value_parser = BoolishValueParser::new())]
+    pub limit_local: Option<bool>,
     /// How pieces are written [default: auto]
     #[arg(long, value_name = "HOW", value_enum)]
     pub storage: Option<StorageChoice>,
@@ -156,6 +165,9 @@ impl PeerArgs {
             lsd: not(self.no_lsd),
             pex: not(self.no_pex),
             storage: self.storage.map(Into::into),
+            up_limit: self.up_limit,
+            down_limit: self.down_limit,
+            limit_local: self.limit_local,
         }
     }
 

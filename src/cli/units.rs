@@ -29,6 +29,25 @@ pub fn parse_len(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(wrong)
 }
 
+/// Reads a limit in bytes per second as [`parse_len`] reads sizes: `10MiB`, `500k`; a `/s` at the
+/// end changes nothing. 0 is no limit.
+///
+/// # Errors
+/// A text for the user that shows how a limit is written, or that it is too low to get on.
+pub fn parse_limit(text: &str) -> Result<u64, String> {
+    let wrong = |_| format!("'{text}' is no rate; write bytes a second, or such as 500k, 10MiB");
+    let rate = parse_len(text.strip_suffix("/s").unwrap_or(text)).map_err(wrong)?;
+    match rate {
+        1..LIMIT_MIN => Err(format!(
+            "'{text}' is too low to get on: at least 1KiB a second, or 0 for no limit"
+        )),
+        _ => Ok(rate),
+    }
+}
+
+/// Lowest limit of rate, bytes per second.
+const LIMIT_MIN: u64 = 1024;
+
 /// Reads the rate of a line in bytes per second: `10Gbit`, `100Mbit`, or bytes as
 /// [`parse_len`] reads them, `125MB`; a `/s` at the end changes nothing.
 ///

@@ -33,6 +33,12 @@ pub struct Config {
     pub fast: bool,
     /// How pieces are written.
     pub storage: StorageKind,
+    /// Bytes per second that go out to all peers, at most; 0 is no limit.
+    pub up_limit: u64,
+    /// Bytes per second that come in from all peers, at most; 0 is no limit.
+    pub down_limit: u64,
+    /// Whether the limits are for hosts on our own links too.
+    pub limit_local: bool,
 }
 
 /// How pieces reach their files.
@@ -62,6 +68,9 @@ impl Default for Config {
             pex: true,
             fast: true,
             storage: StorageKind::Auto,
+            up_limit: 0,
+            down_limit: 0,
+            limit_local: true,
         }
     }
 }

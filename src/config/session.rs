@@ -40,6 +40,12 @@ pub struct Given {
     pub pex: Option<bool>,
     /// See [`Config::storage`].
     pub storage: Option<StorageKind>,
+    /// See [`Config::up_limit`].
+    pub up_limit: Option<u64>,
+    /// See [`Config::down_limit`].
+    pub down_limit: Option<u64>,
+    /// See [`Config::limit_local`].
+    pub limit_local: Option<bool>,
 }
 
 /// A torrent of the session.
@@ -84,6 +90,9 @@ impl Given {
             lsd: self.lsd.or(before.lsd),
             pex: self.pex.or(before.pex),
             storage: self.storage.or(before.storage),
+            up_limit: self.up_limit.or(before.up_limit),
+            down_limit: self.down_limit.or(before.down_limit),
+            limit_local: self.limit_local.or(before.limit_local),
         }
     }
 
@@ -99,6 +108,9 @@ impl Given {
             lsd: self.lsd.unwrap_or(other.lsd),
             pex: self.pex.unwrap_or(other.pex),
             storage: self.storage.unwrap_or(other.storage),
+            up_limit: self.up_limit.unwrap_or(other.up_limit),
+            down_limit: self.down_limit.unwrap_or(other.down_limit),
+            limit_local: self.limit_local.unwrap_or(other.limit_local),
             ..other
         }
     }

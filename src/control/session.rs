@@ -46,6 +46,9 @@ pub fn encode(session: &Session) -> Vec<u8> {
             "lsd": given.lsd,
             "pex": given.pex,
             "storage": given.storage.map(storage_name),
+            "up_limit": given.up_limit,
+            "down_limit": given.down_limit,
+            "limit_local": given.limit_local,
         },
         "port": session.port,
         "torrents": torrents,
@@ -132,6 +135,9 @@ fn given(value: &Value) -> Given {
         storage: kinds
             .into_iter()
             .find(|&kind| storage == Some(storage_name(kind))),
+        up_limit: value["up_limit"].as_u64(),
+        down_limit: value["down_limit"].as_u64(),
+        limit_local: value["limit_local"].as_bool(),
     }
 }
 

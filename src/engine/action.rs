@@ -31,6 +31,12 @@ pub enum Action {
         /// The stream.
         conn: ConnId,
     },
+    /// `conn`, which was not to be read for a while, may be read again: see
+    /// [`Engine::read_room`](super::Engine::read_room).
+    Read {
+        /// The stream.
+        conn: ConnId,
+    },
     /// Send a datagram from our port. Nobody hears whether it left.
     Datagram {
         /// Where to.

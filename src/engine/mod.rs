@@ -61,6 +61,7 @@ mod memory;
 mod network;
 mod offences;
 pub mod outbox;
+mod pace;
 mod peers;
 pub mod pex;
 mod plight;
@@ -77,6 +78,7 @@ use announce_udp::{UdpQuestion, UdpTrackers};
 use conn::{Conn, Head, Purpose, Stage};
 use ending::Ending;
 use offences::Offences;
+use pace::Pace;
 use timers::TimerId;
 use torrent::Torrent;
 
@@ -145,6 +147,8 @@ pub struct Engine {
     interfaces: Interfaces,
     /// What addresses off our links may take up.
     gate: Gate,
+    /// Limits of rate.
+    pace: Pace,
     actions: VecDeque<Action>,
     /// Set once the process is to end: when it gives up waiting for trackers.
     ending: Option<Instant>,
@@ -164,7 +168,7 @@ enum Lookup {
 
 impl Engine {
     /// A core without torrents.
-    pub fn new(config: Config, secrets: Secrets, _now: Instant) -> Self {
+    pub fn new(config: Config, secrets: Secrets, now: Instant) -> Self {
         let openness = match config.open_tracker {
             true => Openness::Open,
             false => Openness::Closed,
@@ -174,6 +178,7 @@ impl Engine {
             port: config.port,
             gate: Gate::new(config.conns_max),
             rng: Rng::new(secrets.rng_seed),
+            pace: Pace::new(config.up_limit, config.down_limit, now),
             config,
             secrets,
             conns: Slab::new(),
@@ -281,7 +286,11 @@ impl Engine {
         };
         state.last_in = now;
         match &mut state.stage {
-            Stage::Exchange(_) => self.exchange_step(conn, bytes, now),
+            Stage::Exchange(_) => {
+                let taken = self.exchange_step(conn, bytes, now);
+                self.paced_in(conn, taken.used, now);
+                taken
+            }
             Stage::Undecided(_) => self.decide(conn, bytes, now),
             Stage::Greeting(..) => self.greeted(conn, bytes, now),
             Stage::Meeting(_) => self.link_greeted(conn, bytes, now),
@@ -327,7 +336,15 @@ impl Engine {
             torrent = exchange.torrent;
             fill_outbox(&mut running.swarm, exchange.key, most, &mut state.outbox);
         }
-        state.outbox.plan(torrent, most, plan);
+        if state.outbox.is_empty() {
+            return self.write_idle(conn);
+        }
+        let room = self.write_room(conn);
+        if room > 0
+            && let Some(state) = self.conn_mut(conn)
+        {
+            state.outbox.plan(torrent, most.min(room), plan);
+        }
     }
 
     /// `n` bytes of the last plan left.
@@ -340,6 +357,10 @@ impl Engine {
         }
         state.last_out = now;
         let payload = state.outbox.sent(n);
+        self.paced_out(conn, n, now);
+        let Some((_, state)) = self.conns.get_mut(conn.index as usize) else {
+            return;
+        };
         if matches!(state.stage, Stage::Http(_)) {
             return self.http_sent(conn, now);
         }

@@ -149,6 +149,9 @@ impl Engine {
             peer_id: theirs.peer_id,
         };
         let key = running.swarm.joined(id, origin, caps, now);
+        if !self.config.limit_local && self.interfaces.is_on_link(origin.remote.ip()) {
+            running.swarm.exempt(key);
+        }
         ours.into_iter()
             .for_each(|bytes| conn.outbox.push(Outgoing::Raw(bytes)));
         conn.stage = Stage::Exchange(Box::new(Exchange {
@@ -361,6 +364,7 @@ impl Engine {
         let (_, conn) = self.conns.remove(id.index as usize);
         self.link_streams.remove(&id);
         self.farewells.remove(&id);
+        self.pace_forget(id);
         self.network_lost(id, now);
         let age = now - conn.opened;
         let end = match ending {

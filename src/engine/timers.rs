@@ -25,6 +25,8 @@ pub(super) enum TimerId {
     Registry,
     /// Broadcast and overlay.
     Network,
+    /// Streams that wait for their turn under a limit of rate.
+    Pace,
     /// Datagrams to trackers.
     UdpTrackers,
     /// Waiting for trackers at the end.
@@ -63,6 +65,7 @@ impl Engine {
                     self.registry_due(now);
                 }
                 TimerId::Network => self.network_due(now),
+                TimerId::Pace => self.pace_due(now),
                 TimerId::UdpTrackers => self.udp_trackers_timer(now),
                 TimerId::Shutdown => {}
             }

@@ -47,6 +47,7 @@ impl Reactor {
                 Action::Connect { conn, remote } => self.connect(conn, remote, now),
                 Action::Close { conn } => self.drop_stream(conn),
                 Action::Flush { conn } => self.flush(conn),
+                Action::Read { conn } => self.ready.push(conn),
                 Action::Resolve { lookup, host, port } => self.resolve(lookup, host, port, now),
                 Action::Datagram { to, from, bytes } => self.send_datagram(to, from, &bytes),
                 Action::Multicast {

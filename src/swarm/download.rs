@@ -99,6 +99,10 @@ impl Swarm {
         if free < (target / 4).clamp(1, REFILL_BATCH) {
             return;
         }
+        let free = self.asked_room(key).min(free);
+        if free == 0 {
+            return;
+        }
         let mut picked = std::mem::take(&mut self.picked);
         picked.clear();
         if self.peer(key).chokes_us {
@@ -125,6 +129,18 @@ impl Swarm {
             self.request(key, block, now);
         }
         self.picked = picked;
+    }
+
+    /// Blocks that may be asked of this peer under a limit of rate.
+    fn asked_room(&self, key: PeerKey) -> usize {
+        match self.asked_max {
+            Some(most) if self.peer(key).is_limited => {
+                let limited = self.peers.iter().filter(|(_, peer)| peer.is_limited);
+                let asked: usize = limited.map(|(_, peer)| peer.requests.len()).sum();
+                (most as usize).saturating_sub(asked)
+            }
+            _ => usize::MAX,
+        }
     }
 
     fn request(&mut self, key: PeerKey, block: BlockRef, now: Instant) {

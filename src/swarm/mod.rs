@@ -78,6 +78,8 @@ pub struct Swarm {
     exchange: Exchange,
     /// Blocks became free: every peer's queue has to be looked at.
     refill_all: bool,
+    /// Blocks that are asked for at most of peers to whom limits of rate apply.
+    asked_max: Option<u32>,
     /// Blocks that are being collected aside.
     aside_count: usize,
     down: Rate,
@@ -130,6 +132,7 @@ impl Swarm {
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
             refill_all: false,
+            asked_max: None,
             aside_count: 0,
             down: Rate::new(now),
             up: Rate::new(now),
@@ -245,6 +248,16 @@ impl Swarm {
         self.effects
             .extend(opening.map(|message| Effect::Send(conn, message)));
         PeerKey(self.peers.insert(peer) as u32)
+    }
+
+    /// A limit of rate lets so many blocks be asked for ahead, or there is none.
+    pub fn set_asked_max(&mut self, most: Option<u32>) {
+        self.asked_max = most;
+    }
+
+    /// Limits of rate do not apply to this peer.
+    pub fn exempt(&mut self, key: PeerKey) {
+        self.peer_mut(key).is_limited = false;
     }
 
     /// The stream of a peer is gone.

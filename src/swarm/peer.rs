@@ -42,6 +42,8 @@ pub struct Peer {
     pub origin: Origin,
     /// What was agreed.
     pub caps: Caps,
+    /// Whether limits of rate apply to it.
+    pub is_limited: bool,
     /// Pieces that it has.
     pub have: Bitfield,
     /// Pieces that it has and we lack.
@@ -192,6 +194,7 @@ impl Peer {
             conn,
             origin,
             caps,
+            is_limited: true,
             have: Bitfield::new(piece_count),
             offers: 0,
             lacks: 0,

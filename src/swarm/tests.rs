@@ -611,6 +611,23 @@ fn piece_that_was_lost_before_it_was_told_of_is_not_told_of() {
     assert_eq!(told.collect::<Vec<_>>(), [PieceIndex(60), PieceIndex(62)]);
 }
 
+/// Goal: under a limit of rate so many blocks are asked for and no more, of all peers together, but
+/// for those to whom it does not apply; and what came is asked for anew.
+#[test]
+fn blocks_asked_for_are_few_under_a_limit() {
+    let mut script = Script::new(100);
+    script.swarm.set_asked_max(Some(5));
+    let (a, b, exempt) = (script.seed(), script.seed(), script.seed());
+    let asked = script.requests(a).len() + script.requests(b).len();
+    assert_eq!(asked, 5, "of both");
+    script.swarm.exempt(exempt);
+    script.wait(2);
+    assert!(script.requests(exempt).len() > 5);
+    script.swarm.set_asked_max(None);
+    script.wait(2);
+    assert!(script.requests(a).len() + script.requests(b).len() > 5);
+}
+
 #[test]
 fn two_seeds_have_nothing_to_say_to_each_other() {
     let mut script = Script::new(1);
