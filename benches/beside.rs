@@ -19,9 +19,13 @@ use evpeer::meta::metainfo::Metainfo;
 use evpeer::reactor::{Reactor, ReactorOptions};
 use evpeer::storage::Access;
 
-use common::{Line, content};
+use content::content;
+use line::Line;
 
-mod common;
+#[path = "common/content.rs"]
+mod content;
+#[path = "common/line.rs"]
+mod line;
 
 /// Bytes of the torrent.
 const LEN: u64 = 256 * 1024 * 1024;
@@ -36,7 +40,7 @@ fn main() {
         return; // `cargo test --benches`: building it is the test
     }
     let root = tempfile::tempdir().expect("a temporary folder");
-    let meta = content(root.path(), LEN);
+    let meta = content(root.path(), LEN, None);
     let mut seed = reactor(root.path());
     let tracker = SocketAddr::from((Ipv4Addr::LOCALHOST, seed.local_port()));
     seed.add_torrent(spec(&meta, Vec::new()))

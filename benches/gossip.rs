@@ -5,19 +5,26 @@
 //! the fifty; it gets the torrent and leaves. What each of the fifty knows, and when, is what its
 //! log says; lines are stamped as they are read, so that what this process needs to read them is in
 //! the figures, as is everything else that shares the machine's cores with fifty processes.
+//! At the end a thousand foreign seeds announce themselves to one of the fifty in a burst: by how
+//! many messages a link do the others hear of them?
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use evpeer::base::rng::Rng;
+use evpeer::meta::metainfo::Metainfo;
+use socket2::{Domain, Socket, Type};
 
 const HOSTS: usize = 50;
 const JOINS: usize = 100;
+/// Foreign seeds, and from how many addresses they announce themselves.
+const ANNOUNCES: usize = 1000;
+const ANNOUNCERS: usize = 20;
 /// Bytes of the torrent.
 const LEN: usize = 64 * 1024;
 /// A step that takes longer has failed.
@@ -87,10 +94,71 @@ fn main() {
             ms(last)
         );
     }
+    burst(hosts[0].addr, &torrent, &mut lines);
     for host in &mut hosts {
         host.ask_to_leave();
     }
     hosts.iter_mut().for_each(Peer::wait);
+}
+
+/// Foreign seeds announce themselves to the first host, all at once, and the others hear of it.
+fn burst(tracker: SocketAddr, torrent: &Path, lines: &mut Lines) {
+    rest(&lines.receiver);
+    let bytes = std::fs::read(torrent).expect("it was made");
+    let meta = Metainfo::from_bytes(&bytes).expect("it is one");
+    let hash: String = meta.info_hash.0.map(|byte| format!("%{byte:02x}")).concat();
+    let mut streams: Vec<_> = (0..ANNOUNCERS)
+        .map(|n| connect_from(n, tracker).expect("loopback"))
+        .collect();
+    let began = Instant::now();
+    for n in 0..ANNOUNCES {
+        let port = 2000 + n / ANNOUNCERS;
+        let request = format!(
+            "GET /announce?info_hash={hash}&peer_id=-XX0001-{n:012}&port={port}&uploaded=0\
+             &downloaded=0&left=0&numwant=0&compact=1 HTTP/1.1\r\nHost: x\r\n\r\n"
+        );
+        let stream = &mut streams[n % ANNOUNCERS];
+        stream.write_all(request.as_bytes()).expect("it is read");
+        let len = stream.read(&mut [0; 2048]).expect("it is answered");
+        assert!(len > 0, "answer {n}");
+    }
+    let announced = began.elapsed();
+    let mut sent: BTreeMap<String, usize> = BTreeMap::new();
+    let mut known: BTreeSet<(usize, String)> = BTreeSet::new();
+    let end = Instant::now() + LIMIT;
+    let mut last = began;
+    while known.len() < (HOSTS - 1) * ANNOUNCES {
+        let line = lines.next(end).unwrap_or_else(|| {
+            panic!("not within {LIMIT:?}: {} were told of", known.len());
+        });
+        let word = |name: &str| {
+            let rest = line.text.split(name).nth(1)?;
+            Some(rest.split(' ').next()?.to_owned())
+        };
+        if let (0, Some(remote)) = (line.host, word("ev_peers sent remote=")) {
+            *sent.entry(remote).or_default() += 1;
+        } else if let (true, Some(addr)) = (line.text.contains("heard list="), word("addr=127.9."))
+            && line.host > 0
+            && known.insert((line.host, addr))
+        {
+            last = line.at;
+        }
+    }
+    println!(
+        "{ANNOUNCES} announces in {:.0} ms: known to all {:.0} ms later; one host told them in \
+         {:?} messages on each of its links",
+        announced.as_secs_f64() * 1000.0,
+        (last - began - announced).as_secs_f64() * 1000.0,
+        sent.values().collect::<Vec<_>>()
+    );
+}
+
+fn connect_from(n: usize, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let from = SocketAddr::from(([127, 9, 0, n as u8 + 1], 0));
+    socket.bind(&from.into())?;
+    socket.connect(&to.into())?;
+    Ok(socket.into())
 }
 
 /// A line that a process wrote, and when it was read.
@@ -215,7 +283,8 @@ impl Peer {
         said: &Sender<Line>,
     ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evpeer"));
-        command.args(["--json", "-v", "--no-lsd", "--no-tracker", "-p", "0"]);
+        let talks = if host == 0 { "-vv" } else { "-v" };
+        command.args(["--json", talks, "--no-lsd", "--no-tracker", "-p", "0"]);
         command.args(["--bind", "127.0.0.1", "-t"]).arg(torrent);
         command.arg("-o").arg(home);
         if let Some(known) = known {

@@ -3,6 +3,11 @@
 //! `cargo bench --bench sim` runs the small ones; `cargo bench --bench sim -- large` those that
 //! take minutes. `cargo bench --bench sim -- 1000x1024` runs so many hosts with so many pieces of
 //! one block; `1000x1GiB` so many hosts with so much in pieces of 1 MiB.
+//!
+//! What limits it, by `perf` over 300 hosts and 1 GiB: no single place. The engines themselves take
+//! 63 %, a few in each of a score of functions; the order of events 11 %, hosts, lines and
+//! streams 18 %, the allocator 4 %. Most of it waits for memory: a hundred hosts do twice as many
+//! inputs a second as a thousand, whose state no cache holds.
 
 use std::time::{Duration, Instant};
 

@@ -11,10 +11,14 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use common::{Line, content};
+use content::content;
+use line::Line;
 use serde_json::Value;
 
-mod common;
+#[path = "common/content.rs"]
+mod content;
+#[path = "common/line.rs"]
+mod line;
 
 const LEN: u64 = 2 << 30;
 const MIB: f64 = 1024.0 * 1024.0;
@@ -28,7 +32,7 @@ fn main() {
     let rate = args.iter().find_map(|arg| arg.parse::<f64>().ok());
     let rate = rate.unwrap_or(200.0);
     let root = tempfile::tempdir().expect("a temporary folder");
-    let meta = content(root.path(), LEN);
+    let meta = content(root.path(), LEN, None);
     let torrent = root.path().join("content.torrent");
     std::fs::write(&torrent, &meta.source).expect("the folder takes it");
     let seed = Evpeer::start(root.path(), &torrent, &[]);

@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-use evpeer::base::rng::Rng;
 use evpeer::config::{Config, StorageKind};
 use evpeer::engine::{HostPort, Report, State, TorrentSpec};
-use evpeer::meta::create::{CreateOptions, Creator, NewFile};
 use evpeer::meta::metainfo::Metainfo;
 use evpeer::reactor::{Reactor, ReactorOptions};
 use evpeer::storage::Access;
+
+use content::content;
+
+#[path = "common/content.rs"]
+mod content;
 
 /// Bytes of the torrent.
 const LEN: u64 = 256 * 1024 * 1024;
@@ -39,30 +42,6 @@ fn reactor(root: &Path, storage: StorageKind) -> Reactor {
         watch_signals: false,
     })
     .expect("loopback has a free port")
-}
-
-/// Writes the content into `root` and makes its metainfo.
-fn content(root: &Path) -> Arc<Metainfo> {
-    let mut rng = Rng::new(1);
-    let mut bytes = vec![0; LEN as usize];
-    for word in bytes.chunks_exact_mut(8) {
-        word.copy_from_slice(&rng.next_u64().to_le_bytes());
-    }
-    std::fs::write(root.join("content"), &bytes).expect("the temporary folder takes the content");
-    let options = CreateOptions {
-        name: "content".to_owned(),
-        files: vec![NewFile {
-            path: Vec::new(),
-            len: LEN,
-            executable: false,
-        }],
-        piece_len: Some(PIECE_LEN),
-        ..CreateOptions::default()
-    };
-    let mut creator = Creator::new(options).expect("the options are sound");
-    creator.feed(&bytes).expect("as long as said");
-    let torrent = creator.finish().expect("all of it was fed");
-    Arc::new(Metainfo::from_bytes(&torrent).expect("what is created can be read"))
 }
 
 fn spec(meta: &Arc<Metainfo>, peers: Vec<HostPort>) -> TorrentSpec {
@@ -115,7 +94,7 @@ fn transfer(meta: &Arc<Metainfo>, seed_port: u16, storage: StorageKind) -> Durat
 
 fn bench(c: &mut Criterion) {
     let root = tempfile::tempdir().expect("a temporary folder");
-    let meta = content(root.path());
+    let meta = content(root.path(), LEN, Some(PIECE_LEN));
     let mut seed = reactor(root.path(), StorageKind::Auto);
     let port = seed.local_port();
     seed.add_torrent(spec(&meta, Vec::new()))

@@ -18,8 +18,8 @@ pub struct Trouble {
     pub message: String,
     /// It may go away without anybody touching the torrent: space, rights, a mount.
     pub may_pass: bool,
-    /// Room is what lacks: a quota, a full disk.
-    pub is_of_room: bool,
+    /// It is the disk's: it is full, a quota is used up, or it is gone.
+    pub is_of_disk: bool,
 }
 
 impl Trouble {
@@ -29,7 +29,7 @@ impl Trouble {
         Self {
             message,
             may_pass: false,
-            is_of_room: false,
+            is_of_disk: false,
         }
     }
 }

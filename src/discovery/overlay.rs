@@ -81,6 +81,8 @@ struct Held {
     idle_since: Instant,
     /// No offer on it before this moment.
     refused_until: Instant,
+    /// No offer of the other side's is accepted on it before this moment.
+    accepts_from: Instant,
     /// Its end is a reason to look whether the host is still there.
     is_suspect: bool,
 }
@@ -128,12 +130,12 @@ impl Overlay {
 
     /// An evpeer is there, by whatever road it was heard of. Not to be called for ourselves.
     pub fn heard(&mut self, addr: SocketAddr, now: Instant) {
-        self.addresses.heard(addr, &mut self.rng);
+        let is_drawable = self.addresses.heard(addr, &mut self.rng);
         self.addresses.resume(addr);
         if let Some(anchor) = self.anchors.get_mut(&addr) {
             *anchor = Anchor::new(now);
             self.next = now;
-        } else if self.wants_draw() {
+        } else if is_drawable && self.wants_draw() && self.addresses.may_dial(addr, now) {
             self.next = self.next.min(now);
         }
     }
@@ -170,6 +172,7 @@ impl Overlay {
                 link: None,
                 idle_since: now,
                 refused_until: now,
+                accepts_from: now,
                 is_suspect: false,
             },
         );
@@ -201,6 +204,7 @@ impl Overlay {
             return Answer::Refuse(Reason::Surplus);
         };
         let stream = held.stream;
+        let is_soon = held.accepts_from > now;
         if stream.peer == self.own || self.addresses.is_barred(stream.addr, now) {
             return Answer::Refuse(Reason::Surplus);
         }
@@ -210,7 +214,7 @@ impl Overlay {
                 self.met(conn);
                 return Answer::Accept;
             }
-            if carried.is_met {
+            if carried.is_met || is_soon {
                 return Answer::Refuse(Reason::Surplus);
             }
             if self.own < stream.peer {
@@ -225,10 +229,11 @@ impl Overlay {
             .filter(|(_, carried)| !carried.is_drawn)
             .count();
         let is_full = accepted >= ACCEPTED_MAX || self.link_count() >= LINKS_MAX;
-        if is_full || (!is_drawn && self.link_count() >= FILLED) {
+        if is_soon || is_full || (!is_drawn && self.link_count() >= FILLED) {
             return Answer::Refuse(Reason::Full);
         }
         let held = self.streams.get_mut(&conn).expect("looked up above");
+        held.accepts_from = now + ACCEPTED_PAUSE;
         held.link = Some(Carried {
             is_drawn: false,
             is_met: true,
@@ -421,9 +426,13 @@ const POSTPONED_MAX: u32 = 16;
 const POSTPONED_REST: Duration = Duration::from_secs(1);
 /// Pause of an address that refused a link; a tenth of it for who has few.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+/// Time between two links on one stream that the other side offers, as each begins with a walk
+/// over our lists: who was refused waits longer.
+const ACCEPTED_PAUSE: Duration = Duration::from_secs(1);
 /// Pause of an address that did not answer.
 const FAILED_PAUSE: Duration = Duration::from_secs(600);
 /// Time after which a stream for links alone that carries none is closed.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
+const _: () = assert!(ACCEPTED_PAUSE.as_millis() < REFUSED_PAUSE.as_millis() / 10);
 const _: () = assert!(FILL < DRAWN && DRAWN < FILLED && FILLED < LINKS_MAX);

@@ -33,6 +33,8 @@ pub struct Plight {
     is_serving: bool,
     /// Storage was asked whether they can be written.
     is_asked: bool,
+    /// They could not even be read.
+    was_closed: bool,
 }
 
 /// The end of a plight.
@@ -93,6 +95,7 @@ impl Engine {
             Some(plight) => {
                 plight.reason.clone_from(&reason);
                 (plight.is_serving, plight.is_asked) = (false, false);
+                plight.was_closed = true;
             }
             None => {
                 let lately = torrent.cure.filter(|cure| now - cure.at < PAUSE_MAX);
@@ -103,6 +106,7 @@ impl Engine {
                     pause,
                     is_serving: false,
                     is_asked: false,
+                    was_closed: false,
                 });
             }
         }
@@ -127,8 +131,9 @@ impl Engine {
         };
         if let Some(plight) = &mut torrent.plight {
             plight.is_serving = true;
-            if torrent.swarm.is_complete() {
-                plight.retry_at = now; // there is nothing to be written
+            let is_back = std::mem::take(&mut plight.was_closed);
+            if is_back || torrent.swarm.is_complete() {
+                plight.retry_at = now; // perhaps all is well, or there is nothing to be written
             }
         }
         torrent.candidates.wake(now);

@@ -224,7 +224,7 @@ impl Engine {
         self.last_syncs.remove(&id);
         // A folder that could not be used from the start is a mistake to be told of.
         let has_begun = torrent.plight.is_some() || torrent.swarm.done_bytes() > 0;
-        let is_worth_waiting = trouble.may_pass && (trouble.is_of_room || has_begun);
+        let is_worth_waiting = trouble.may_pass && (trouble.is_of_disk || has_begun);
         if is_worth_waiting && self.ending.is_none() {
             return self.cannot_write(id, trouble.message, now);
         }

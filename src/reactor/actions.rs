@@ -25,11 +25,16 @@ pub struct Lanes {
 impl Lanes {
     /// Starts the threads.
     pub fn start(waker: &Arc<Waker>) -> io::Result<Self> {
+        let runner = jobs::Runner::default();
+        let lane = |name| {
+            let runner = runner.clone();
+            Lane::start(name, move |job| runner.run(job), Ending::Finish, waker)
+        };
         Ok(Self {
             names: Lane::start("names", lanes::resolve, Ending::Abandon, waker)?,
-            paging: Lane::start("paging", jobs::run, Ending::Finish, waker)?,
-            disk: Lane::start("disk", jobs::run, Ending::Finish, waker)?,
-            journal: Lane::start("journal", jobs::run, Ending::Finish, waker)?,
+            paging: lane("paging")?,
+            disk: lane("disk")?,
+            journal: lane("journal")?,
         })
     }
 

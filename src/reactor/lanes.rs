@@ -60,7 +60,7 @@ impl<J: Send + 'static, D: Send + 'static> Lane<J, D> {
     /// The system gives no thread.
     pub fn start(
         name: &'static str,
-        run: fn(J) -> D,
+        run: impl Fn(J) -> D + Send + 'static,
         ending: Ending,
         waker: &Arc<Waker>,
     ) -> io::Result<Self> {

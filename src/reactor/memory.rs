@@ -38,6 +38,8 @@ pub(super) struct Memory {
     /// The text that is on the disk, or on its way there.
     text: Vec<u8>,
     is_writing: bool,
+    /// Why the session could not be written; told once, until it is written or the reason changes.
+    failure: Option<String>,
     schedule: Schedule,
     tickets: u64,
 }
@@ -107,6 +109,7 @@ impl Reactor {
             lane,
             text: Vec::new(),
             is_writing: false,
+            failure: None,
             schedule: Schedule::new(),
             tickets: 0,
         };
@@ -199,11 +202,15 @@ impl Reactor {
             match done {
                 KeepDone::Session(result) => {
                     memory.is_writing = false;
-                    if let Err(error) = result {
-                        log::warn!("session not written, tried again later: {error}");
+                    let failure = result.err().map(|error| error.to_string());
+                    if let Some(error) = &failure {
+                        if memory.failure != failure {
+                            log::warn!("session not written, tried again later: {error}");
+                        }
                         memory.schedule.looked(memory.text.len(), now);
                         memory.text.clear();
                     }
+                    memory.failure = failure;
                 }
                 KeepDone::Files(Ok(())) => {}
                 KeepDone::Files(Err(error)) => log::warn!("state not written: {error}"),

@@ -188,13 +188,14 @@ impl Reactor {
             Groups::default()
         };
 
-        let storage = Storage::new(StorageOptions {
+        let mut storage = Storage::new(StorageOptions {
             root: options.root,
             kind: config.storage,
             access: options.access,
             windows_len_max: limits::WINDOWS_LEN_MAX,
             state_dir: options.state_dir,
         });
+        storage.watch_disks();
         let clock = Clock::start();
         let mut engine = Engine::new(config, secrets, clock.now());
         engine.clock_told(clock::unix_ms(), clock.now());

@@ -5,6 +5,9 @@
 //! they are in use, finds one cut, gone or replaced. Whichever comes first, from then on nothing of
 //! the torrent is lent or stored: it has lapsed, and what is there shows when it is added again.
 //!
+//! A disk that is gone is looked for also while no file is in use ([`Storage::watch_disks`]). The
+//! torrent then waits as one whose files cannot be written does.
+//!
 //! [`Map::is_poisoned`]: super::map::Map::is_poisoned
 
 use std::sync::Arc;
@@ -22,13 +25,16 @@ use crate::base::id::TorrentId;
 use crate::base::plan::{Segment, WritePlan};
 use crate::base::time::Instant;
 
-/// The look at open files.
+/// The look at open files, and at the disks of all torrents.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// When it is due; never while no file is in use.
+    /// When it is due; never while no file is in use, unless disks are watched.
     pub at: Instant,
-    /// The files that a job looks at; `None` for those of torrents that went meanwhile.
-    under_way: Vec<Option<(TorrentId, u32)>>,
+    /// Whether disks are looked at while no file is in use.
+    of_disks: bool,
+    /// Whose files and disks a job looks at, in its order, while there is such a job; `None` for
+    /// torrents that went meanwhile.
+    under_way: Option<Vec<Option<TorrentId>>>,
     /// Maps of this process that were poisoned before.
     poisoned: u64,
 }
@@ -38,16 +44,17 @@ impl Watch {
     pub fn new() -> Self {
         Self {
             at: Instant::NEVER,
-            under_way: Vec::new(),
+            of_disks: false,
+            under_way: None,
             poisoned: map::poisoned_count(),
         }
     }
 
     /// What is seen of a torrent's files is of no interest any more.
     pub fn forget(&mut self, torrent: TorrentId) {
-        for file in &mut self.under_way {
-            if file.is_some_and(|(of, _)| of == torrent) {
-                *file = None;
+        for of in self.under_way.iter_mut().flatten() {
+            if *of == Some(torrent) {
+                *of = None;
             }
         }
     }
@@ -56,9 +63,28 @@ impl Watch {
 impl Storage {
     /// Bytes of open files are used: somebody has to look after them.
     pub(super) fn watch(&mut self) {
-        if self.watch.at == Instant::NEVER && self.watch.under_way.is_empty() {
-            self.watch.at = self.now + WATCH_INTERVAL;
-            self.wake_at = self.wake_at.min(self.watch.at);
+        self.watch_within(WATCH_INTERVAL);
+    }
+
+    /// From now on, as long as there are torrents, their disks are looked at also while none of
+    /// their files is in use: one that is gone is to be told of, and files that are missing are not
+    /// to be made where it was. To be called before the first torrent is added.
+    pub fn watch_disks(&mut self) {
+        self.watch.of_disks = true;
+    }
+
+    /// A torrent is there, in use or not.
+    pub(super) fn watch_its_disk(&mut self) {
+        if self.watch.of_disks {
+            self.watch_within(DISKS_INTERVAL);
+        }
+    }
+
+    fn watch_within(&mut self, time: Duration) {
+        let at = self.now + time;
+        if self.watch.at > at && self.watch.under_way.is_none() {
+            self.watch.at = at;
+            self.wake_at = self.wake_at.min(at);
         }
     }
 
@@ -69,12 +95,13 @@ impl Storage {
             return;
         }
         self.watch.at = Instant::NEVER;
+        let mut whose = Vec::new();
         let mut files = Vec::new();
         for &(id, index) in &self.open_files {
             let torrent = &self.torrents[&id];
             if let FileState::Open { file, .. } = &torrent.files[index as usize].state {
                 let entry = &torrent.meta.files[index as usize];
-                self.watch.under_way.push(Some((id, index)));
+                whose.push(Some(id));
                 files.push(Look {
                     file: file.clone(),
                     path: entry.path.as_path().to_path_buf(),
@@ -82,19 +109,33 @@ impl Storage {
                 });
             }
         }
-        if !files.is_empty() {
-            let root = Arc::clone(&self.root);
-            self.submit(Purpose::Look, Work::LookAtFiles { root, files });
+        let mut torrents = Vec::new();
+        if self.watch.of_disks {
+            whose.extend(self.torrents.keys().copied().map(Some));
+            torrents.extend(self.torrents.values().map(|of| Arc::clone(&of.meta)));
         }
+        if whose.is_empty() {
+            return;
+        }
+        self.watch.under_way = Some(whose);
+        let work = Work::LookAtFiles {
+            root: Arc::clone(&self.root),
+            files,
+            torrents,
+        };
+        self.submit(Purpose::Look, work);
     }
 
-    /// Takes what was seen of the open files.
+    /// Takes what was seen of open files and disks.
     pub(super) fn looked(&mut self, seen: Vec<Option<StorageError>>) {
-        let files = std::mem::take(&mut self.watch.under_way);
-        for (file, error) in files.into_iter().zip(seen) {
-            if let (Some((id, _)), Some(error)) = (file, error) {
+        let whose = self.watch.under_way.take().unwrap_or_default();
+        for (of, error) in whose.into_iter().zip(seen) {
+            if let (Some(id), Some(error)) = (of, error) {
                 self.lose_faith(id, error);
             }
+        }
+        if !self.torrents.is_empty() {
+            self.watch_its_disk();
         }
     }
 
@@ -111,6 +152,9 @@ impl Storage {
         let lost = windows.filter(|(_, window)| is_poisoned(&window.body));
         let lost: Vec<WindowKey> = lost.map(|(_, window)| window.key).collect();
         for &key in &lost {
+            if !self.torrents.contains_key(&key.torrent) {
+                continue; // another window of it was lost too
+            }
             let error = self.why_unreadable(key);
             self.lose_faith(key.torrent, error);
         }
@@ -145,6 +189,10 @@ impl Storage {
     /// disk for sure is doubtful, and the torrent has to be added again.
     pub(super) fn lose_faith(&mut self, id: TorrentId, error: StorageError) {
         let now = self.now;
+        self.leave_anchor(&error);
+        if !self.torrents.contains_key(&id) {
+            return; // as in `fail`
+        }
         self.keep_in_mind(id);
         if let Some(memory) = self.memory(id) {
             let log = memory.log;
@@ -154,6 +202,19 @@ impl Storage {
         }
         if self.drop_torrent(id, Keep::Nothing) {
             self.events.push_back(Event::Lapsed { torrent: id, error });
+        }
+    }
+
+    /// If the output folder itself is gone, nothing can be synced through it any more. All torrents
+    /// that rely on that have to be checked.
+    fn leave_anchor(&mut self, error: &StorageError) {
+        let is_root = matches!(error, StorageError::Gone { path } if **path == *self.root);
+        if !is_root || self.anchor.take().is_none() {
+            return;
+        }
+        let all: Vec<TorrentId> = self.torrents.keys().copied().collect();
+        for id in all {
+            self.lose_faith(id, error.clone());
         }
     }
 
@@ -171,3 +232,5 @@ impl Storage {
 
 /// How often files in use are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often disks are looked at while no file is in use.
+const DISKS_INTERVAL: Duration = Duration::from_secs(2);

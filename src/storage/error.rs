@@ -22,6 +22,12 @@ pub enum StorageError {
         /// What was named as output folder.
         path: PathBuf,
     },
+    /// What was mounted there is not any more, or cannot be reached.
+    #[error("the disk that holds {} is gone; mount it again", shown(.path))]
+    Gone {
+        /// The folder that was on it, or the file.
+        path: PathBuf,
+    },
     /// The folder, or the whole file system, takes no new files.
     #[error("{} is read-only; make it writable or name another folder with -o", shown(.path))]
     ReadOnly {
@@ -143,13 +149,16 @@ impl StorageError {
         Trouble {
             message: self.to_string(),
             may_pass: self.may_pass(),
-            is_of_room: self.is_of_room(),
+            is_of_disk: self.is_of_disk(),
         }
     }
 
-    /// Whether there is no room for what is to be written.
-    pub fn is_of_room(&self) -> bool {
-        matches!(self, Self::NoSpace { .. } | Self::Quota { .. })
+    /// Whether the disk has no room for what is to be written, or is gone.
+    pub fn is_of_disk(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSpace { .. } | Self::Quota { .. } | Self::Gone { .. }
+        )
     }
 
     /// Whether what is in the way may go away, so that it is worth trying again: space, rights, a
@@ -158,6 +167,7 @@ impl StorageError {
         match self {
             Self::NoFolder { .. }
             | Self::NotAFolder { .. }
+            | Self::Gone { .. }
             | Self::ReadOnly { .. }
             | Self::Denied { .. }
             | Self::NoSpace { .. }
@@ -186,6 +196,7 @@ impl StorageError {
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path },
             io::ErrorKind::QuotaExceeded => Self::Quota { path },
             io::ErrorKind::UnexpectedEof => Self::Truncated { path },
+            _ if is_of_lost_disk(error) => Self::Gone { path },
             _ => Self::Io {
                 path,
                 action,
@@ -193,6 +204,23 @@ impl StorageError {
             },
         }
     }
+}
+
+/// Whether the file system that was asked is not there any more: a disk that was pulled out, a
+/// server that is gone, FUSE without its process.
+fn is_of_lost_disk(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::NOTCONN
+                | Errno::CONNABORTED
+                | Errno::STALE
+                | Errno::NODEV
+                | Errno::NXIO
+                | Errno::SHUTDOWN
+        )
+    )
 }
 
 /// A path as it may go to terminals and logs: control characters are escaped.

@@ -199,11 +199,17 @@ impl Storage {
                     slot.grown(len_before, entry.len);
                     slot.is_created = true;
                 }
-                if !allocated && !slot.is_buffered {
-                    slot.is_buffered = true;
-                    log::warn!(
-                        "file cannot be allocated, written through buffers: path={}",
-                        entry.path
+                if !allocated && !std::mem::replace(&mut slot.is_buffered, true) {
+                    let is_told = std::mem::replace(&mut torrent.is_lack_of_allocation_told, true);
+                    let level = if is_told {
+                        log::Level::Debug
+                    } else {
+                        log::Level::Warn
+                    };
+                    let path = &entry.path;
+                    log::log!(
+                        level,
+                        "file cannot be allocated, written through buffers: path={path}"
                     );
                 }
                 torrent.has_files_elsewhere |= !is_at_home;

@@ -15,7 +15,7 @@ use super::error::StorageError;
 use super::journal::{BootId, Stamp};
 use super::map::{Map, MapAccess};
 use super::os::Populate;
-pub use super::run::run;
+pub use super::run::{Runner, run};
 use crate::base::id::PieceIndex;
 use crate::meta::metainfo::Metainfo;
 
@@ -178,12 +178,15 @@ pub enum Work {
         /// Whether it was written since the last sync.
         written: bool,
     },
-    /// Look whether open files still are those that their names stand for, and long enough.
+    /// Look whether open files still are those that their names stand for, and long enough, and
+    /// whether the disks that torrents lie on are still there.
     LookAtFiles {
         /// The output folder.
         root: Arc<Path>,
         /// The files.
         files: Vec<Look>,
+        /// The torrents.
+        torrents: Vec<Arc<Metainfo>>,
     },
     /// Look when each file of a torrent was last written.
     LookAtTimes {
@@ -295,7 +298,8 @@ pub enum Outcome {
     Read(Result<Vec<u8>, StorageError>),
     /// Of `Populate`, `Write`, `Sync`, `Close` and of the work on journals that makes none.
     Finished(Result<(), StorageError>),
-    /// Of `LookAtFiles`: for each file what is wrong with it, if anything is.
+    /// Of `LookAtFiles`: for each file, and behind them for each torrent, what is wrong with it, if
+    /// anything is. A disk that is always there says nothing of torrents.
     Looked(Vec<Option<StorageError>>),
     /// Of `LookAtTimes`: one number a file, 0 where there is none.
     Times(Vec<u64>),

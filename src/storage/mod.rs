@@ -235,6 +235,8 @@ struct Torrent {
     loose_count: u32,
     /// Some file lies on a file system that is mounted below the output folder.
     has_files_elsewhere: bool,
+    /// The log says that files cannot be allocated; it does once, not for each of them.
+    is_lack_of_allocation_told: bool,
     /// Jobs that make empty files.
     creating: u32,
     /// What is on its way into the journal, if there is one.
@@ -362,7 +364,7 @@ impl Storage {
         match (purpose, done.outcome) {
             (Purpose::Scan(torrent), Outcome::Scanned(result)) => self.scanned(torrent, result),
             (Purpose::Probe(torrent), Outcome::Scanned(result)) => {
-                self.probed(torrent, result.map(drop));
+                self.probed(torrent, result);
             }
             (Purpose::CreateEmpty(torrent), Outcome::CreatedEmpty(result)) => {
                 self.created_empty(torrent, result);

@@ -5,12 +5,14 @@
 //! (`openat2` with `RESOLVE_BENEATH` gives the same on Linux alone, and saves a system call or
 //! two a file.)
 
+mod places;
+mod seen;
 mod whole;
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -18,25 +20,36 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::StorageError;
-use super::journal::{BootId, Stamp};
+use super::journal::BootId;
 use super::map::Map;
 
+use places::Place;
+pub(super) use places::Places;
+use seen::see;
+pub(super) use seen::{Seen, see_open};
 pub(super) use whole::{is_synced_as_a_whole, sync_file_system};
 
 /// Opens the output folder.
 ///
 /// # Errors
-/// That it is missing, something else, or not ours to enter.
-pub(super) fn open_root(root: &Path) -> Result<OwnedFd, StorageError> {
+/// That it is missing, something else, not ours to enter, or not the one that it was.
+pub(super) fn open_root(root: &Path, places: &Places) -> Result<OwnedFd, StorageError> {
+    Ok(enter_root(root, places)?.0)
+}
+
+fn enter_root(root: &Path, places: &Places) -> Result<(OwnedFd, Place), StorageError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    fs::open(root, flags, Mode::empty()).map_err(|errno| {
+    let opened = fs::open(root, flags, Mode::empty()).map_err(|errno| {
         let path = root.to_owned();
         match errno {
+            Errno::NOENT if places.knows(root) => StorageError::Gone { path },
             Errno::NOENT => StorageError::NoFolder { path },
             Errno::NOTDIR => StorageError::NotAFolder { path },
             _ => StorageError::from_io(root, "open the folder", &errno.into()),
         }
-    })
+    })?;
+    let place = places.enter_root(root, &opened)?;
+    Ok((opened, place))
 }
 
 /// Whether new files may be made in the folder `root`.
@@ -77,6 +90,8 @@ pub(super) enum Missing {
 pub(super) struct Walker<'a> {
     root: &'a Path,
     root_fd: OwnedFd,
+    root_place: Place,
+    places: &'a Places,
     last: Option<(PathBuf, Option<OwnedFd>)>,
     /// Folders whose content changed, relative to the output folder.
     pub changed: Vec<PathBuf>,
@@ -84,10 +99,13 @@ pub(super) struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     /// Starts at the output folder.
-    pub fn new(root: &'a Path) -> Result<Self, StorageError> {
+    pub fn new(root: &'a Path, places: &'a Places) -> Result<Self, StorageError> {
+        let (root_fd, root_place) = enter_root(root, places)?;
         Ok(Self {
             root,
-            root_fd: open_root(root)?,
+            root_fd,
+            root_place,
+            places,
             last: None,
             changed: Vec::new(),
         })
@@ -107,6 +125,7 @@ impl<'a> Walker<'a> {
     fn walk(&mut self, dir: &Path, missing: Missing) -> Result<Option<OwnedFd>, StorageError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut path = PathBuf::new();
+        let mut place = self.root_place;
         let mut fd = fs::openat(&self.root_fd, ".", flags, Mode::empty())
             .map_err(|e| StorageError::from_io(self.root, "open the folder", &e.into()))?;
         for name in dir.components() {
@@ -114,6 +133,10 @@ impl<'a> Walker<'a> {
             path.push(name);
             let mut opened = fs::openat(&fd, name.as_os_str(), flags, Mode::empty());
             if matches!(opened, Err(Errno::NOENT)) {
+                if self.places.knows(&self.root.join(&path)) {
+                    let path = self.root.join(&path);
+                    return Err(StorageError::Gone { path });
+                }
                 if missing == Missing::Tolerate {
                     return Ok(None);
                 }
@@ -130,6 +153,9 @@ impl<'a> Walker<'a> {
                     return Err(self.no_dir(&fd, name.as_os_str(), &path, errno));
                 }
             };
+            place = self
+                .places
+                .enter_below(&self.root.join(&path), &fd, &place)?;
         }
         Ok(Some(fd))
     }
@@ -176,6 +202,23 @@ impl<'a> Walker<'a> {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(StorageError::from_io(&full, "look at", &errno.into())),
         }
+    }
+
+    /// Looks whether the disks that the files `paths` lie on are still there.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn look_at_mounts<'p>(
+        &mut self,
+        paths: impl Iterator<Item = &'p Path> + Clone,
+    ) -> Result<(), StorageError> {
+        for mount in self.places.mounts_below(self.root) {
+            if paths.clone().any(|path| path.starts_with(&mount)) {
+                self.last = None; // what was opened before is not what is there now
+                self.dir(&mount, Missing::Tolerate)?;
+            }
+        }
+        Ok(())
     }
 
     /// Opens the file at `path`, relative to the output folder, for reading; `None` if it does not
@@ -256,83 +299,6 @@ impl<'a> Walker<'a> {
             },
         }
     }
-}
-
-/// What is seen of a file without opening it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    /// Bytes.
-    pub len: u64,
-    /// Which file it is.
-    pub stamp: Stamp,
-    /// When it was last written, nanoseconds since some time.
-    pub modified: u64,
-    file_type: FileType,
-}
-
-/// Looks at an open file.
-pub(super) fn see_open(file: &File) -> io::Result<Seen> {
-    Ok(see(file, Path::new(""))?)
-}
-
-/// Looks at `name` in `dir`, or at `dir` itself if the name is empty. Links are not followed.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn see(dir: impl AsFd, name: &Path) -> Result<Seen, Errno> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
-    let wanted = fs::StatxFlags::BASIC_STATS | fs::StatxFlags::BTIME;
-    match fs::statx(&dir, name, flags, wanted) {
-        Ok(stat) => {
-            let has_birth =
-                fs::StatxFlags::from_bits_retain(stat.stx_mask).contains(fs::StatxFlags::BTIME);
-            let birth = nanos(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec.into());
-            let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
-            let birth = if has_birth { birth } else { 0 };
-            Ok(Seen {
-                len: stat.stx_size,
-                modified: nanos(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec.into()),
-                stamp: Stamp::new(device, stat.stx_ino, stat.stx_size, birth),
-                file_type: FileType::from_raw_mode(stat.stx_mode.into()),
-            })
-        }
-        Err(Errno::NOSYS | Errno::PERM) => see_without_birth(dir, name),
-        Err(errno) => Err(errno),
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn see(dir: impl AsFd, name: &Path) -> Result<Seen, Errno> {
-    see_without_birth(dir, name)
-}
-
-fn see_without_birth(dir: impl AsFd, name: &Path) -> Result<Seen, Errno> {
-    let stat = match name.as_os_str().is_empty() {
-        true => fs::fstat(dir)?,
-        false => fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?,
-    };
-    let len = stat.st_size.unsigned_abs();
-    #[allow(
-        clippy::unnecessary_cast,
-        reason = "their types differ between systems"
-    )]
-    let (device, inode) = (stat.st_dev as u64, stat.st_ino as u64);
-    #[allow(
-        clippy::unnecessary_cast,
-        reason = "their types differ between systems"
-    )]
-    let (seconds, rest) = (stat.st_mtime as i64, stat.st_mtime_nsec as u64);
-    Ok(Seen {
-        len,
-        modified: nanos(seconds, rest),
-        stamp: Stamp::new(device, inode, len, 0),
-        file_type: file_type(stat),
-    })
-}
-
-fn nanos(seconds: i64, rest: u64) -> u64 {
-    seconds
-        .cast_unsigned()
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(rest)
 }
 
 /// Which run of the machine this is, where the system tells.

@@ -10,43 +10,72 @@ use std::sync::Arc;
 use super::Access;
 use super::error::StorageError;
 use super::jobs::{
-    Done, Handle, Job, Look, MapError, OpenMode, Opened, Outcome, Presence, Scan, SyncFile, Work,
+    Done, Handle, Job, MapError, OpenMode, Opened, Outcome, Presence, Scan, SyncFile, Work,
 };
 use super::journal::Stamp;
 use super::map::{Map, MapAccess};
-use super::os::{self, Missing, Populate, Walker};
+use super::os::{self, Missing, Places, Populate, Walker};
 use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::{FileEntry, Metainfo};
 
 mod fault;
 mod journal;
+mod look;
 mod prove;
 
 use fault::{NO_SPACE_LEN, allocation_error, folder_of, unbacked, unstored};
 
-/// Executes `job` against the real file system. Blocks.
+/// Executes `job` against the real file system, with nothing remembered of earlier ones. Blocks.
 ///
 /// # Panics
 /// If the job is about a file of the simulator.
 pub fn run(job: Job) -> Done {
-    let outcome = match job.work {
+    Runner::default().run(job)
+}
+
+/// Executes jobs against the real file system, and remembers which folders they went through: no
+/// file is made, nor taken for missing, where a disk was mounted that is gone. Threads share what
+/// it remembers by clones of it.
+#[derive(Clone, Debug, Default)]
+pub struct Runner {
+    places: Arc<Places>,
+}
+
+impl Runner {
+    /// Executes `job`. Blocks.
+    ///
+    /// # Panics
+    /// If the job is about a file of the simulator.
+    pub fn run(&self, job: Job) -> Done {
+        let id = job.id;
+        let outcome = execute(job.work, &self.places);
+        Done { id, outcome }
+    }
+}
+
+fn execute(work: Work, places: &Places) -> Outcome {
+    match work {
         Work::Scan {
             root,
             meta,
             access,
             wants_anchor,
             journal,
-        } => Outcome::Scanned(scan(&root, &meta, access, wants_anchor).map(|scan| Scan {
-            journal: journal.and_then(|(path, len_max)| journal::read(&path, len_max)),
-            ..scan
-        })),
-        Work::CreateEmpty { root, meta } => Outcome::CreatedEmpty(create_empty(&root, &meta)),
+        } => Outcome::Scanned(
+            scan(&root, &meta, access, wants_anchor, places).map(|scan| Scan {
+                journal: journal.and_then(|(path, len_max)| journal::read(&path, len_max)),
+                ..scan
+            }),
+        ),
+        Work::CreateEmpty { root, meta } => {
+            Outcome::CreatedEmpty(create_empty(&root, &meta, places))
+        }
         Work::Open {
             root,
             meta,
             file,
             mode,
-        } => Outcome::Opened(open(&root, &meta.files[file as usize], mode)),
+        } => Outcome::Opened(open(&root, &meta.files[file as usize], mode, places)),
         Work::Map {
             file,
             path,
@@ -103,7 +132,7 @@ pub fn run(job: Job) -> Done {
             found,
             dirs,
             anchor,
-        } => Outcome::Finished(sync(&root, &files, &found, &dirs, anchor.as_ref())),
+        } => Outcome::Finished(sync(&root, &files, &found, &dirs, anchor.as_ref(), places)),
         Work::Close {
             file,
             path,
@@ -113,9 +142,15 @@ pub fn run(job: Job) -> Done {
         } else {
             Ok(())
         }),
-        Work::LookAtFiles { root, files } => Outcome::Looked(look_at(&root, &files)),
-        Work::LookAtTimes { root, meta } => Outcome::Times(times(&root, &meta)),
-        Work::Prove { root, meta, piece } => Outcome::Proved(prove::prove(&root, &meta, piece)),
+        Work::LookAtFiles {
+            root,
+            files,
+            torrents,
+        } => Outcome::Looked(look::look_at(&root, &files, &torrents, places)),
+        Work::LookAtTimes { root, meta } => Outcome::Times(look::times(&root, &meta, places)),
+        Work::Prove { root, meta, piece } => {
+            Outcome::Proved(prove::prove(&root, &meta, piece, places))
+        }
         Work::MakeJournal { path, bytes } => Outcome::JournalMade(journal::make(&path, &bytes)),
         Work::MakeFirstJournal { path, bytes } => {
             Outcome::JournalMade(journal::make_first(&path, &bytes))
@@ -135,10 +170,6 @@ pub fn run(job: Job) -> Done {
             has_new_name,
         } => Outcome::Finished(journal::sync(file.as_file(), &path, has_new_name)),
         Work::RemoveJournal { path } => Outcome::Finished(journal::remove(&path)),
-    };
-    Done {
-        id: job.id,
-        outcome,
     }
 }
 
@@ -156,8 +187,9 @@ fn scan(
     meta: &Metainfo,
     access: Access,
     wants_anchor: bool,
+    places: &Places,
 ) -> Result<Scan, StorageError> {
-    let mut walker = Walker::new(root)?;
+    let mut walker = Walker::new(root, places)?;
     let mut need = 0u64;
     let mut is_complete = true;
     let mut files = Vec::with_capacity(meta.files.len());
@@ -196,7 +228,9 @@ fn scan(
         }
     }
     let anchor = match wants_anchor {
-        true => Some(os::open_root(root)?).filter(|folder| os::is_synced_as_a_whole(folder)),
+        true => {
+            Some(os::open_root(root, places)?).filter(|folder| os::is_synced_as_a_whole(folder))
+        }
         false => None,
     };
     let anchor = anchor.map(|folder| Handle::File(Arc::new(folder.into())));
@@ -210,46 +244,12 @@ fn scan(
     })
 }
 
-/// What is wrong with each of the open files `files`, if anything is.
-fn look_at(root: &Arc<Path>, files: &[Look]) -> Vec<Option<StorageError>> {
-    let look = |walker: &mut Walker, look: &Look| {
-        let path = root.join(&look.path);
-        let seen = os::see_open(look.file.as_file())
-            .map_err(|error| StorageError::from_io(&path, "look at", &error))?;
-        let named = walker.look(&look.path)?;
-        match named {
-            _ if seen.len < look.len => Err(StorageError::Truncated { path }),
-            None => Err(StorageError::Missing { path }),
-            Some(named) if named.stamp != seen.stamp => Err(StorageError::Replaced { path }),
-            Some(_) => Ok(()),
-        }
-    };
-    match Walker::new(root) {
-        Ok(mut walker) => files
-            .iter()
-            .map(|file| look(&mut walker, file).err())
-            .collect(),
-        Err(error) => files.iter().map(|_| Some(error.clone())).collect(),
-    }
-}
-
-/// When each file was last written, as [`scan`] tells it.
-fn times(root: &Arc<Path>, meta: &Metainfo) -> Vec<u64> {
-    let Ok(mut walker) = Walker::new(root) else {
-        return vec![0; meta.files.len()];
-    };
-    let mut time = |entry: &FileEntry| match entry.kind {
-        FileKind::Data if entry.len > 0 => {
-            let seen = walker.look(entry.path.as_path()).ok().flatten();
-            seen.map_or(0, |seen| seen.modified)
-        }
-        FileKind::Data | FileKind::Pad => 0,
-    };
-    meta.files.iter().map(&mut time).collect()
-}
-
-fn create_empty(root: &Arc<Path>, meta: &Metainfo) -> Result<Vec<PathBuf>, StorageError> {
-    let mut walker = Walker::new(root)?;
+fn create_empty(
+    root: &Arc<Path>,
+    meta: &Metainfo,
+    places: &Places,
+) -> Result<Vec<PathBuf>, StorageError> {
+    let mut walker = Walker::new(root, places)?;
     for entry in &meta.files {
         let path = entry.path.as_path();
         let is_empty = entry.kind == FileKind::Data && entry.len == 0;
@@ -260,8 +260,13 @@ fn create_empty(root: &Arc<Path>, meta: &Metainfo) -> Result<Vec<PathBuf>, Stora
     Ok(walker.changed)
 }
 
-fn open(root: &Arc<Path>, entry: &FileEntry, mode: OpenMode) -> Result<Opened, StorageError> {
-    let mut walker = Walker::new(root)?;
+fn open(
+    root: &Arc<Path>,
+    entry: &FileEntry,
+    mode: OpenMode,
+    places: &Places,
+) -> Result<Opened, StorageError> {
+    let mut walker = Walker::new(root, places)?;
     let relative = entry.path.as_path();
     let path = root.join(relative);
     let (file, created) = match mode {
@@ -397,6 +402,7 @@ fn sync(
     found: &[PathBuf],
     dirs: &[PathBuf],
     anchor: Option<&Handle>,
+    places: &Places,
 ) -> Result<(), StorageError> {
     if let Some(anchor) = anchor {
         os::sync_file_system(anchor.as_file()).map_err(|error| {
@@ -415,7 +421,7 @@ fn sync(
     if found.is_empty() && dirs.is_empty() {
         return Ok(());
     }
-    let mut walker = Walker::new(root)?;
+    let mut walker = Walker::new(root, places)?;
     for name in found {
         let path = root.join(name);
         let Some(file) = walker.open_for_reading(name)? else {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use super::error::StorageError;
-use super::jobs::Work;
+use super::jobs::{Scan, Work};
 use super::{Access, Event, Purpose, Storage};
 use crate::base::id::TorrentId;
 use crate::meta::metainfo::Metainfo;
@@ -36,17 +36,18 @@ impl Storage {
             root: Arc::clone(&self.root),
             meta: Arc::clone(&of.meta),
             access: Access::ReadWrite,
-            wants_anchor: false,
+            wants_anchor: self.anchor.is_none() && self.access == Access::ReadWrite,
             journal: None,
         };
         self.submit(Purpose::Probe(torrent), work);
     }
 
-    pub(super) fn probed(&mut self, id: TorrentId, result: Result<(), StorageError>) {
+    pub(super) fn probed(&mut self, id: TorrentId, result: Result<Scan, StorageError>) {
         let access = self.access;
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
+        let result = result.map(|scan| self.anchor = self.anchor.take().or(scan.anchor));
         if result.is_ok() {
             torrent.access = access;
         }

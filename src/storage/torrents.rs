@@ -42,6 +42,7 @@ impl Storage {
                 closing: 0,
                 loose_count: 0,
                 has_files_elsewhere: false,
+                is_lack_of_allocation_told: false,
                 creating: 0,
                 memory: None,
                 access,
@@ -49,6 +50,7 @@ impl Storage {
             },
         );
         assert!(before.is_none(), "torrent {torrent} added twice");
+        self.watch_its_disk();
         self.scan(torrent);
     }
 
@@ -161,12 +163,18 @@ impl Storage {
         torrent.closing -= u32::from(written);
         match result {
             Ok(()) => self.turn_barriers(id),
-            Err(error) => self.fail(id, error),
+            Err(error) => self.lapse(id, error),
         }
     }
 
     /// The torrent is given up. What was stored is kept if the fault is not that of its files.
     pub(super) fn fail(&mut self, torrent: TorrentId, error: StorageError) {
+        if !self.torrents.contains_key(&torrent) {
+            return; // a late job of one that went: whoever waits to come after it is not concerned
+        }
+        if let StorageError::Gone { .. } = error {
+            return self.lose_faith(torrent, error);
+        }
         self.keep_in_mind(torrent);
         let keep = match error.may_pass() {
             true => Keep::Stored,

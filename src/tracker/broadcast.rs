@@ -105,6 +105,8 @@ pub struct Broadcast {
 
     /// What the message at hand brought.
     fresh: Vec<Item>,
+    /// Lists in which it says of us what is not so.
+    untrue_of_us: BTreeSet<u16>,
     pending: Pending,
     rumours: Vec<Rumour>,
     pace: Pace,
@@ -163,6 +165,7 @@ impl Broadcast {
             links_opened: NOBODY,
             broken: (0, now),
             fresh: Vec::new(),
+            untrue_of_us: BTreeSet::new(),
             pending: Pending::default(),
             rumours: Vec::new(),
             pace: Pace::default(),

@@ -1,33 +1,45 @@
 //! A file system in memory, over FUSE, whose calls fail or take their time when a test says so.
-//!
-//! Only calls for data are disturbed: what lies in a `.evpeer` folder is another's concern. It
-//! knows no `fallocate`.
+
+mod server;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyStatfs, ReplyWrite, Request, TimeOrNow,
-    WriteFlags,
-};
+use fuser::{BackgroundSession, Config, Errno, FileAttr, FileType, INodeNo};
+
+use server::Server;
 
 /// What may be disturbed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
-    /// Opening or making a file.
+    /// Opening a file.
     Open,
+    /// Making a file or folder.
+    Make,
+    /// Giving a file another name.
+    Rename,
     /// Bytes that the page cache does not have.
     Read,
     /// Bytes that leave the page cache.
     Write,
     /// `fsync` and `fdatasync`.
     Sync,
+    /// `fdatasync` alone.
+    SyncData,
+}
+
+/// Whose calls are disturbed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Those for data.
+    Data,
+    /// Those for what lies in a `.evpeer` folder.
+    State,
 }
 
 /// How a call is disturbed.
@@ -39,9 +51,19 @@ pub enum Fault {
     Takes(Duration),
 }
 
+/// What the file system can do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Powers {
+    /// It knows `fallocate`.
+    pub allocates: bool,
+    /// What it says when somebody wants a lock; without it the kernel has the locks.
+    pub no_locks: Option<Errno>,
+}
+
 /// The file system, mounted until this goes.
 pub struct Faulty {
     shared: Arc<Shared>,
+    powers: Powers,
     session: Option<BackgroundSession>,
 }
 
@@ -52,17 +74,29 @@ struct Shared(Mutex<State>);
 struct State {
     nodes: BTreeMap<u64, Node>,
     last_ino: u64,
-    /// What is to happen to the next calls, and to how many of them.
-    faults: BTreeMap<Call, (Fault, u64)>,
+    /// What is to happen to the next calls.
+    plans: BTreeMap<(Part, Call), Plan>,
     /// Calls that were disturbed.
-    hits: BTreeMap<Call, u64>,
+    hits: BTreeMap<(Part, Call), u64>,
+    /// Data files that were closed by who wrote them with bytes unsynced, before any call was
+    /// disturbed.
+    unsynced_closes: u64,
+}
+
+struct Plan {
+    fault: Fault,
+    /// So many calls go well before.
+    skip: u64,
+    /// So many are disturbed then.
+    left: u64,
 }
 
 struct Node {
     kind: Kind,
     mode: u32,
-    /// It is not data.
-    is_state: bool,
+    part: Part,
+    /// It was written since the last sync that went well.
+    is_unsynced: bool,
 }
 
 enum Kind {
@@ -86,34 +120,130 @@ impl Faulty {
     ///
     /// # Errors
     /// That FUSE does not work here.
-    pub fn mount(folder: &Path) -> io::Result<Self> {
+    pub fn mount(folder: &Path, powers: Powers) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        shared
-            .lock()
-            .make(false, 0o755, Kind::Folder(BTreeMap::new()));
-        let mut config = Config::default();
-        config.n_threads = Some(4); // a slow call is not to hold up the others
-        let session = fuser::spawn_mount(Server(Arc::clone(&shared)), folder, &config)?;
-        Ok(Self {
+        let root = Kind::Folder(BTreeMap::new());
+        shared.lock().make(Part::Data, 0o755, root);
+        let mut faulty = Self {
             shared,
-            session: Some(session),
-        })
+            powers,
+            session: None,
+        };
+        faulty.mount_again(folder)?;
+        Ok(faulty)
     }
 
-    /// The next `count` calls of this kind are disturbed.
+    /// The same, but `None`, and a word about it, if FUSE does not work here and does not have to.
+    pub fn mount_or_skip(folder: &Path, powers: Powers) -> Option<Self> {
+        match Self::mount(folder, powers) {
+            Ok(faulty) => Some(faulty),
+            Err(error) => {
+                let required = std::env::var_os("EVPEER_REQUIRE_CLIENTS").is_some_and(|v| v == "1");
+                assert!(!required, "no FUSE, and EVPEER_REQUIRE_CLIENTS=1: {error}");
+                super::support::skip("FUSE does not work here");
+                None
+            }
+        }
+    }
+
+    /// Mounts it at the folder `folder` with all that it holds.
+    ///
+    /// # Errors
+    /// That FUSE does not work here.
+    pub fn mount_again(&mut self, folder: &Path) -> io::Result<()> {
+        let mut config = Config::default();
+        config.n_threads = Some(4); // a slow call is not to hold up the others
+        let server = Server {
+            shared: Arc::clone(&self.shared),
+            powers: self.powers,
+        };
+        self.session = Some(fuser::spawn_mount(server, folder, &config)?);
+        Ok(())
+    }
+
+    /// Ends its process, as far as the kernel can tell: whoever uses it is told that it is gone.
+    /// Then unmounts what is left of it from `folder`.
+    pub fn end(&mut self, folder: &Path) {
+        let found = std::os::unix::fs::MetadataExt::dev(&folder.metadata().expect("mounted"));
+        let control = Path::new("/sys/fs/fuse/connections");
+        let abort = control.join((found & 0xff).to_string()).join("abort");
+        if !abort.exists() {
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "fusectl", "none"]).arg(control);
+            assert!(mount.status().is_ok_and(|status| status.success()));
+        }
+        std::fs::write(abort, "1").expect("root may");
+        let unmount = Command::new("umount").arg("-l").arg(folder).status();
+        assert!(unmount.is_ok_and(|status| status.success()));
+        if let Some(session) = self.session.take() {
+            let _ = session.join(); // it says that its connection was aborted
+        }
+    }
+
+    /// The next `count` calls of this kind for data are disturbed.
     pub fn disturb(&self, call: Call, fault: Fault, count: u64) {
-        self.shared.lock().faults.insert(call, (fault, count));
+        self.disturb_later((Part::Data, call), fault, 0, count);
+    }
+
+    /// After `skip` calls of this kind, `count` are disturbed.
+    pub fn disturb_later(&self, what: (Part, Call), fault: Fault, skip: u64, count: u64) {
+        let left = count;
+        let plan = Plan { fault, skip, left };
+        self.shared.lock().plans.insert(what, plan);
+    }
+
+    /// Puts a file on the disk that no page cache knows; the path is relative to its root.
+    pub fn put(&self, path: &Path, bytes: Vec<u8>) {
+        let mut state = self.shared.lock();
+        let mut parent = ROOT;
+        let above = path.parent().expect("a path of a file");
+        for name in above {
+            parent = state.child(parent, name).unwrap_or_else(|_| {
+                let folder = Kind::Folder(BTreeMap::new());
+                let made = state.add(parent, name, 0o755, folder);
+                made.expect("it is not there").ino.0
+            });
+        }
+        let name = path.file_name().expect("a path of a file");
+        let made = state.add(parent, name, 0o644, Kind::File(bytes));
+        made.expect("it is not there");
+    }
+
+    /// Nothing is disturbed from now on.
+    pub fn calm(&self) {
+        self.shared.lock().plans.clear();
+    }
+
+    /// Calls for data of this kind that were disturbed.
+    pub fn hits(&self, call: Call) -> u64 {
+        self.hits_of((Part::Data, call))
     }
 
     /// Calls of this kind that were disturbed.
-    pub fn hits(&self, call: Call) -> u64 {
-        self.shared.lock().hits.get(&call).copied().unwrap_or(0)
+    pub fn hits_of(&self, what: (Part, Call)) -> u64 {
+        self.shared.lock().hits.get(&what).copied().unwrap_or(0)
+    }
+
+    /// Data files that were closed by who wrote them with bytes unsynced, before any call was
+    /// disturbed.
+    pub fn unsynced_closes(&self) -> u64 {
+        self.shared.lock().unsynced_closes
+    }
+
+    /// What has reached the disk of a file, page cache or not; the path is relative to its root.
+    pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
+        let mut state = self.shared.lock();
+        let mut ino = ROOT;
+        for name in path {
+            ino = state.child(ino, name).ok()?;
+        }
+        state.file(ino).ok().cloned()
     }
 }
 
 impl Drop for Faulty {
     fn drop(&mut self) {
-        self.shared.lock().faults.clear();
+        self.calm();
         if let Some(session) = self.session.take() {
             let _ = session.umount_and_join();
         }
@@ -129,17 +259,22 @@ impl Shared {
     fn suffer(&self, ino: u64, call: Call) -> Result<(), Errno> {
         let fault = {
             let mut state = self.lock();
-            let is_data = state.nodes.get(&ino).is_some_and(|node| !node.is_state);
-            let Some((fault, left)) = state.faults.get_mut(&call).filter(|_| is_data) else {
+            let Some(part) = state.nodes.get(&ino).map(|node| node.part) else {
                 return Ok(());
             };
-            if *left == 0 {
-                return Ok(());
+            match state.plans.get_mut(&(part, call)) {
+                Some(plan) if plan.skip > 0 => {
+                    plan.skip -= 1;
+                    return Ok(());
+                }
+                Some(plan) if plan.left > 0 => {
+                    plan.left -= 1;
+                    let fault = plan.fault;
+                    *state.hits.entry((part, call)).or_default() += 1;
+                    fault
+                }
+                _ => return Ok(()),
             }
-            *left -= 1;
-            let fault = *fault;
-            *state.hits.entry(call).or_default() += 1;
-            fault
         };
         match fault {
             Fault::Fails(errno) => Err(errno),
@@ -152,16 +287,15 @@ impl Shared {
 }
 
 impl State {
-    fn make(&mut self, is_state: bool, mode: u32, kind: Kind) -> u64 {
+    fn make(&mut self, part: Part, mode: u32, kind: Kind) -> u64 {
         self.last_ino += 1;
-        self.nodes.insert(
-            self.last_ino,
-            Node {
-                kind,
-                mode,
-                is_state,
-            },
-        );
+        let node = Node {
+            kind,
+            mode,
+            part,
+            is_unsynced: false,
+        };
+        self.nodes.insert(self.last_ino, node);
         self.last_ino
     }
 
@@ -169,10 +303,21 @@ impl State {
         if self.child(parent, name).is_ok() {
             return Err(Errno::EEXIST);
         }
-        let is_state = self.nodes[&parent].is_state || name == ".evpeer";
-        let ino = self.make(is_state, mode, kind);
+        let part = match name == ".evpeer" {
+            true => Part::State,
+            false => self.nodes[&parent].part,
+        };
+        let ino = self.make(part, mode, kind);
         self.folder(parent)?.insert(name.to_owned(), ino);
         self.attr(ino)
+    }
+
+    /// A file was closed by who could write it.
+    fn closed(&mut self, ino: u64) {
+        let is_lost = |node: &&Node| node.is_unsynced && node.part == Part::Data;
+        if self.hits.is_empty() && self.nodes.get(&ino).filter(is_lost).is_some() {
+            self.unsynced_closes += 1;
+        }
     }
 
     fn folder(&mut self, ino: u64) -> Result<&mut BTreeMap<OsString, u64>, Errno> {
@@ -206,6 +351,13 @@ impl State {
             .ok_or(Errno::ENOENT)
     }
 
+    /// Notes that bytes were written, or synced.
+    fn mark(&mut self, ino: u64, is_unsynced: bool) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.is_unsynced = is_unsynced;
+        }
+    }
+
     fn attr(&self, ino: u64) -> Result<FileAttr, Errno> {
         let node = self.nodes.get(&ino).ok_or(Errno::ENOENT)?;
         let size = match &node.kind {
@@ -232,251 +384,5 @@ impl State {
     }
 }
 
-/// Answers the kernel.
-struct Server(Arc<Shared>);
-
-impl Filesystem for Server {
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let state = self.0.lock();
-        let found = state.child(parent.0, name).and_then(|ino| state.attr(ino));
-        drop(state);
-        answer_entry(found, reply);
-    }
-
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let found = self.0.lock().attr(ino.0);
-        match found {
-            Ok(attr) => reply.attr(&TTL, &attr),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn setattr(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        mode: Option<u32>,
-        _: Option<u32>,
-        _: Option<u32>,
-        size: Option<u64>,
-        _: Option<TimeOrNow>,
-        _: Option<TimeOrNow>,
-        _: Option<std::time::SystemTime>,
-        _: Option<FileHandle>,
-        _: Option<std::time::SystemTime>,
-        _: Option<std::time::SystemTime>,
-        _: Option<std::time::SystemTime>,
-        _: Option<fuser::BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
-        let mut state = self.0.lock();
-        if let (Some(mode), Some(node)) = (mode, state.nodes.get_mut(&ino.0)) {
-            node.mode = mode;
-        }
-        let resized = match size {
-            Some(size) => state
-                .file(ino.0)
-                .map(|bytes| bytes.resize(size as usize, 0)),
-            None => Ok(()),
-        };
-        match resized.and_then(|()| state.attr(ino.0)) {
-            Ok(attr) => reply.attr(&TTL, &attr),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn mkdir(
-        &self,
-        _: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _: u32,
-        reply: ReplyEntry,
-    ) {
-        let folder = Kind::Folder(BTreeMap::new());
-        let made = self.0.lock().add(parent.0, name, mode, folder);
-        answer_entry(made, reply);
-    }
-
-    /// The kernel makes sockets with it.
-    fn mknod(
-        &self,
-        _: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _: u32,
-        _: u32,
-        reply: ReplyEntry,
-    ) {
-        let made = self.0.lock().add(parent.0, name, mode, Kind::Socket);
-        answer_entry(made, reply);
-    }
-
-    fn create(
-        &self,
-        _: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _: u32,
-        _: i32,
-        reply: ReplyCreate,
-    ) {
-        let suffered = self.0.suffer(parent.0, Call::Open);
-        let file = Kind::File(Vec::new());
-        match suffered.and_then(|()| self.0.lock().add(parent.0, name, mode, file)) {
-            Ok(attr) => reply.created(
-                &TTL,
-                &attr,
-                Generation(0),
-                FileHandle(0),
-                FopenFlags::empty(),
-            ),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: fuser::ReplyOpen) {
-        match self.0.suffer(ino.0, Call::Open) {
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(self.0.lock().remove(parent.0, name), reply);
-    }
-
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(self.0.lock().remove(parent.0, name), reply);
-    }
-
-    fn rename(
-        &self,
-        _: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        new_parent: INodeNo,
-        new_name: &OsStr,
-        _: RenameFlags,
-        reply: ReplyEmpty,
-    ) {
-        let mut state = self.0.lock();
-        let moved = state.child(parent.0, name).and_then(|ino| {
-            state.folder(new_parent.0)?.insert(new_name.to_owned(), ino);
-            state.remove(parent.0, name)
-        });
-        answer(moved, reply);
-    }
-
-    fn read(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        size: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        if let Err(errno) = self.0.suffer(ino.0, Call::Read) {
-            return reply.error(errno);
-        }
-        match self.0.lock().file(ino.0) {
-            Ok(bytes) => {
-                let begin = bytes.len().min(offset as usize);
-                let end = bytes.len().min(begin + size as usize);
-                reply.data(&bytes[begin..end]);
-            }
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn write(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        data: &[u8],
-        _: WriteFlags,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        if let Err(errno) = self.0.suffer(ino.0, Call::Write) {
-            return reply.error(errno);
-        }
-        match self.0.lock().file(ino.0) {
-            Ok(bytes) => {
-                let end = offset as usize + data.len();
-                if bytes.len() < end {
-                    bytes.resize(end, 0);
-                }
-                bytes[offset as usize..end].copy_from_slice(data);
-                reply.written(data.len() as u32);
-            }
-            Err(errno) => reply.error(errno),
-        }
-    }
-
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
-    }
-
-    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer(self.0.suffer(ino.0, Call::Sync), reply);
-    }
-
-    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.ok();
-    }
-
-    fn readdir(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        let mut state = self.0.lock();
-        let children = match state.folder(ino.0) {
-            Ok(children) => children.clone(),
-            Err(errno) => return reply.error(errno),
-        };
-        for (place, (name, child)) in children.iter().enumerate().skip(offset as usize) {
-            let kind = state.nodes[child].kind.name();
-            if reply.add(INodeNo(*child), place as u64 + 1, kind, name) {
-                break;
-            }
-        }
-        reply.ok();
-    }
-
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        reply.statfs(BLOCKS, BLOCKS, BLOCKS, BLOCKS, BLOCKS, 4096, 255, 4096);
-    }
-}
-
-fn answer(result: Result<(), Errno>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn answer_entry(result: Result<FileAttr, Errno>, reply: ReplyEntry) {
-    match result {
-        Ok(attr) => reply.entry(&TTL, &attr, Generation(0)),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-/// How long the kernel may rely on what it was told.
-const TTL: Duration = Duration::from_secs(1);
-/// Blocks of 4 KiB that are said to be free.
-const BLOCKS: u64 = 1 << 20;
+/// The number of the topmost folder.
+const ROOT: u64 = 1;

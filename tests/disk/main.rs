@@ -2,7 +2,11 @@
 //! process lives, nothing wrong is served, and what is missing is fetched again, or when there is
 //! room.
 
+mod denied;
 mod faulty;
+mod gone;
+mod nth;
+mod reflink;
 mod slow;
 #[path = "../support/mod.rs"]
 mod support;

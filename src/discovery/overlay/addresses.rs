@@ -55,19 +55,22 @@ impl Addresses {
         self.present = present;
     }
 
-    /// An evpeer is there. In a large network each has the same chance to be in the sample.
-    pub fn heard(&mut self, addr: SocketAddr, rng: &mut Rng) {
+    /// An evpeer is there; says whether it is in the sample. In a large network each has the same
+    /// chance to be.
+    pub fn heard(&mut self, addr: SocketAddr, rng: &mut Rng) -> bool {
         if self.places.contains_key(&addr) {
-            return;
+            return true;
         }
         let of = u32::try_from(self.present).unwrap_or(u32::MAX);
-        if self.sample.len() < SAMPLE_MAX {
-            self.add(addr);
-        } else if (rng.below(of.max(1)) as usize) < SAMPLE_MAX {
+        if self.sample.len() >= SAMPLE_MAX {
+            if rng.below(of.max(1)) as usize >= SAMPLE_MAX {
+                return false;
+            }
             let place = rng.below(SAMPLE_MAX as u32) as usize;
             self.remove(self.sample[place]);
-            self.add(addr);
         }
+        self.add(addr);
+        true
     }
 
     /// Takes addresses from a fair sample of all; says whether one of them is new.
@@ -309,7 +312,7 @@ mod tests {
     fn sample_forgets_who_departed() {
         let mut rng = Rng::new(1);
         let mut addresses = Addresses::new();
-        (0..100).for_each(|n| addresses.heard(addr(n), &mut rng));
+        (0..100).for_each(|n| assert!(addresses.heard(addr(n), &mut rng)));
         (0..99).for_each(|n| addresses.remove(addr(n)));
         assert_eq!(addresses.sample, [addr(99)]);
         assert_eq!(

@@ -77,6 +77,31 @@ fn as_many_are_dialled_as_are_drawn_and_no_more() {
     assert_eq!(actions(&mut overlay, NOW), [offer]);
 }
 
+/// Goal: who hears of addresses without end looks for somebody to dial only if one of them can be
+/// dialled.
+#[test]
+fn address_that_is_not_in_the_sample_wakes_nobody() {
+    let mut overlay = overlay();
+    for n in 1..=512 {
+        overlay.addresses.pause(addr(n), NOW + FAILED_PAUSE, NOW);
+        overlay.addresses.heard(addr(n), &mut overlay.rng);
+    }
+    overlay.counted(512);
+    overlay.poll(NOW);
+    let soon = overlay.next_deadline();
+    assert!(soon > NOW);
+    overlay.counted(1 << 20);
+    let mut woken = 0;
+    for n in 1000..3000 {
+        overlay.heard(addr(n), NOW);
+        if overlay.next_deadline() <= NOW {
+            woken += 1;
+            assert!(dials(&actions(&mut overlay, NOW)) > 0, "in vain");
+        }
+    }
+    assert!(woken <= DIALS_MAX, "{woken}");
+}
+
 /// Goal: where every dial is postponed, and there are more addresses than pauses are remembered
 /// of, drawing comes to an end all the same, and goes on later.
 /// Method: first 600 addresses fail and wait, then there is no room for any dial of 500 others.
@@ -158,6 +183,30 @@ fn links_are_bounded_and_there_is_room_for_our_own_draws() {
         overlay.offered(conn(40), false, NOW),
         Answer::Refuse(Reason::Full)
     );
+}
+
+/// Goal: who offers a link, ends it and offers it again makes us tell it what we know once a
+/// second.
+#[test]
+fn link_that_is_offered_anew_at_once_is_refused() {
+    let mut overlay = overlay();
+    overlay.stream_ready(
+        conn(1),
+        Stream {
+            purpose: Purpose::Swarm,
+            ..stream(1)
+        },
+        NOW,
+    );
+    let mut accepted = 0;
+    for ms in 0..3000 {
+        let now = NOW + Duration::from_millis(ms);
+        if overlay.offered(conn(1), true, now) == Answer::Accept {
+            accepted += 1;
+            overlay.link_ended(conn(1), Reason::Surplus, now);
+        }
+    }
+    assert_eq!(accepted, 3);
 }
 
 #[test]

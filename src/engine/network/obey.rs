@@ -133,7 +133,7 @@ impl Engine {
         let Some(held) = network.and_then(|network| network.streams.get(&conn)) else {
             return;
         };
-        let id = held.ev_peers_id;
+        let (id, remote) = (held.ev_peers_id, held.addr);
         let Some(state) = self.conn_mut(conn).filter(|_| id != 0) else {
             return;
         };
@@ -141,6 +141,7 @@ impl Engine {
             return self.close(conn, Ending::Failed("does not read what it is told"), now);
         }
         let len = body.len() as u64;
+        log::trace!("ev_peers sent remote={remote} len={len}");
         state.outbox.push(Outgoing::Extended { id, body });
         self.flush(conn);
         if let Some(network) = &mut self.network {

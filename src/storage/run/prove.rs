@@ -11,15 +11,20 @@ use crate::base::id::PieceIndex;
 use crate::meta::metainfo::Metainfo;
 use crate::storage::error::StorageError;
 use crate::storage::lend::ZEROS;
-use crate::storage::os::{self, DIRECT_ALIGN, Walker};
+use crate::storage::os::{self, DIRECT_ALIGN, Places, Walker};
 
 /// Whether `piece`, read from the disk past the page cache where that is possible, hashes right.
 ///
 /// # Errors
 /// The disk cannot be read.
-pub(super) fn prove(root: &Path, meta: &Metainfo, piece: PieceIndex) -> Result<bool, StorageError> {
+pub(super) fn prove(
+    root: &Path,
+    meta: &Metainfo,
+    piece: PieceIndex,
+    places: &Places,
+) -> Result<bool, StorageError> {
     let geometry = meta.geometry();
-    let mut walker = Walker::new(root)?;
+    let mut walker = Walker::new(root, places)?;
     let mut hasher = Sha1::new();
     let mut buffer = Buffer::new();
     for span in geometry.spans(piece, 0, geometry.piece_len(piece)) {

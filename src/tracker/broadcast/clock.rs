@@ -71,6 +71,13 @@ impl Broadcast {
         epoch > self.clock.unix_ms(now).saturating_add(ahead)
     }
 
+    /// Whether a departure of a far future may be believed: it comes right after what is known of
+    /// the peer, whose epochs somebody put ahead. Who is there can still answer.
+    pub(super) fn follows(&self, epoch: u64, known: u64, now: Instant) -> bool {
+        let can_answer = !self.is_far_future(epoch.saturating_add(ANSWER_MS), true, now);
+        epoch <= known.saturating_add(STEPS) && can_answer
+    }
+
     /// Whether what somebody says of us has an epoch that nobody believes, whatever his clock: to
     /// outdo it would make us a host that nobody believes.
     pub(super) fn is_beyond_answer(&self, epoch: u64, is_here: bool, now: Instant) -> bool {
@@ -82,6 +89,13 @@ impl Broadcast {
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// A difference that is not for us to put right.
 const WRONG_MS: i64 = DAY_MS as i64 / 4;
+/// Changes of a peer that is there, each an epoch, of which a teller of its departure may know more
+/// than its hearer, and one for the departure.
+const STEPS: u64 = 16;
+/// What is left of a day for answers to a departure that is believed.
+const ANSWER_MS: u64 = 60_000;
+
+const _: () = assert!(STEPS < ANSWER_MS);
 
 #[cfg(test)]
 mod tests {

@@ -197,23 +197,34 @@ impl Broadcast {
         may
     }
 
-    /// Somebody says something of us in a list; if it is not so, we say better.
+    /// Somebody says something of us in a list; if it is not so, we say better when we have heard
+    /// all that the message says.
     pub(super) fn told_of_us(&mut self, list: u16, entry: &Entry, now: Instant) {
         let Some(truth) = self.own_entry(list) else {
             return;
         };
         let is_true = entry.standing == truth.standing && entry.is_evpeer;
         let is_old = entry.epoch < truth.epoch || (is_true && entry.epoch == truth.epoch);
-        if is_old || self.is_beyond_answer(entry.epoch, entry.standing.is_here(), now) {
+        let is_beyond = self.is_beyond_answer(entry.epoch, entry.standing.is_here(), now);
+        if is_old || (is_beyond && !self.follows(entry.epoch, truth.epoch, now)) {
             return;
         }
         self.epoch = self.epoch.max(entry.epoch);
         if is_true {
             // Our own word from before a restart, with a clock that was ahead.
             self.set_own_epoch(list, entry.epoch);
-        } else if list == NETWORK {
-            self.assert_all(now);
         } else {
+            self.untrue_of_us.insert(list);
+        }
+    }
+
+    /// Says better what the last message said of us.
+    pub(super) fn answer_untruths(&mut self, now: Instant) {
+        let lists = std::mem::take(&mut self.untrue_of_us);
+        if lists.contains(&NETWORK) {
+            return self.assert_all(now);
+        }
+        for list in lists {
             let epoch = self.next_epoch(now);
             self.set_own_epoch(list, epoch);
             self.pending.add(own(list), None);

@@ -1,6 +1,6 @@
 //! What comes in on links: who may say what, and what is believed.
 
-use super::link::Met;
+use super::link::{Link, Met};
 use super::weigh::Outcome;
 use super::{Broadcast, Event, Violation};
 use crate::base::id::ConnId;
@@ -20,6 +20,7 @@ impl Broadcast {
             return Ok(()); // its last messages cross with our good bye
         };
         let result = self.take_message(slot, body, now);
+        self.answer_untruths(now);
         if result.is_err() {
             self.relay(slot, now);
             self.remove_link(link, now);
@@ -193,9 +194,7 @@ impl Broadcast {
             let far = item
                 .who
                 .and_then(|key| self.roster(item.list)?.get(key))
-                .is_some_and(|record| {
-                    self.is_far_future(record.epoch, record.standing.is_here(), now)
-                });
+                .is_some_and(|record| self.is_far_future(record.epoch, true, now));
             if !far {
                 self.pending.add(item, Some(slot));
             }
@@ -221,20 +220,32 @@ impl Broadcast {
     /// with, a link is not ended because its news are worse than theirs: among many liars one would
     /// go after the other, the honest too.
     pub(super) fn judge_links(&mut self, now: Instant) {
-        for slot in self.slots() {
-            let others = self.slots().into_iter().filter(|&other| other != slot);
-            let mut dead: Vec<u32> = others.map(|s| self.link(s).trust.dead()).collect();
-            dead.sort_unstable();
-            let typical = match dead.len() {
-                0..COMPARED_MIN => u32::MAX,
-                count => dead[count / 2],
-            };
-            if self.link(slot).trust.is_gone(typical, now) {
-                let link = self.link(slot).id;
-                self.link_dropped(link, Reason::Surplus, now);
-                self.events.push_back(Event::Distrusted { link });
-            }
+        while let Some(slot) = self.untrusted(now) {
+            let link = self.link(slot).id;
+            self.link_dropped(link, Reason::Surplus, now);
+            self.events.push_back(Event::Distrusted { link });
         }
+    }
+
+    /// A link that is better not believed. This is asked after each message.
+    fn untrusted(&self, now: Instant) -> Option<usize> {
+        let all = || self.links.iter().flatten();
+        let mut dead: Vec<u32> = all().map(|link| link.trust.dead()).collect();
+        dead.sort_unstable();
+        let is_gone = |link: &Link| {
+            let others = dead.len() - 1;
+            let place = dead.partition_point(|count| *count < link.trust.dead());
+            let typical = match others {
+                0..COMPARED_MIN => u32::MAX,
+                // In the row without this link.
+                _ if others / 2 < place => dead[others / 2],
+                _ => dead[others / 2 + 1],
+            };
+            link.trust.is_gone(typical, now)
+        };
+        let places = self.links.iter().enumerate();
+        let mut gone = places.filter(|(_, link)| link.as_ref().is_some_and(is_gone));
+        gone.next().map(|(slot, _)| slot)
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::Violation;
 use super::repair::Repair;
 use super::roster::Key;
+use super::{LIST_LEN_MAX, Violation};
 use crate::base::id::ConnId;
 use crate::base::time::Instant;
 use crate::wire::ev_peers::{Membership, NETWORK, Salt, Tag};
@@ -35,6 +35,8 @@ pub(super) struct Link {
     pub first_news: Allowance,
     /// The same in answer to us.
     pub answers: Allowance,
+    /// Records that we walk over to compare lists with it.
+    pub walks: Allowance,
     pub trust: Trust,
     pub repairs: BTreeMap<u16, Repair>,
 }
@@ -88,6 +90,7 @@ impl Link {
             strangers: Allowance::new(STRANGERS_FIRST, STRANGERS_MAX, STRANGERS_S, now),
             first_news: Allowance::new(UNPROVEN_MAX, UNPROVEN_MAX, UNPROVEN_S, now),
             answers: Allowance::new(ANSWERS_MAX, ANSWERS_MAX, STRANGERS_S, now),
+            walks: Allowance::new(WALKED_MAX, WALKED_MAX, WALKED_S, now),
             trust: Trust::new(now),
             repairs: BTreeMap::new(),
         }
@@ -279,6 +282,10 @@ const UNPROVEN_MAX: u64 = 16;
 const UNPROVEN_S: u64 = 2;
 /// Strangers in answers to us at once: a whole network for one that comes new to it.
 const ANSWERS_MAX: u64 = 8192;
+/// Records walked over at once to compare lists with the other side, and in a second: to compare
+/// two of the longest lists takes a dozen rounds of two walks, a fraction of a second.
+const WALKED_MAX: u64 = 512 * 1024;
+const WALKED_S: u64 = 32 * 1024;
 
 /// News after which older ones count half.
 const TOLD_REMEMBERED: u32 = 1024;
@@ -297,6 +304,7 @@ const DOUBT_PAUSE: Duration = Duration::from_secs(2);
 
 const _: () = assert!(UNTRUE_MIN * (PATIENCE_MAX as u32 + 1) < TOLD_REMEMBERED / 2);
 const _: () = assert!(DEAD_MIN < TRIED_REMEMBERED / 2);
+const _: () = assert!(WALKED_MAX >= 16 * 2 * LIST_LEN_MAX as u64);
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::Broadcast;
 use super::flush::encode;
-use super::roster::{Key, Record};
+use super::roster::{Key, Record, Roster};
 use crate::base::address::may_be_told;
 use crate::base::time::Instant;
 use crate::wire::ev_peers::{
@@ -201,6 +201,10 @@ impl Broadcast {
         if busy.is_some_and(|&(other, until)| other != serial && until > now) {
             return self.schedule(slot, list, Due::Digest, now + BUSY_PAUSE);
         }
+        if !self.may_walk(slot, list, now) {
+            return self.schedule(slot, list, Due::Digest, now + BUSY_PAUSE);
+        }
+        let link = self.link(slot);
         let Some(roster) = self.roster(list) else {
             return;
         };
@@ -228,13 +232,14 @@ impl Broadcast {
         let Some(list) = link.list(digest.handle) else {
             return;
         };
+        let answered = link.repairs.get(&list).and_then(|repair| repair.answered);
+        let is_soon = answered.is_some_and(|at| now - at < ROUND_PAUSE);
+        if is_soon || !self.may_walk(slot, list, now) {
+            return;
+        }
         let Some(roster) = self.roster(list) else {
             return;
         };
-        let answered = link.repairs.get(&list).and_then(|repair| repair.answered);
-        if answered.is_some_and(|at| now - at < ROUND_PAUSE) {
-            return;
-        }
         let ours = roster.sums_for(remote.into(), digest.bits);
         let mut wanted: Vec<bool> = digest.sums().zip(ours).map(|(a, b)| a != b).collect();
         let entries = roster.in_buckets(&wanted, remote.into());
@@ -286,6 +291,12 @@ impl Broadcast {
         if want.more && repair.is_progress && repair.rounds < ROUNDS_MAX {
             self.schedule(slot, list, Due::Digest, now + ROUND_PAUSE);
         }
+    }
+
+    /// Whether one more round, which walks over a list twice, may be spent on a link.
+    fn may_walk(&mut self, slot: usize, list: u16, now: Instant) -> bool {
+        let len = self.roster(list).map_or(0, Roster::len);
+        self.link_mut(slot).walks.take(2 * len, now)
     }
 
     fn repair(&mut self, slot: usize, list: u16) -> &mut Repair {

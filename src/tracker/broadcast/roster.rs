@@ -34,8 +34,17 @@ pub(super) struct Record {
 /// The records of a list.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    records: BTreeMap<Key, Record>,
+    records: BTreeMap<Key, Kept>,
     sums: [Sum; 3],
+    /// The evpeers that are there, in no order.
+    evpeers: Vec<Key>,
+}
+
+/// A record, and where in `evpeers` its key is.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    record: Record,
+    place: Option<u32>,
 }
 
 /// What some records amount to: how many are there, and the sum of their hashes.
@@ -115,7 +124,7 @@ impl Record {
 
 impl Roster {
     pub fn get(&self, key: Key) -> Option<&Record> {
-        self.records.get(&key)
+        self.records.get(&key).map(|kept| &kept.record)
     }
 
     pub fn len(&self) -> usize {
@@ -123,7 +132,7 @@ impl Roster {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Key, &Record)> {
-        self.records.iter().map(|(&key, record)| (key, record))
+        self.records.iter().map(|(&key, kept)| (key, &kept.record))
     }
 
     /// How many are there.
@@ -137,22 +146,49 @@ impl Roster {
     }
 
     pub fn put(&mut self, key: Key, record: Record) {
-        if let Some(old) = self.records.insert(key, record) {
-            self.count(key, &old, Sum::sub);
+        let known = self.records.get(&key).copied();
+        if let Some(known) = known {
+            self.count(key, &known.record, Sum::sub);
         }
+        let place = known.and_then(|known| known.place);
+        let place = match (place, record.is_evpeer && record.standing.is_here()) {
+            (Some(place), false) => {
+                self.unlist(place);
+                None
+            }
+            (None, true) => {
+                self.evpeers.push(key);
+                Some(self.evpeers.len() as u32 - 1)
+            }
+            (place, _) => place,
+        };
+        self.records.insert(key, Kept { record, place });
         self.count(key, &record, Sum::add);
     }
 
     pub fn remove(&mut self, key: Key) {
         if let Some(old) = self.records.remove(&key) {
-            self.count(key, &old, Sum::sub);
+            self.count(key, &old.record, Sum::sub);
+            if let Some(place) = old.place {
+                self.unlist(place);
+            }
+        }
+    }
+
+    /// Takes a place out of `evpeers`.
+    fn unlist(&mut self, place: u32) {
+        self.evpeers.swap_remove(place as usize);
+        if let Some(moved) = self.evpeers.get(place as usize)
+            && let Some(kept) = self.records.get_mut(moved)
+        {
+            kept.place = Some(place);
         }
     }
 
     /// From now on nobody can be wrong about this address: we know it first hand.
     pub fn prove(&mut self, key: Key) -> Option<u32> {
-        let record = self.records.get_mut(&key)?;
-        Some(std::mem::replace(&mut record.teller, NOBODY))
+        let kept = self.records.get_mut(&key)?;
+        Some(std::mem::replace(&mut kept.record.teller, NOBODY))
     }
 
     /// Addresses with this one's IP address, counted up to `most`.
@@ -200,27 +236,36 @@ impl Roster {
         (buckets.ilog2() as u8).min(BUCKET_BITS_MAX)
     }
 
-    /// Up to `count` evpeers that are there, each with the same chance.
+    /// Up to `count` evpeers that are there and wanted, each with the same chance. Costs some
+    /// looks for each, however long the list is: where hardly anybody is wanted, not all are found.
     pub fn sample(
         &self,
         count: usize,
         rng: &mut Rng,
         is_wanted: impl Fn(Key) -> bool,
     ) -> Vec<(Key, Record)> {
+        let len = self.evpeers.len();
         let mut chosen = Vec::new();
-        let fits = |(key, record): &(Key, &Record)| record.is_evpeer && is_wanted(*key);
-        for (seen, (key, record)) in (1_u32..).zip(self.here().filter(fits)) {
-            if chosen.len() < count {
+        // The first steps of a shuffle; these places are not as they are in the list.
+        let mut moved: BTreeMap<usize, usize> = BTreeMap::new();
+        for place in 0..len.min(count.saturating_mul(LOOKS_A_CHOICE)) {
+            if chosen.len() >= count {
+                break;
+            }
+            let other = place + rng.below((len - place) as u32) as usize;
+            let here = moved.get(&place).copied().unwrap_or(place);
+            let there = moved.insert(other, here).unwrap_or(other);
+            let key = self.evpeers[there];
+            if let Some(record) = self.get(key).filter(|_| is_wanted(key)) {
                 chosen.push((key, *record));
-            } else if let Some(place) = chosen.get_mut(rng.below(seen) as usize) {
-                *place = (key, *record);
             }
         }
         chosen
     }
 
-    /// Makes room for one sixteenth of what is here: of tombstones the oldest; if there are none,
-    /// the latest that the link told which told most of what is unproven.
+    /// Makes room for one sixteenth of what is here: of tombstones the oldest; if these are not
+    /// enough, the latest that the link told which told most of what is unproven. So many at a time
+    /// that the search for them costs little for each.
     pub fn thin_out(&mut self) {
         let goal = (self.len() / 16).max(1);
         let mut tombs: Vec<_> = self
@@ -228,25 +273,25 @@ impl Roster {
             .filter(|(_, record)| !record.standing.is_here())
             .map(|(key, record)| (record.changed_s, key))
             .collect();
-        if tombs.is_empty() {
-            tombs = self.latest_of_worst_teller();
-        } else {
-            tombs.sort_unstable();
+        tombs.sort_unstable();
+        if tombs.len() < goal {
+            tombs.extend(self.latest_of_worst_teller());
         }
         tombs.truncate(goal);
         tombs.into_iter().for_each(|(_, key)| self.remove(key));
     }
 
     fn latest_of_worst_teller(&self) -> Vec<(u32, Key)> {
+        let unproven = |(_, record): &(Key, &Record)| record.teller != NOBODY;
         let mut counts = BTreeMap::new();
-        for (_, record) in self.iter().filter(|(_, record)| record.teller != NOBODY) {
+        for (_, record) in self.here().filter(unproven) {
             *counts.entry(record.teller).or_insert(0_u32) += 1;
         }
         let worst = counts.iter().max_by_key(|(_, count)| **count);
         let Some((&worst, _)) = worst else {
             return Vec::new();
         };
-        let told = self.iter().filter(|(_, record)| record.teller == worst);
+        let told = self.here().filter(|(_, record)| record.teller == worst);
         let mut latest: Vec<_> = told.map(|(key, record)| (record.changed_s, key)).collect();
         latest.sort_unstable_by(|a, b| b.cmp(a));
         latest
@@ -301,6 +346,8 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Evpeers looked at for each that a sample shall have, at most.
+const LOOKS_A_CHOICE: usize = 32;
 /// The teller of what is proven, or of what nobody told.
 pub(super) const NOBODY: u32 = 0;
 
@@ -389,12 +436,9 @@ mod tests {
         }
         let tomb = key("10.0.0.1:5");
         roster.put(tomb, record(900, Standing::Left, 2));
-        roster.thin_out();
-        assert_eq!((roster.len(), roster.get(tomb)), (159, None));
-
         roster.prove(key("10.0.0.1:100"));
         roster.thin_out();
-        assert_eq!(roster.len(), 150);
+        assert_eq!((roster.len(), roster.get(tomb)), (150, None));
         let told = |teller| roster.iter().filter(|(_, r)| r.teller == teller).count();
         assert_eq!((told(1), told(2)), (89, 60), "the worst teller pays");
         assert!(roster.get(key("10.0.0.1:100")).is_some(), "proven");
@@ -422,5 +466,37 @@ mod tests {
             counts[1..].iter().all(|count| fair.contains(count)),
             "{counts:?}"
         );
+    }
+
+    #[test]
+    fn sample_is_of_those_that_are_there_whoever_came_and_went() {
+        let mut roster = Roster::default();
+        let mut rng = Rng::new(4);
+        for n in 0..3000_u32 {
+            let key = Key::from(SocketAddr::from(([10, 0, 0, 1], 1 + rng.below(200) as u16)));
+            let standing = [Standing::Left, Standing::Leecher, Standing::Seed];
+            let standing = standing[rng.below(3) as usize];
+            match rng.below(4) {
+                0 => roster.remove(key),
+                _ => {
+                    let is_evpeer = rng.below(4) > 0;
+                    let record = record(n.into(), standing, NOBODY);
+                    roster.put(
+                        key,
+                        Record {
+                            is_evpeer,
+                            ..record
+                        },
+                    );
+                }
+            }
+        }
+        let here = roster.here().filter(|(_, record)| record.is_evpeer);
+        let here: Vec<Key> = here.map(|(key, _)| key).collect();
+        let mut all = roster.sample(1000, &mut rng, |_| true);
+        all.sort_unstable_by_key(|(key, _)| *key);
+        assert!(all.iter().map(|(key, _)| *key).eq(here.iter().copied()));
+        let one = roster.sample(3, &mut rng, |key| key == here[7]);
+        assert_eq!(one.len(), 1, "few looks are enough for a short list");
     }
 }

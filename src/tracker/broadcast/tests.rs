@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::base::address::Interface;
 use crate::base::id::hex;
-use crate::wire::ev_peers::{Digest, Entry, Membership, Message, Swarms, Why, tag};
+use crate::wire::ev_peers::{
+    Digest, Entry, Membership, Message, Root, Roots, Swarms, Want, Why, tag,
+};
 
 const SWARM: InfoHash = InfoHash([7; 20]);
 const OTHER: InfoHash = InfoHash([8; 20]);
@@ -486,6 +488,49 @@ fn untrue_word_of_a_far_future_about_us_is_not_answered() {
     assert_eq!(told.expect("it is known").epoch, mine, "all hear of it");
 }
 
+/// Goal: of a host that a liar gave an epoch of many hours ahead all hear that it is gone, though
+/// nobody believes departures of such a time otherwise; and of one that is there, that it is.
+#[test]
+fn departure_of_a_host_that_was_put_ahead_is_heard() {
+    let mut hosts = Hosts::new(5);
+    for (a, b) in [(0, 1), (1, 2), (2, 3), (2, 4)] {
+        hosts.link(a, b);
+    }
+    hosts.run(MINUTE);
+    let liar = Stranger::meets(&mut hosts, 5);
+    let ahead = UNIX_MS + 20 * 3600 * 1000;
+    let says = |hosts: &mut Hosts, entries: &[Entry]| {
+        liar.says(hosts, &news(entries))
+            .expect("a lie is no violation");
+        hosts.run(Duration::from_secs(2));
+    };
+    let here = [3, 4].map(|n| entry(addr(n), ahead, Standing::Leecher));
+    says(&mut hosts, &here);
+    let alone = [entry(addr(1), ahead, Standing::Left)];
+    says(&mut hosts, &alone);
+    assert!(
+        hosts.network(0).contains(&addr(1)),
+        "far from its last word"
+    );
+
+    hosts.cut(2, 3);
+    let now = hosts.now;
+    hosts.all[2].unreachable(addr(3), now);
+    hosts.run(Duration::from_secs(2));
+    for n in [0, 1, 2, 4] {
+        assert!(!hosts.network(n).contains(&addr(3)), "host {n}");
+    }
+
+    for _ in 0..3 {
+        let known = hosts.all[0].network.get(addr(4).into()).expect("listed");
+        let lie = entry(addr(4), known.epoch + 1, Standing::Left);
+        says(&mut hosts, &[lie]);
+        for n in [0, 1, 2] {
+            assert!(hosts.network(n).contains(&addr(4)), "host {n}");
+        }
+    }
+}
+
 /// Goal: an evpeer that is dead is declared so as often as others bring it back; one that is there
 /// for others, and not for us, ever more rarely.
 #[test]
@@ -760,6 +805,55 @@ fn limits_of_a_link_are_reached_and_kept() {
     let violation = flood.into_iter().find_map(Result::err);
     assert_eq!(violation, Some(Violation::Flood));
     assert!(!hosts.all[0].has_link(liar.id));
+}
+
+/// Goal: comparing long lists again and again costs us a bounded part of each second, whoever of
+/// both sides begins.
+#[test]
+fn walks_over_long_lists_are_few() {
+    let mut hosts = Hosts::new(1);
+    let liar = Stranger::meets(&mut hosts, 5);
+    for n in 0..8000_u32 {
+        let [_, b, c, d] = n.to_be_bytes();
+        let record = Record {
+            epoch: UNIX_MS,
+            changed_s: 5,
+            teller: NOBODY,
+            standing: Standing::Leecher,
+            before: Standing::Left,
+            is_evpeer: true,
+        };
+        let peer = SocketAddr::from(([10, 64 + b, c, d], 7000));
+        hosts.all[0].network.put(peer.into(), record);
+    }
+    let root = Root {
+        handle: NETWORK,
+        count: 100_000,
+        root: 1,
+    };
+    let asks = [Roots::encode([root]), Want::encode(NETWORK, &[true], true)];
+    for (name, bodies) in [
+        ("we answer", vec![Digest::encode(NETWORK, &[1; 256])]),
+        ("we ask", asks.to_vec()),
+    ] {
+        let mut rounds = 0;
+        for _ in 0..300 {
+            hosts.now += Duration::from_millis(200);
+            for body in &bodies {
+                liar.says(&mut hosts, body).expect("no flood yet");
+                hosts.all[0].poll(hosts.now);
+            }
+            while let Some(event) = hosts.all[0].poll_event() {
+                let Event::Send { body, .. } = event else {
+                    continue;
+                };
+                let message = Message::decode(&body);
+                rounds += usize::from(matches!(message, Ok(Message::Want(_) | Message::Digest(_))));
+            }
+        }
+        // A minute of 32 Ki records a second, and at first as many as half a minute has.
+        assert!((100..=156).contains(&rounds), "{name}: {rounds}");
+    }
 }
 
 /// Goal: what the last message on a link named is news at once, not with a later message.

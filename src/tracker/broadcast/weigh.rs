@@ -99,7 +99,11 @@ impl Broadcast {
         now: Instant,
     ) -> bool {
         let is_here = record.standing.is_here();
-        if self.is_far_future(record.epoch, is_here, now) {
+        let known = self.roster(list).and_then(|roster| roster.get(key));
+        let known = known.copied();
+        let follows =
+            !is_here && known.is_some_and(|known| self.follows(record.epoch, known.epoch, now));
+        if self.is_far_future(record.epoch, is_here, now) && !follows {
             self.link_mut(slot).trust.told();
             self.link_mut(slot).trust.untrue();
             return false;
@@ -108,7 +112,6 @@ impl Broadcast {
             self.contradict(slot, list, key, record, now);
             return false;
         }
-        let known = self.roster(list).and_then(|roster| roster.get(key));
         if known.is_some() && is_here {
             return true;
         }

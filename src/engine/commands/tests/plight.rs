@@ -6,7 +6,7 @@ fn no_space(free: u64) -> Trouble {
     Trouble {
         message: format!("no space: {free} free"),
         may_pass: true,
-        is_of_room: true,
+        is_of_disk: true,
     }
 }
 
@@ -218,7 +218,7 @@ fn folder_that_cannot_be_used_is_waited_for_once_there_is_something_in_it() {
     let read_only = || Trouble {
         message: "read-only file system".to_owned(),
         may_pass: true,
-        is_of_room: false,
+        is_of_disk: false,
     };
     let mut script = Script::downloading();
     script
@@ -237,4 +237,17 @@ fn folder_that_cannot_be_used_is_waited_for_once_there_is_something_in_it() {
     script.settle();
     assert_eq!(script.state(), State::Error);
     assert!(script.reason().1, "it goes on when that is writable again");
+}
+
+#[test]
+fn disk_that_could_not_even_be_read_is_asked_as_soon_as_it_is_back() {
+    let mut script = Script::downloading();
+    script.fill_disk();
+    script.fill_disk(); // what was opened to be served only has failed too
+    script.pass(Duration::from_secs(2));
+    let opens = script.count(|a| matches!(a, StorageAction::Open { .. }));
+    assert_eq!(opens, 1, "{:?}", script.storage);
+    script.scanned(half());
+    script.check_all();
+    assert_eq!(script.time_to_probe(), Some(Duration::ZERO));
 }

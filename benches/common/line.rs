@@ -1,14 +1,8 @@
-//! What benches of whole peers share: a torrent, and a line that lets bytes pass by the clock.
+//! A line that lets bytes pass by the clock.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use evpeer::base::rng::Rng;
-use evpeer::meta::create::{CreateOptions, Creator, NewFile};
-use evpeer::meta::metainfo::Metainfo;
 
 /// A line to the seed that lets bytes come back by the clock. It lasts as long as its streams.
 pub struct Line {
@@ -50,27 +44,4 @@ fn pass(mut from: TcpStream, mut to: TcpStream, bytes_s: f64) {
     }
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
-}
-
-/// Writes `len` bytes of content into `root` and makes their metainfo.
-pub fn content(root: &Path, len: u64) -> Arc<Metainfo> {
-    let mut rng = Rng::new(1);
-    let mut bytes = vec![0; len as usize];
-    for word in bytes.chunks_exact_mut(8) {
-        word.copy_from_slice(&rng.next_u64().to_le_bytes());
-    }
-    std::fs::write(root.join("content"), &bytes).expect("the temporary folder takes the content");
-    let options = CreateOptions {
-        name: "content".to_owned(),
-        files: vec![NewFile {
-            path: Vec::new(),
-            len,
-            executable: false,
-        }],
-        ..CreateOptions::default()
-    };
-    let mut creator = Creator::new(options).expect("the options are sound");
-    creator.feed(&bytes).expect("as long as said");
-    let torrent = creator.finish().expect("all of it was fed");
-    Arc::new(Metainfo::from_bytes(&torrent).expect("what is created can be read"))
 }
