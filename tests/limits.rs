@@ -63,7 +63,7 @@ fn limits_are_not_for_local_peers_if_the_user_says_so() {
     (setup.args, setup.peers) = (&args, &peers);
     let leecher = Evpeer::start("leecher", &setup);
     leecher.wait_for_event("complete", LIMIT);
-    set.assert_same_in(&into, Tolerance::None);
+    set.assert_same_in(&into, Tolerance::default());
 }
 
 fn rates() -> Vec<u64> {
