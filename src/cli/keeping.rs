@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::error::CliError;
 use super::output::printable_path;
 use crate::base::id::InfoHash;
+use crate::config::RateLimits;
 use crate::config::session::{Session, SessionTorrent};
 use crate::control::session::{self, SessionError};
 use crate::engine::TorrentSpec;
@@ -130,6 +131,7 @@ fn kept_torrents(folder: &Path) -> Vec<SessionTorrent> {
         peers: Vec::new(),
         up_bytes: 0,
         down_bytes: 0,
+        limits: RateLimits::default(),
         known: Vec::new(),
     });
     torrents.collect()

@@ -33,12 +33,19 @@ pub struct Config {
     pub fast: bool,
     /// How pieces are written.
     pub storage: StorageKind,
-    /// Bytes per second that go out to all peers, at most; 0 is no limit.
-    pub up_limit: u64,
-    /// Bytes per second that come in from all peers, at most; 0 is no limit.
-    pub down_limit: u64,
+    /// What moves to and from all peers together, at most.
+    pub limits: RateLimits,
     /// Whether the limits are for hosts on our own links too.
     pub limit_local: bool,
+}
+
+/// Limits of rate, bytes per second on the wire; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimits {
+    /// What goes out.
+    pub up: u64,
+    /// What comes in.
+    pub down: u64,
 }
 
 /// How pieces reach their files.
@@ -68,8 +75,7 @@ impl Default for Config {
             pex: true,
             fast: true,
             storage: StorageKind::Auto,
-            up_limit: 0,
-            down_limit: 0,
+            limits: RateLimits::default(),
             limit_local: true,
         }
     }

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Config, StorageKind};
+use super::{Config, RateLimits, StorageKind};
 use crate::base::address::HostPort;
 use crate::base::id::InfoHash;
 
@@ -40,9 +40,9 @@ pub struct Given {
     pub pex: Option<bool>,
     /// See [`Config::storage`].
     pub storage: Option<StorageKind>,
-    /// See [`Config::up_limit`].
+    /// See [`Config::limits`].
     pub up_limit: Option<u64>,
-    /// See [`Config::down_limit`].
+    /// See [`Config::limits`].
     pub down_limit: Option<u64>,
     /// See [`Config::limit_local`].
     pub limit_local: Option<bool>,
@@ -63,6 +63,8 @@ pub struct SessionTorrent {
     pub up_bytes: u64,
     /// Payload received in all runs, bytes.
     pub down_bytes: u64,
+    /// Limits of its own.
+    pub limits: RateLimits,
     /// Peers that it was connected to, the one seen last first.
     pub known: Vec<KnownPeer>,
 }
@@ -108,8 +110,10 @@ impl Given {
             lsd: self.lsd.unwrap_or(other.lsd),
             pex: self.pex.unwrap_or(other.pex),
             storage: self.storage.unwrap_or(other.storage),
-            up_limit: self.up_limit.unwrap_or(other.up_limit),
-            down_limit: self.down_limit.unwrap_or(other.down_limit),
+            limits: RateLimits {
+                up: self.up_limit.unwrap_or(other.limits.up),
+                down: self.down_limit.unwrap_or(other.limits.down),
+            },
             limit_local: self.limit_local.unwrap_or(other.limit_local),
             ..other
         }
@@ -210,6 +214,7 @@ mod tests {
             peers: Vec::new(),
             up_bytes: 0,
             down_bytes: 0,
+            limits: RateLimits::default(),
             known,
         }
     }

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use crate::base::digest::sha1;
 use crate::base::id::{InfoHash, hex};
 use crate::base::limits::TRACKERS_MAX;
-use crate::config::StorageKind;
 use crate::config::session::{
     EVPEERS_MAX, Given, KNOWN_PER_TORRENT_MAX, KnownPeer, Session, SessionTorrent, TORRENTS_MAX,
 };
+use crate::config::{RateLimits, StorageKind};
 use crate::engine::HostPort;
 
 /// Why a text is no session.
@@ -104,6 +104,8 @@ fn torrent_value(torrent: &SessionTorrent) -> Value {
         "peers": peers,
         "up_bytes": torrent.up_bytes,
         "down_bytes": torrent.down_bytes,
+        "up_limit": torrent.limits.up,
+        "down_limit": torrent.limits.down,
         "known": known_value(&torrent.known),
     })
 }
@@ -159,6 +161,10 @@ fn torrent(value: &Value) -> Option<SessionTorrent> {
         peers: peers.filter_map(peer).collect(),
         up_bytes: value["up_bytes"].as_u64().unwrap_or(0),
         down_bytes: value["down_bytes"].as_u64().unwrap_or(0),
+        limits: RateLimits {
+            up: value["up_limit"].as_u64().unwrap_or(0),
+            down: value["down_limit"].as_u64().unwrap_or(0),
+        },
         known: known(&value["known"], KNOWN_PER_TORRENT_MAX),
     })
 }
@@ -219,6 +225,7 @@ mod tests {
             }],
             up_bytes: u64::MAX,
             down_bytes: 7,
+            limits: RateLimits { up: 5000, down: 0 },
             known: vec![known],
         };
         Session {

@@ -37,6 +37,14 @@ pub enum Action {
         /// The stream.
         conn: ConnId,
     },
+    /// The system shall take up no more than `most` bytes from `conn` before they are read; `None`:
+    /// as it sees fit, as far as it does that again.
+    BoundBuffer {
+        /// The stream.
+        conn: ConnId,
+        /// Bytes.
+        most: Option<usize>,
+    },
     /// Send a datagram from our port. Nobody hears whether it left.
     Datagram {
         /// Where to.

@@ -51,6 +51,7 @@ impl Engine {
             lsd.remove(meta.info_hash);
         }
         self.last_syncs.remove(&id);
+        self.pace.forget_torrent(id);
         // It may know of the torrent although it does not have its files.
         self.storage(StorageAction::Close { torrent: id });
         log::info!(

@@ -41,6 +41,7 @@ impl Engine {
             peers: torrent.extra_peers.clone(),
             up_bytes: totals.up,
             down_bytes: totals.down,
+            limits: self.torrent_limits(id),
             known,
         })
     }
@@ -142,7 +143,7 @@ impl Engine {
     }
 
     /// Takes up what was remembered of a torrent that was added a moment ago: peers to call,
-    /// totals, and that it is paused. Its trackers and named peers came with the torrent.
+    /// totals, its limits, and that it is paused. Its trackers and named peers came with the torrent.
     pub fn recall(&mut self, id: TorrentId, memory: &SessionTorrent, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
@@ -152,6 +153,7 @@ impl Engine {
             down: memory.down_bytes,
             wasted: 0,
         };
+        self.set_torrent_limits(id, memory.limits, now);
         for peer in &memory.known {
             self.heard_of(id, peer.addr, Source::Session, now);
         }

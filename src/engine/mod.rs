@@ -21,6 +21,7 @@
 //! | `why` | why a torrent does not get on |
 //! | `discover`, `pex` | how peers become known |
 //! | `network`, `link` | evpeers: the broadcast, and streams for links alone |
+//! | `pace` | limits of rate |
 //! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
 //! | `audit` | what must hold between any two inputs |
@@ -178,7 +179,7 @@ impl Engine {
             port: config.port,
             gate: Gate::new(config.conns_max),
             rng: Rng::new(secrets.rng_seed),
-            pace: Pace::new(config.up_limit, config.down_limit, now),
+            pace: Pace::new(config.limits, now),
             config,
             secrets,
             conns: Slab::new(),
@@ -328,6 +329,12 @@ impl Engine {
             return;
         }
         state.flushing = false;
+        let portion = self.write_portion(conn);
+        let Some((_, state)) = self.conns.get_mut(conn.index as usize) else {
+            return;
+        };
+        // What waits in the outbox is neither taken back nor passed by: under a limit it is little.
+        let most = portion.map_or(most, |portion| most.min(portion));
         let mut torrent = TorrentId(0);
         if let Stage::Exchange(exchange) = &state.stage
             && !self.farewells.contains(&conn)
@@ -344,6 +351,9 @@ impl Engine {
             && let Some(state) = self.conn_mut(conn)
         {
             state.outbox.plan(torrent, most.min(room), plan);
+            if portion.is_some() {
+                plan.cut(room);
+            }
         }
     }
 

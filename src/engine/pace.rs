@@ -1,121 +1,343 @@
 //! Limits of rate: which stream may move how many bytes now, and who waits.
 //!
-//! All streams to peers share two [buckets](crate::base::bucket), one each way. Whoever finds a
-//! bucket empty stands in line; as it fills, those in front are woken, each for a portion. A stream
-//! that is not read fills the system's buffers, so a limit on what comes in also limits
-//! what is asked for: two seconds' worth, over all torrents.
+//! ```text
+//!             line of torrent 1 ─┐ each its bucket,
+//! a stream ─▶ line of torrent 2 ─┼─ if it has a limit ──▶ the bucket of all ──▶ so many bytes
+//!             line of torrent 3 ─┘  in turn
+//! ```
+//!
+//! All streams to peers share two [buckets](crate::base::bucket), one each way, and those of a
+//! torrent with limits of its own two more. Whoever finds a bucket empty stands in the line of its
+//! torrent; as it fills, those in front are woken, each for a portion, the torrents in turn. A
+//! stream that is not read fills the system's buffers, so a limit on what comes in also bounds what
+//! is asked for, two seconds' worth over all torrents, and those buffers.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::conn::Stage;
-use super::timers::TimerId;
+use super::timers::{TICK, TimerId};
 use super::{Action, Engine, State};
 use crate::base::bucket::Bucket;
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
+use crate::config::RateLimits;
 
 /// Both directions.
 #[derive(Debug)]
 pub(super) struct Pace {
-    pub up: Line,
-    pub down: Line,
+    up: Way,
+    down: Way,
+    /// When the timer fires.
     armed: Instant,
+    /// It does not fire sooner.
+    rests_until: Instant,
+    /// When it is seen anew which torrents share what may be asked for.
+    shared_at: Instant,
+    /// Streams whose receive buffers are bounded, and how.
+    buffers: BTreeMap<ConnId, usize>,
 }
 
 /// One direction: what may pass, and who waits for it.
 #[derive(Debug)]
-pub(super) struct Line {
-    bucket: Bucket,
-    waiting: VecDeque<ConnId>,
-    /// The same, to be in line once.
-    waits: BTreeSet<ConnId>,
+struct Way {
+    /// The limit of all torrents together.
+    all: Bucket,
+    /// The torrents with a limit of their own.
+    own: BTreeMap<TorrentId, Bucket>,
+    /// Who waits, by torrent; no line is empty.
+    lines: BTreeMap<TorrentId, VecDeque<ConnId>>,
+    /// In whose line each of them stands.
+    waits: BTreeMap<ConnId, TorrentId>,
     /// Who was woken for a portion and has not come yet.
-    woken: BTreeSet<ConnId>,
-    woken_at: Instant,
+    woken: BTreeMap<ConnId, Promise>,
+    /// Whose stream was woken last.
+    last: TorrentId,
+}
+
+/// What a stream was woken for.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    torrent: TorrentId,
+    bytes: u64,
+    at: Instant,
 }
 
 impl Pace {
-    /// Limits in bytes per second; 0 is none.
-    pub fn new(up: u64, down: u64, now: Instant) -> Self {
+    /// The limits of all torrents together.
+    pub fn new(limits: RateLimits, now: Instant) -> Self {
         Self {
-            up: Line::new(up, now),
-            down: Line::new(down, now),
+            up: Way::new(limits.up, now),
+            down: Way::new(limits.down, now),
             armed: Instant::NEVER,
+            rests_until: now,
+            shared_at: Instant::NEVER,
+            buffers: BTreeMap::new(),
+        }
+    }
+
+    /// A stream is gone.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.down.forget(conn);
+        self.up.forget(conn);
+        self.buffers.remove(&conn);
+    }
+
+    /// A torrent is gone, and so are its streams.
+    pub fn forget_torrent(&mut self, torrent: TorrentId) {
+        self.down.own.remove(&torrent);
+        self.up.own.remove(&torrent);
+    }
+
+    /// The limits of a torrent's own.
+    fn own(&self, torrent: TorrentId) -> RateLimits {
+        let rate = |way: &Way| way.own.get(&torrent).and_then(Bucket::rate).unwrap_or(0);
+        RateLimits {
+            up: rate(&self.up),
+            down: rate(&self.down),
         }
     }
 }
 
-impl Line {
+impl Way {
     fn new(rate: u64, now: Instant) -> Self {
         Self {
-            bucket: Bucket::new(rate, now),
-            waiting: VecDeque::new(),
-            waits: BTreeSet::new(),
-            woken: BTreeSet::new(),
-            woken_at: now,
+            all: Bucket::new(rate, now),
+            own: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            woken: BTreeMap::new(),
+            last: TorrentId(0),
         }
+    }
+
+    /// Whether there is any limit.
+    fn is_any(&self) -> bool {
+        self.all.rate().is_some() || !self.own.is_empty()
+    }
+
+    /// Whether streams of `torrent` are limited.
+    fn limits(&self, torrent: TorrentId) -> bool {
+        self.all.rate().is_some() || self.own.contains_key(&torrent)
+    }
+
+    /// The lowest rate that holds for a stream of `torrent`, bytes per second.
+    fn rate(&self, torrent: TorrentId) -> Option<u64> {
+        let own = self.own.get(&torrent).and_then(Bucket::rate);
+        self.all.rate().into_iter().chain(own).min()
+    }
+
+    /// Bytes that a stream of `torrent` moves at once.
+    fn portion(&self, torrent: TorrentId) -> u64 {
+        let own = self.own.get(&torrent).map(Bucket::portion);
+        own.unwrap_or(u64::MAX).min(self.all.portion())
     }
 
     /// Bytes that `conn` may move now; it stands in line if there are none, or others are before
     /// it.
-    fn room(&mut self, conn: ConnId) -> usize {
-        let portion = usize::try_from(self.bucket.portion()).unwrap_or(usize::MAX);
-        let room = self.bucket.left().min(portion);
-        let is_its_turn = self.woken.remove(&conn) || self.waiting.is_empty();
-        if room > 0 && is_its_turn {
-            return room;
+    fn room(&mut self, conn: ConnId, torrent: TorrentId) -> usize {
+        let was_woken = self.woken.remove(&conn).is_some();
+        if was_woken || self.lines.is_empty() {
+            let free = |bucket: &Bucket, promised: u64| {
+                let promised = usize::try_from(promised).unwrap_or(usize::MAX);
+                bucket.left().saturating_sub(promised)
+            };
+            let left = free(&self.all, self.promised(None));
+            let own = self.own.get(&torrent);
+            let own = own.map_or(usize::MAX, |own| free(own, self.promised(Some(torrent))));
+            let portion = usize::try_from(self.portion(torrent)).unwrap_or(usize::MAX);
+            let room = left.min(own).min(portion);
+            if room > 0 {
+                return room;
+            }
         }
-        if self.waits.insert(conn) {
-            self.waiting.push_back(conn);
+        if self.waits.insert(conn, torrent).is_none() {
+            self.lines.entry(torrent).or_default().push_back(conn);
         }
         0
     }
 
-    /// Takes those from the line who may move a portion now.
-    fn wake(&mut self, now: Instant) -> Vec<ConnId> {
-        self.bucket.refill(now);
-        if now - self.woken_at >= WOKEN_TIME {
-            self.woken.clear(); // they had nothing to move
+    /// Bytes that streams of a torrent, or all, were woken for and have not moved yet.
+    fn promised(&self, torrent: Option<TorrentId>) -> u64 {
+        let promises = self.woken.values();
+        let concerned = promises.filter(|promise| torrent.is_none_or(|t| promise.torrent == t));
+        concerned.map(|promise| promise.bytes).sum()
+    }
+
+    /// Bytes passed on a stream of `torrent`.
+    fn passed(&mut self, torrent: TorrentId, bytes: usize, now: Instant) {
+        let buckets = self.own.get_mut(&torrent).into_iter();
+        for bucket in buckets.chain([&mut self.all]) {
+            bucket.refill(now);
+            bucket.take(bytes);
         }
-        let portions = self.bucket.left() as u64 / self.bucket.portion();
-        let count = usize::try_from(portions).unwrap_or(usize::MAX);
-        let count = count.saturating_sub(self.woken.len());
-        let woken = self.waiting.drain(..count.min(self.waiting.len()));
-        let woken: Vec<ConnId> = woken.collect();
-        for conn in &woken {
-            self.waits.remove(conn);
-            self.woken.insert(*conn);
-            self.woken_at = now;
+    }
+
+    /// Takes those from the lines who may move a portion now.
+    fn wake(&mut self, now: Instant) -> Vec<ConnId> {
+        self.all.refill(now);
+        self.own.values_mut().for_each(|own| own.refill(now));
+        self.woken
+            .retain(|_, promise| now - promise.at < WOKEN_TIME);
+        let mut woken = Vec::new();
+        while let Some(torrent) = self.next_line() {
+            let conn = self.take_first(torrent);
+            let bytes = self.portion(torrent);
+            let promise = Promise {
+                torrent,
+                bytes,
+                at: now,
+            };
+            self.woken.insert(conn, promise);
+            self.last = torrent;
+            woken.push(conn);
         }
         woken
     }
 
+    /// The torrent whose turn it is, of those whose first in line may move a portion.
+    fn next_line(&self) -> Option<TorrentId> {
+        let after = (Bound::Excluded(self.last), Bound::Unbounded);
+        let behind = self.lines.range(after);
+        let before = self.lines.range(..=self.last);
+        let mut lines = behind.chain(before).map(|(torrent, _)| *torrent);
+        lines.find(|&torrent| self.ready_at(torrent) == Instant::ZERO)
+    }
+
+    fn take_first(&mut self, torrent: TorrentId) -> ConnId {
+        let line = self.lines.get_mut(&torrent).expect("a line that is there");
+        let conn = line.pop_front().expect("no line is empty");
+        if line.is_empty() {
+            self.lines.remove(&torrent);
+        }
+        self.waits.remove(&conn);
+        conn
+    }
+
+    /// When the first in the line of `torrent` may move a portion; the beginning of time: now.
+    fn ready_at(&self, torrent: TorrentId) -> Instant {
+        let portion = self.portion(torrent);
+        let ready = |bucket: &Bucket, promised: u64| match bucket.rate() {
+            None => Instant::ZERO,
+            Some(_) if bucket.left() as u64 >= promised + portion => Instant::ZERO,
+            Some(_) => bucket.ready_at(promised + portion),
+        };
+        let own = self.own.get(&torrent);
+        let own = own.map_or(Instant::ZERO, |own| {
+            ready(own, self.promised(Some(torrent)))
+        });
+        own.max(ready(&self.all, self.promised(None)))
+    }
+
     /// When somebody who waits may go on.
     fn due(&self) -> Instant {
-        match self.waiting.is_empty() {
-            true => Instant::NEVER,
-            false => self.bucket.portions_at(self.woken.len() + 1),
+        let ready = self.lines.keys().map(|&torrent| self.ready_at(torrent));
+        ready.min().unwrap_or(Instant::NEVER)
+    }
+
+    /// Limits `torrent`, or all together; 0 is no limit.
+    fn set_rate(&mut self, torrent: Option<TorrentId>, rate: u64, now: Instant) {
+        match torrent {
+            None => self.all.set_rate(rate, now),
+            Some(torrent) if rate == 0 => {
+                self.own.remove(&torrent);
+            }
+            Some(torrent) => {
+                let fresh = || Bucket::new(rate, now);
+                let bucket = self.own.entry(torrent).or_insert_with(fresh);
+                bucket.set_rate(rate, now);
+            }
         }
     }
 
     fn forget(&mut self, conn: ConnId) {
         self.woken.remove(&conn);
-        if self.waits.remove(&conn) {
-            self.waiting.retain(|other| *other != conn);
+        let Some(torrent) = self.waits.remove(&conn) else {
+            return;
+        };
+        if let Some(line) = self.lines.get_mut(&torrent) {
+            line.retain(|other| *other != conn);
+            if line.is_empty() {
+                self.lines.remove(&torrent);
+            }
         }
     }
 }
 
 impl Engine {
+    /// The limits of all torrents together.
+    pub fn limits(&self) -> RateLimits {
+        self.config.limits
+    }
+
+    /// Whether the limits are for hosts on our own links too.
+    pub fn limits_local(&self) -> bool {
+        self.config.limit_local
+    }
+
+    /// The limits of a torrent's own.
+    pub fn torrent_limits(&self, torrent: TorrentId) -> RateLimits {
+        self.pace.own(torrent)
+    }
+
+    /// Limits all torrents together.
+    pub fn set_limits(&mut self, limits: RateLimits, now: Instant) {
+        self.config.limits = limits;
+        self.pace.up.set_rate(None, limits.up, now);
+        self.pace.down.set_rate(None, limits.down, now);
+        self.limits_changed(now);
+    }
+
+    /// Limits a torrent, within the limits of all together.
+    pub fn set_torrent_limits(&mut self, torrent: TorrentId, limits: RateLimits, now: Instant) {
+        if !self.torrents.contains_key(&torrent) {
+            return;
+        }
+        self.pace.up.set_rate(Some(torrent), limits.up, now);
+        self.pace.down.set_rate(Some(torrent), limits.down, now);
+        self.limits_changed(now);
+    }
+
+    /// Decides whether the limits are for hosts on our own links too.
+    pub fn set_limits_local(&mut self, limit_local: bool, now: Instant) {
+        self.config.limit_local = limit_local;
+        self.limits_changed(now);
+    }
+
+    /// Limits, or what they are for, have changed.
+    pub(super) fn limits_changed(&mut self, now: Instant) {
+        for conn in self.conn_ids() {
+            let Some((torrent, key)) = self.exchange_of(conn) else {
+                continue;
+            };
+            let is_limited = self.limits_apply_to(conn);
+            if let Some(running) = self.torrents.get_mut(&torrent) {
+                running.swarm.set_limited(key, is_limited);
+            }
+            self.bound_buffer(conn, torrent);
+        }
+        self.share_requests(now);
+        // Those for whom there is no limit any more shall not wait for one.
+        let waiting: Vec<ConnId> = self.pace.down.waits.keys().copied().collect();
+        for conn in waiting {
+            self.pace.down.forget(conn);
+            self.actions.push_back(Action::Read { conn });
+        }
+        let waiting: Vec<ConnId> = self.pace.up.waits.keys().copied().collect();
+        for conn in waiting {
+            self.pace.up.forget(conn);
+            self.flush(conn);
+        }
+    }
+
     /// Bytes that may be read from `conn` now; 0: not before an [`Action::Read`].
     pub fn read_room(&mut self, conn: ConnId) -> usize {
-        if self.pace.down.bucket.rate().is_none() || !self.is_paced(conn) {
+        let Some(torrent) = self.paced(&self.pace.down, conn) else {
             return usize::MAX;
-        }
-        let room = self.pace.down.room(conn);
+        };
+        let room = self.pace.down.room(conn, torrent);
         self.arm_pace();
         room
     }
@@ -125,78 +347,144 @@ impl Engine {
         self.pace.up.woken.remove(&conn);
     }
 
+    /// Bytes that `conn` writes at once, if it is limited: more is not decided ahead.
+    pub fn write_portion(&self, conn: ConnId) -> Option<usize> {
+        let torrent = self.paced(&self.pace.up, conn)?;
+        usize::try_from(self.pace.up.portion(torrent)).ok()
+    }
+
     /// Bytes that may be written to `conn` now; 0: it is flushed again later.
     pub(super) fn write_room(&mut self, conn: ConnId) -> usize {
-        if self.pace.up.bucket.rate().is_none() || !self.is_paced(conn) {
+        let Some(torrent) = self.paced(&self.pace.up, conn) else {
             return usize::MAX;
-        }
-        let room = self.pace.up.room(conn);
+        };
+        let room = self.pace.up.room(conn, torrent);
         self.arm_pace();
         room
     }
 
     /// Bytes came in on `conn`.
     pub(super) fn paced_in(&mut self, conn: ConnId, bytes: usize, now: Instant) {
-        if self.pace.down.bucket.rate().is_some() && self.is_paced(conn) {
-            self.pace.down.bucket.refill(now);
-            self.pace.down.bucket.take(bytes);
+        if let Some(torrent) = self.paced(&self.pace.down, conn) {
+            self.pace.down.passed(torrent, bytes, now);
         }
     }
 
     /// Bytes left on `conn`.
     pub(super) fn paced_out(&mut self, conn: ConnId, bytes: usize, now: Instant) {
-        if self.pace.up.bucket.rate().is_some() && self.is_paced(conn) {
-            self.pace.up.bucket.refill(now);
-            self.pace.up.bucket.take(bytes);
+        if let Some(torrent) = self.paced(&self.pace.up, conn) {
+            self.pace.up.passed(torrent, bytes, now);
         }
+    }
+
+    /// Whether a limit of ours keeps `conn` from reading, or from writing: its silence, or that it
+    /// takes nothing, says nothing of the peer.
+    pub(super) fn is_held_back(&self, conn: ConnId) -> bool {
+        self.pace.up.waits.contains_key(&conn) || self.pace.down.waits.contains_key(&conn)
     }
 
     /// Wakes those who may go on.
     pub(super) fn pace_due(&mut self, now: Instant) {
+        if self.pace.armed > now {
+            return; // a later entry than this one stands for all
+        }
         self.pace.armed = Instant::NEVER;
+        self.pace.rests_until = now + REST_TIME;
         for conn in self.pace.down.wake(now) {
             self.actions.push_back(Action::Read { conn });
         }
         for conn in self.pace.up.wake(now) {
             self.flush(conn);
         }
+        if self.pace.shared_at <= now {
+            self.share_requests(now);
+        }
         self.arm_pace();
     }
 
-    /// A stream is gone.
-    pub(super) fn pace_forget(&mut self, conn: ConnId) {
-        self.pace.down.forget(conn);
-        self.pace.up.forget(conn);
-    }
-
-    /// Shares what may be asked for among the torrents that fetch.
-    pub(super) fn share_requests(&mut self) {
-        let fetches = |id: &&TorrentId| self.state(**id) == Some(State::Downloading);
-        let count = self.torrents.keys().filter(fetches).count().max(1) as u64;
-        let most = self.pace.down.bucket.rate().map(|rate| {
-            let blocks = rate * ASKED_AHEAD_S / u64::from(limits::BLOCK_LEN) / count;
-            u32::try_from(blocks.max(1)).unwrap_or(u32::MAX)
-        });
-        for torrent in self.torrents.values_mut() {
-            torrent.swarm.set_asked_max(most);
+    /// A torrent began to fetch, or ended it.
+    pub(super) fn share_requests_soon(&mut self) {
+        if self.pace.down.is_any() {
+            self.pace.shared_at = Instant::ZERO;
+            self.arm_pace();
         }
     }
 
-    /// Whether the limits are for this stream: one to a peer, unless those on our links are exempt.
-    fn is_paced(&self, conn: ConnId) -> bool {
-        let Some(state) = self.conn(conn) else {
-            return false;
+    /// Shares what may be asked for among the torrents that fetch. Those who at present have
+    /// nobody to ask get a part as if they had.
+    fn share_requests(&mut self, now: Instant) {
+        let all = self.pace.down.all.rate();
+        let mut count = 0;
+        let mut is_any = false;
+        for torrent in self.torrents.values() {
+            if torrent.state == State::Downloading {
+                is_any = true;
+                count += u64::from(torrent.swarm.is_asking());
+            }
+        }
+        for (id, torrent) in &mut self.torrents {
+            let sharers = count + u64::from(!torrent.swarm.is_asking());
+            let own = self.pace.down.own.get(id).and_then(Bucket::rate);
+            let all = all.map(|rate| blocks_ahead(rate, sharers.max(1)));
+            let own = own.map(|rate| blocks_ahead(rate, 1));
+            torrent
+                .swarm
+                .set_asked_max(all.into_iter().chain(own).min());
+        }
+        for id in self.torrents.keys().copied().collect::<Vec<_>>() {
+            self.run_effects(id, now);
+        }
+        self.pace.shared_at = match self.pace.down.is_any() && is_any {
+            true => now + TICK,
+            false => Instant::NEVER,
         };
-        matches!(state.stage, Stage::Exchange(_)) && self.limits_apply_to(state.remote.ip())
+        self.arm_pace();
     }
 
-    /// Whether the limits are for hosts at `ip`.
-    pub(super) fn limits_apply_to(&self, ip: IpAddr) -> bool {
-        self.config.limit_local || !self.interfaces.is_on_link(ip)
+    /// A peer joined, or the limits changed: the system shall not take up much more from it than a
+    /// limit lets through.
+    pub(super) fn bound_buffer(&mut self, conn: ConnId, torrent: TorrentId) {
+        let rate = self.pace.down.rate(torrent);
+        let rate = rate.filter(|&rate| rate <= BUFFER_RATE_MAX && self.limits_apply_to(conn));
+        let most = rate.and_then(|rate| usize::try_from(rate * BUFFER_S).ok());
+        let most = most.map(|most| most.max(BUFFER_LEN_MIN));
+        let before = match most {
+            Some(most) => self.pace.buffers.insert(conn, most),
+            None => self.pace.buffers.remove(&conn),
+        };
+        if before != most {
+            self.actions.push_back(Action::BoundBuffer { conn, most });
+        }
+    }
+
+    /// The torrent of `conn` if the limits of this way are for it: a stream to a peer, unless those
+    /// on our links are exempt.
+    fn paced(&self, way: &Way, conn: ConnId) -> Option<TorrentId> {
+        if !way.is_any() {
+            return None;
+        }
+        let (torrent, _) = self.exchange_of(conn)?;
+        (way.limits(torrent) && self.limits_apply_to(conn)).then_some(torrent)
+    }
+
+    fn exchange_of(&self, conn: ConnId) -> Option<(TorrentId, crate::swarm::PeerKey)> {
+        match &self.conn(conn)?.stage {
+            Stage::Exchange(exchange) => Some((exchange.torrent, exchange.key)),
+            _ => None,
+        }
+    }
+
+    /// Whether limits are for the host at the other end of `conn`.
+    pub(super) fn limits_apply_to(&self, conn: ConnId) -> bool {
+        self.config.limit_local
+            || self
+                .conn(conn)
+                .is_some_and(|state| !self.interfaces.is_on_link(state.remote.ip()))
     }
 
     fn arm_pace(&mut self) {
         let at = self.pace.up.due().min(self.pace.down.due());
+        let at = at.min(self.pace.shared_at).max(self.pace.rests_until);
         if at < self.pace.armed {
             self.pace.armed = at;
             self.timers.arm(TimerId::Pace, at);
@@ -204,7 +492,23 @@ impl Engine {
     }
 }
 
+/// Blocks that one of `sharers` torrents may ask for ahead under a limit of `rate`.
+fn blocks_ahead(rate: u64, sharers: u64) -> u32 {
+    let blocks = rate.saturating_mul(ASKED_AHEAD_S) / u64::from(limits::BLOCK_LEN) / sharers;
+    u32::try_from(blocks.max(1)).unwrap_or(u32::MAX)
+}
+
 /// How much is asked for ahead under a limit, seconds of its rate.
 const ASKED_AHEAD_S: u64 = 2;
+/// Those who wait are woken no more often than this: several at a time, where portions are many.
+const REST_TIME: Duration = Duration::from_micros(500);
 /// Whoever was woken and has not come for so long has nothing to move.
 const WOKEN_TIME: Duration = Duration::from_millis(100);
+/// Receive buffer of a stream under a limit, seconds of its rate; Linux keeps twice as many bytes
+/// for it, its own bookkeeping among them.
+const BUFFER_S: u64 = 1;
+/// A smaller one would cut the packets.
+const BUFFER_LEN_MIN: usize = 16 * 1024;
+/// Under a higher limit the system's own measure stays, bytes per second: a fixed buffer may be 208
+/// KiB where nobody has allowed more (Linux `rmem_max`), too little for more over a long way.
+const BUFFER_RATE_MAX: u64 = 1 << 20;

@@ -76,6 +76,7 @@ impl Engine {
     /// from its first deadline on, whatever becomes of it meanwhile.
     fn conn_due(&mut self, id: ConnId, now: Instant) {
         let speaks = self.network_is_ready(id);
+        let is_held_back = self.is_held_back(id);
         let Some(conn) = self.conn_mut(id) else {
             return;
         };
@@ -119,7 +120,8 @@ impl Engine {
         let idle_at = conn.last_in + limits::IDLE_TIMEOUT;
         // What waits has not moved since the last write: the peer does not read.
         let stuck_at = conn.last_out + limits::UNREAD_TIMEOUT;
-        if idle_at <= now || (!conn.outbox.is_empty() && stuck_at <= now) {
+        let is_silent = idle_at <= now || (!conn.outbox.is_empty() && stuck_at <= now);
+        if is_silent && !is_held_back {
             return self.close(id, Ending::Failed("silent for too long"), now);
         }
         if conn.outbox.is_empty() && conn.last_out + limits::KEEPALIVE_INTERVAL <= now {

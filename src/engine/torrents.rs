@@ -340,7 +340,7 @@ impl Engine {
         });
         self.tell_lsd(id);
         self.network_stands(id, state);
-        self.share_requests();
+        self.share_requests_soon();
     }
 
     /// Streams to peers of a torrent, those that are being opened too.

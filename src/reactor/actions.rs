@@ -11,8 +11,8 @@ use crate::engine::OnDisk;
 use crate::engine::action::{Action, LookupId, Report, StorageAction};
 use crate::storage::{self, jobs};
 
-use super::Reactor;
 use super::lanes::{self, Answer, Ending, Lane, LaneDied, Question};
+use super::{Reactor, os};
 
 /// The helper threads.
 pub struct Lanes {
@@ -53,6 +53,11 @@ impl Reactor {
                 Action::Close { conn } => self.drop_stream(conn),
                 Action::Flush { conn } => self.flush(conn),
                 Action::Read { conn } => self.ready.push(conn),
+                Action::BoundBuffer { conn, most } => {
+                    if let Some(stream) = self.slots.get_mut(conn) {
+                        os::bound_receive_buffer(&stream.socket, most);
+                    }
+                }
                 Action::Resolve { lookup, host, port } => self.resolve(lookup, host, port, now),
                 Action::Datagram { to, from, bytes } => self.send_datagram(to, from, &bytes),
                 Action::Multicast {

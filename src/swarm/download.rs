@@ -88,19 +88,39 @@ impl Swarm {
         Ok(())
     }
 
+    /// Brings the queue of requests with every peer to its target length. Under a limit of rate
+    /// somebody else is the first each time, as it may not suffice for all.
+    pub(super) fn fill_all(&mut self, now: Instant) {
+        let mut keys = self.keys();
+        let mut asked = self.asked();
+        if self.asked_max.is_some() && !keys.is_empty() {
+            let first = self.first_to_fill % keys.len();
+            keys.rotate_left(first);
+            self.first_to_fill = first + 1;
+        }
+        for key in keys {
+            let before = self.peer(key).requests.len();
+            self.fill_within(key, asked, now);
+            if self.peer(key).is_limited {
+                asked.blocks += self.peer(key).requests.len() - before;
+            }
+        }
+    }
+
     /// Brings the queue of requests with this peer to its target length.
     pub(super) fn fill(&mut self, key: PeerKey, now: Instant) {
+        self.fill_within(key, self.asked(), now);
+    }
+
+    fn fill_within(&mut self, key: PeerKey, asked: AllAsked, now: Instant) {
+        let most = self.asked_share(key, asked);
         let peer = self.peer_mut(key);
         if !peer.wanted || (peer.chokes_us && peer.allowed_fast.is_empty()) {
             return;
         }
-        let target = peer.queue_target(now);
+        let target = peer.queue_target(now).min(most);
         let free = target.saturating_sub(peer.requests.len());
         if free < (target / 4).clamp(1, REFILL_BATCH) {
-            return;
-        }
-        let free = self.asked_room(key).min(free);
-        if free == 0 {
             return;
         }
         let mut picked = std::mem::take(&mut self.picked);
@@ -131,13 +151,31 @@ impl Swarm {
         self.picked = picked;
     }
 
-    /// Blocks that may be asked of this peer under a limit of rate.
-    fn asked_room(&self, key: PeerKey) -> usize {
+    /// What is asked for under a limit of rate.
+    fn asked(&self) -> AllAsked {
+        let mut all = AllAsked::default();
+        if self.asked_max.is_some() {
+            for (_, peer) in self.peers.iter().filter(|(_, peer)| peer.is_limited) {
+                all.blocks += peer.blocks_under_way();
+                all.peers += usize::from(peer.may_be_asked());
+            }
+        }
+        all
+    }
+
+    /// Requests that may be open with this peer under a limit of rate: an equal share of all, as
+    /// long as there is room.
+    fn asked_share(&self, key: PeerKey, asked: AllAsked) -> usize {
+        let peer = self.peer(key);
         match self.asked_max {
-            Some(most) if self.peer(key).is_limited => {
-                let limited = self.peers.iter().filter(|(_, peer)| peer.is_limited);
-                let asked: usize = limited.map(|(_, peer)| peer.requests.len()).sum();
-                (most as usize).saturating_sub(asked)
+            Some(most) if peer.is_limited => {
+                let most = most as usize;
+                let room = most.saturating_sub(asked.blocks);
+                let share = (most / asked.peers.max(1)).max(1);
+                let arriving = peer.blocks_under_way() - peer.requests.len();
+                share
+                    .saturating_sub(arriving)
+                    .min(peer.requests.len() + room)
             }
             _ => usize::MAX,
         }
@@ -278,7 +316,11 @@ impl Swarm {
             }
             Reception::Drop => {}
         }
-        self.fill(key, now);
+        match self.asked_max {
+            // Who was too late for a share of them gets it now.
+            Some(_) => self.refill_all = true,
+            None => self.fill(key, now),
+        }
     }
 
     /// A block is whole, in storage; nobody else needs to send it. `counted`: the picker counts
@@ -481,6 +523,15 @@ impl Swarm {
     pub fn is_fetching(&self) -> bool {
         self.exchange == Exchange::Full && !self.is_complete()
     }
+}
+
+/// What is asked of all peers to whom limits of rate apply.
+#[derive(Clone, Copy, Debug, Default)]
+struct AllAsked {
+    /// Blocks that are open or arriving.
+    blocks: usize,
+    /// Peers that may be asked.
+    peers: usize,
 }
 
 /// Whether a block was asked for.

@@ -78,8 +78,10 @@ pub struct Swarm {
     exchange: Exchange,
     /// Blocks became free: every peer's queue has to be looked at.
     refill_all: bool,
-    /// Blocks that are asked for at most of peers to whom limits of rate apply.
+    /// Blocks that are open at most with peers to whom limits of rate apply.
     asked_max: Option<u32>,
+    /// Under such a limit: whose queue is filled first the next time.
+    first_to_fill: usize,
     /// Blocks that are being collected aside.
     aside_count: usize,
     down: Rate,
@@ -133,6 +135,7 @@ impl Swarm {
             exchange: Exchange::ServeOnly,
             refill_all: false,
             asked_max: None,
+            first_to_fill: 0,
             aside_count: 0,
             down: Rate::new(now),
             up: Rate::new(now),
@@ -223,9 +226,7 @@ impl Swarm {
     pub fn poll_effect(&mut self, now: Instant) -> Option<Effect> {
         if self.effects.is_empty() && self.refill_all {
             self.refill_all = false;
-            for key in self.keys() {
-                self.fill(key, now);
-            }
+            self.fill_all(now);
         }
         self.effects.pop_front()
     }
@@ -252,12 +253,20 @@ impl Swarm {
 
     /// A limit of rate lets so many blocks be asked for ahead, or there is none.
     pub fn set_asked_max(&mut self, most: Option<u32>) {
+        self.refill_all |= self.asked_max != most;
         self.asked_max = most;
     }
 
-    /// Limits of rate do not apply to this peer.
-    pub fn exempt(&mut self, key: PeerKey) {
-        self.peer_mut(key).is_limited = false;
+    /// Whether limits of rate apply to this peer; they do until this is said.
+    pub fn set_limited(&mut self, key: PeerKey, is_limited: bool) {
+        self.peer_mut(key).is_limited = is_limited;
+        self.refill_all = true;
+    }
+
+    /// Whether there is a peer that may be asked now, and to whom limits of rate apply.
+    pub fn is_asking(&self) -> bool {
+        let mut peers = self.peers.iter();
+        peers.any(|(_, peer)| peer.is_limited && peer.may_be_asked())
     }
 
     /// The stream of a peer is gone.

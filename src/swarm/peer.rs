@@ -236,6 +236,17 @@ impl Peer {
         self.requests.iter().map(|request| request.block)
     }
 
+    /// Whether it has something for us, and lets us have it.
+    pub fn may_be_asked(&self) -> bool {
+        self.wanted && !self.chokes_us
+    }
+
+    /// Blocks that it was asked for and that are not whole, the one that is arriving among them.
+    pub(super) fn blocks_under_way(&self) -> usize {
+        let arriving = self.incoming.as_ref().is_some_and(|i| i.counted);
+        self.requests.len() + usize::from(arriving)
+    }
+
     /// Whether it has every piece.
     pub fn is_seed(&self) -> bool {
         self.have.is_full() && !self.have.is_empty()
@@ -290,7 +301,7 @@ const QUEUE_MIN: usize = 32;
 /// A request is never given up sooner.
 const PATIENCE_MIN: Duration = Duration::from_secs(4);
 /// A request is given up at the latest.
-const PATIENCE_MAX: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE_MAX: Duration = Duration::from_secs(20);
 /// Messages of unknown id a minute that are skipped.
 const UNKNOWN_PER_MIN_MAX: u32 = 100;
 /// Changes of choke and interest a minute that are borne.

@@ -620,7 +620,7 @@ fn blocks_asked_for_are_few_under_a_limit() {
     let (a, b, exempt) = (script.seed(), script.seed(), script.seed());
     let asked = script.requests(a).len() + script.requests(b).len();
     assert_eq!(asked, 5, "of both");
-    script.swarm.exempt(exempt);
+    script.swarm.set_limited(exempt, false);
     script.wait(2);
     assert!(script.requests(exempt).len() > 5);
     script.swarm.set_asked_max(None);

@@ -97,7 +97,8 @@ impl World {
                 }
                 self.inputs += 1;
                 engine.sent(conn, chunk.len, now);
-                self.plan.len > chunk.len || self.plan.len >= room
+                let is_cut = engine.write_portion(conn).is_some();
+                is_cut || self.plan.len > chunk.len || self.plan.len >= room
             }
             Node::Actor(stage) => {
                 let Some(Some(line)) = stage.conns.get_mut(conn.index as usize) else {
