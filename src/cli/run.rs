@@ -322,7 +322,8 @@ impl Peer {
             // The engine's log lines say all that there is.
             Report::TrackerAnswered { .. }
             | Report::TrackerFailed { .. }
-            | Report::NameFailed { .. } => return,
+            | Report::NameFailed { .. }
+            | Report::Limited { .. } => return,
             Report::State { torrent, .. }
             | Report::Complete { torrent }
             | Report::Durable { torrent }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::base::limits::{RATE_LIMIT_MAX, RATE_LIMIT_MIN};
+
 /// Reads a number of bytes: `16384`, `16KiB`, `4MiB`, `500k`. `k`, `M`, `G` are powers of 1000,
 /// `Ki`, `Mi`, `Gi` of 1024; a `B` at the end changes nothing.
 ///
@@ -33,20 +35,20 @@ pub fn parse_len(text: &str) -> Result<u64, String> {
 /// end changes nothing. 0 is no limit.
 ///
 /// # Errors
-/// A text for the user that shows how a limit is written, or that it is too low to get on.
+/// A text for the user that shows how a limit is written, or says why this one is none.
 pub fn parse_limit(text: &str) -> Result<u64, String> {
     let wrong = |_| format!("'{text}' is no rate; write bytes a second, or such as 500k, 10MiB");
     let rate = parse_len(text.strip_suffix("/s").unwrap_or(text)).map_err(wrong)?;
     match rate {
-        1..LIMIT_MIN => Err(format!(
+        1..RATE_LIMIT_MIN => Err(format!(
             "'{text}' is too low to get on: at least 1KiB a second, or 0 for no limit"
         )),
-        _ => Ok(rate),
+        0..=RATE_LIMIT_MAX => Ok(rate),
+        _ => Err(format!(
+            "'{text}' is more than any line carries: 1024GiB a second at most, or 0 for no limit"
+        )),
     }
 }
-
-/// Lowest limit of rate, bytes per second.
-const LIMIT_MIN: u64 = 1024;
 
 /// Reads the rate of a line in bytes per second: `10Gbit`, `100Mbit`, or bytes as
 /// [`parse_len`] reads them, `125MB`; a `/s` at the end changes nothing.
@@ -113,6 +115,11 @@ pub fn show_len(bytes: u64) -> String {
 /// A number of bytes per second.
 pub fn show_rate(bytes_per_sec: u64) -> String {
     format!("{}/s", show_len(bytes_per_sec))
+}
+
+/// A limit of rate.
+pub fn show_limit(bytes_per_sec: Option<u64>) -> String {
+    bytes_per_sec.map_or("no limit".to_owned(), show_rate)
 }
 
 /// `1 file`, `2 files`.
@@ -185,6 +192,34 @@ mod tests {
         ];
         for (text, rate) in cases {
             assert_eq!(parse_line_rate(text).ok(), rate, "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_are_rates_that_can_be_kept_or_none() {
+        let rows = [
+            // text        rate            what is said of it
+            ("0", Ok(0)),
+            ("1KiB", Ok(1024)),
+            ("10MiB/s", Ok(10 << 20)),
+            ("500k", Ok(500_000)),
+            ("1024GiB", Ok(1 << 40)),
+            ("1", Err("too low")),
+            ("1023", Err("too low")),
+            ("1025GiB", Err("more than any line carries")),
+            ("18446744073709551615", Err("more than any line carries")),
+            ("99999999999999999999", Err("no rate")),
+            ("-5", Err("no rate")),
+            ("fast", Err("no rate")),
+            ("10Mbit", Err("no rate")),
+            ("", Err("no rate")),
+        ];
+        for (text, expected) in rows {
+            match (parse_limit(text), expected) {
+                (Ok(rate), Ok(expected)) => assert_eq!(rate, expected, "{text}"),
+                (Err(said), Err(part)) => assert!(said.contains(part), "{text}: {said}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            }
         }
     }
 

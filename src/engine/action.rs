@@ -207,6 +207,11 @@ pub enum Report {
         /// The resolver's answer.
         message: String,
     },
+    /// Limits of rate have changed.
+    Limited {
+        /// Those of this torrent; `None`: those of all together.
+        torrent: Option<TorrentId>,
+    },
     /// A peer finished its handshake.
     PeerJoined {
         /// The torrent.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::conn::Stage;
 use super::timers::{TICK, TimerId};
-use super::{Action, Engine, State};
+use super::{Action, Engine, Report, State};
 use crate::base::bucket::Bucket;
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
@@ -284,26 +284,34 @@ impl Engine {
 
     /// Limits all torrents together.
     pub fn set_limits(&mut self, limits: RateLimits, now: Instant) {
-        self.config.limits = limits;
+        let limits_before = std::mem::replace(&mut self.config.limits, limits);
+        if limits == limits_before {
+            return;
+        }
         self.pace.up.set_rate(None, limits.up, now);
         self.pace.down.set_rate(None, limits.down, now);
         self.limits_changed(now);
+        self.report(Report::Limited { torrent: None });
     }
 
     /// Limits a torrent, within the limits of all together.
     pub fn set_torrent_limits(&mut self, torrent: TorrentId, limits: RateLimits, now: Instant) {
-        if !self.torrents.contains_key(&torrent) {
+        if !self.torrents.contains_key(&torrent) || self.pace.own(torrent) == limits {
             return;
         }
         self.pace.up.set_rate(Some(torrent), limits.up, now);
         self.pace.down.set_rate(Some(torrent), limits.down, now);
         self.limits_changed(now);
+        let torrent = Some(torrent);
+        self.report(Report::Limited { torrent });
     }
 
     /// Decides whether the limits are for hosts on our own links too.
     pub fn set_limits_local(&mut self, limit_local: bool, now: Instant) {
-        self.config.limit_local = limit_local;
-        self.limits_changed(now);
+        if std::mem::replace(&mut self.config.limit_local, limit_local) != limit_local {
+            self.limits_changed(now);
+            self.report(Report::Limited { torrent: None });
+        }
     }
 
     /// Limits, or what they are for, have changed.
@@ -512,3 +520,6 @@ const BUFFER_LEN_MIN: usize = 16 * 1024;
 /// Under a higher limit the system's own measure stays, bytes per second: a fixed buffer may be 208
 /// KiB where nobody has allowed more (Linux `rmem_max`), too little for more over a long way.
 const BUFFER_RATE_MAX: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests;

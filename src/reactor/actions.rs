@@ -193,7 +193,8 @@ fn is_passing_news(report: &Report) -> bool {
         Report::State { .. }
         | Report::Complete { .. }
         | Report::Durable { .. }
-        | Report::Removed { .. } => false,
+        | Report::Removed { .. }
+        | Report::Limited { .. } => false,
         Report::TrackerFailed { .. }
         | Report::TrackerAnswered { .. }
         | Report::NameFailed { .. }

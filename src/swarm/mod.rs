@@ -259,8 +259,8 @@ impl Swarm {
 
     /// Whether limits of rate apply to this peer; they do until this is said.
     pub fn set_limited(&mut self, key: PeerKey, is_limited: bool) {
-        self.peer_mut(key).is_limited = is_limited;
-        self.refill_all = true;
+        let before = std::mem::replace(&mut self.peer_mut(key).is_limited, is_limited);
+        self.refill_all |= before != is_limited;
     }
 
     /// Whether there is a peer that may be asked now, and to whom limits of rate apply.

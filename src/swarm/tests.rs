@@ -628,6 +628,40 @@ fn blocks_asked_for_are_few_under_a_limit() {
     assert!(script.requests(a).len() + script.requests(b).len() > 5);
 }
 
+/// Goal: what a limit lets be asked for is shared by those who join later too, and one who lets
+/// through less than a block at a time is not taken for silent.
+#[test]
+fn what_may_be_asked_for_is_shared_by_all_who_have_something() {
+    let mut script = Script::new(100);
+    script.swarm.set_asked_max(Some(8));
+    let first = script.seed();
+    let asked = script.requests(first);
+    assert_eq!(asked.len(), 8, "nobody else is there");
+    let second = script.seed();
+    assert_eq!(script.requests(second), [], "there is no room");
+    script.part(first, asked[0], 0, BLOCK_LEN);
+    assert_eq!(script.requests(first), [], "it has more than its share");
+    let mut shared = script.requests(second).len();
+    for &block in &asked[1..4] {
+        script.part(first, block, 0, BLOCK_LEN);
+        shared += script.requests(second).len();
+    }
+    assert_eq!(shared, 4);
+    // A block in ten seconds: nothing is taken back, nobody is snubbed.
+    script.swarm.set_asked_max(Some(1));
+    let begun = asked[4];
+    for part in 0..16 {
+        script.wait(5);
+        script.part(first, begun, part * 1024, 1024);
+    }
+    assert!(!script.swarm.peer(first).snubbed);
+    let cancels = script
+        .sent(first)
+        .into_iter()
+        .filter(|m| matches!(m, Outgoing::Cancel(_)));
+    assert!(cancels.count() <= 3, "only what waited behind it");
+}
+
 #[test]
 fn two_seeds_have_nothing_to_say_to_each_other() {
     let mut script = Script::new(1);
