@@ -5,10 +5,13 @@
 
 mod support;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use support::data::{DataSet, Tolerance};
-use support::evpeer::{Evpeer, Setup};
+use support::evpeer::{BINARY, Evpeer, Setup, ctl};
 use support::relay::Relay;
 use support::{folder, is_nightly, scratch, torrent, wait_for};
 
@@ -64,6 +67,145 @@ fn limits_are_not_for_local_peers_if_the_user_says_so() {
     let leecher = Evpeer::start("leecher", &setup);
     leecher.wait_for_event("complete", LIMIT);
     set.assert_same_in(&into, Tolerance::default());
+}
+
+/// Goal: limits change while peers run, of the whole peer and of one torrent, hold at once on the
+/// wire, are shown, and outlive the process.
+#[test]
+fn limits_change_while_a_peer_runs_and_are_remembered() {
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "content", 64 * MIB, 7);
+    let torrent = torrent::create(&set, None);
+    let source = folder(scratch.path(), "source");
+    set.copy_to(&source);
+    let seed = Evpeer::start("seed", &Setup::new(&torrent, &source));
+    seed.wait_for_state("seeding", LIMIT);
+    let relay = Relay::start(seed.address, u64::MAX);
+    let into = folder(scratch.path(), "into");
+    let peers = [relay.address()];
+    let mut setup = Setup::new(&torrent, &into);
+    (setup.peers, setup.args) = (&peers, &["--down-limit", "64KiB"]);
+    let leecher = Evpeer::start("leecher", &setup);
+    wait_for("the first bytes", LIMIT, || relay.passed() > 0);
+
+    let said = ctl(&into, &["limit", "--down", "1MiB", "--json"]).object();
+    assert_eq!(said["down_limit_bytes_s"], MIB, "{said}");
+    assert_near(&relay, MIB);
+    let said = ctl(&into, &["limit", "content", "--down", "256KiB", "--json"]).object();
+    assert_eq!(said["down_limit_bytes_s"], 256 * KIB, "{said}");
+    assert_near(&relay, 256 * KIB);
+
+    let status = ctl(&into, &["status"]);
+    let lines = [
+        "limits: up no limit, down 1.00 MiB/s\n",
+        "limits: up no limit, down 256 KiB/s",
+    ];
+    for line in lines {
+        assert!(status.out.contains(line), "{}", status.out);
+    }
+    let local = ctl(&into, &["limit", "--local", "no", "--up", "3MiB"]);
+    let line = "limits: up 3.00 MiB/s, down 1.00 MiB/s, but for peers on the local network\n";
+    assert_eq!((local.code, local.out.as_str()), (Some(0), line));
+    leecher.wait_for_event("complete", LIMIT);
+    leecher.leave();
+    set.assert_same_in(&into, Tolerance::default());
+
+    let again = Evpeer::start("again", &Setup::new(&torrent, &into));
+    again.wait_for_state("seeding", LIMIT);
+    let status = ctl(&into, &["status", "--json"]).object();
+    assert_eq!(
+        (
+            &status["up_limit_bytes_s"],
+            &status["down_limit_bytes_s"],
+            &status["limit_local"]
+        ),
+        (&json!(3 * MIB), &json!(MIB), &json!(false)),
+    );
+    assert_eq!(status["torrents"][0]["down_limit_bytes_s"], 256 * KIB);
+    assert_eq!(status["torrents"][0]["up_limit_bytes_s"], Value::Null);
+    let said = ctl(&into, &["limit", "content", "--down", "0"]);
+    assert_eq!(said.out, "content: limits: up no limit, down no limit\n");
+    again.leave();
+}
+
+/// Goal: a limit that cannot be kept is an error that says so, on the command line and to a running
+/// peer, and changes nothing.
+#[test]
+fn limits_that_cannot_be_kept_are_refused() {
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "content", 1000, 7);
+    let torrent = torrent::create(&set, None);
+    let rows = [
+        ("1", "too low to get on"),
+        ("1023", "too low to get on"),
+        ("2000GiB", "more than any line carries"),
+        ("99999999999999999999", "is no rate"),
+        ("-1", "is no rate"),
+        ("fast", "is no rate"),
+    ];
+    for (rate, reason) in rows {
+        for option in ["--up-limit", "--down-limit"] {
+            let mut command = Command::new(BINARY);
+            command
+                .arg("-t")
+                .arg(&torrent)
+                .arg("-o")
+                .arg(scratch.path());
+            let out = command
+                .arg(format!("{option}={rate}"))
+                .output()
+                .expect("it runs");
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(
+                said.contains(reason) && out.status.code() == Some(2),
+                "{rate}: {said}"
+            );
+        }
+    }
+    assert!(
+        !scratch.path().join(".evpeer").exists(),
+        "nothing was started"
+    );
+
+    let home = folder(scratch.path(), "home");
+    let mut setup = Setup::new(&torrent, &home);
+    setup.args = &["--up-limit", "5MiB", "--down-limit", "0"];
+    let peer = Evpeer::start("peer", &setup);
+    peer.wait_for_state("downloading", LIMIT);
+    for (rate, reason) in rows {
+        let said = ctl(&home, &["limit", &format!("--up={rate}")]);
+        assert!(
+            said.err.contains(reason) && said.code == Some(2),
+            "{rate}: {said:?}"
+        );
+    }
+    let said = ctl(&home, &["limit", "nothing", "--up", "1MiB"]);
+    assert!(
+        said.err.contains("no torrent here") && said.code == Some(1),
+        "{said:?}"
+    );
+    assert_eq!(
+        ctl(&home, &["limit"]).out,
+        "limits: up 5.00 MiB/s, down no limit\n"
+    );
+    peer.leave();
+}
+
+/// From the next second on about `rate` bytes a second pass.
+fn assert_near(relay: &Relay, rate: u64) {
+    let pause = |time: Duration| {
+        let begun = Instant::now();
+        wait_for("time passes", LIMIT, || begun.elapsed() >= time);
+        begun.elapsed()
+    };
+    pause(Duration::from_secs(1));
+    let first = relay.passed();
+    let took = pause(Duration::from_secs(4));
+    let ratio = (relay.passed() - first) as f64 / (rate as f64 * took.as_secs_f64());
+    assert!(
+        (0.85..1.05).contains(&ratio),
+        "{rate} B/s: {ratio:.4} of it"
+    );
 }
 
 fn rates() -> Vec<u64> {
