@@ -226,8 +226,6 @@ fn measure(side: Side, rate: u64) {
     let len = (rate * (whole.as_secs() + 5)).max(MIB);
     let set = DataSet::file(&folder(scratch.path(), "data"), "content", len, 7);
     let torrent = torrent::create(&set, None);
-    let source = folder(scratch.path(), "source");
-    set.copy_to(&source);
     let limit = rate.to_string();
     let args_of = |its: Side| match (its == side, its) {
         (false, _) => vec![],
@@ -235,7 +233,7 @@ fn measure(side: Side, rate: u64) {
         (true, Side::Leecher) => vec!["--down-limit", &limit],
     };
     let seed_args = args_of(Side::Seed);
-    let mut setup = Setup::new(&torrent, &source);
+    let mut setup = Setup::new(&torrent, &set.folder);
     setup.args = &seed_args;
     let seed = Evpeer::start("seed", &setup);
     seed.wait_for_state("seeding", 2 * LIMIT);

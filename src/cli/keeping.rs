@@ -132,6 +132,8 @@ fn kept_torrents(folder: &Path) -> Vec<SessionTorrent> {
         up_bytes: 0,
         down_bytes: 0,
         limits: RateLimits::default(),
+        seeded_s: 0,
+        seeds_on: false,
         known: Vec::new(),
     });
     torrents.collect()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::limits::{RATE_LIMIT_MAX, RATE_LIMIT_MIN};
+use crate::config::Goal;
 
 /// Reads a number of bytes: `16384`, `16KiB`, `4MiB`, `500k`. `k`, `M`, `G` are powers of 1000,
 /// `Ki`, `Mi`, `Gi` of 1024; a `B` at the end changes nothing.
@@ -49,6 +50,51 @@ pub fn parse_limit(text: &str) -> Result<u64, String> {
         )),
     }
 }
+
+/// Reads a ratio of seeding in thousandths: `2`, `1.5`, `0.125`; or `never`.
+///
+/// # Errors
+/// A text for the user that shows how a ratio is written.
+pub fn parse_ratio(text: &str) -> Result<Goal, String> {
+    if text == NEVER {
+        return Ok(Goal::Never);
+    }
+    let wrong = || {
+        format!(
+            "'{text}' is no ratio; write such as 2, 1.5 or 0.125, 100000 at most, or never for \
+             no end"
+        )
+    };
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |digits: &str| {
+        (1..=6).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
+    };
+    if !is_number(whole) || !is_number(part) || part.len() > 3 {
+        return Err(wrong());
+    }
+    let number = |digits: &str| digits.parse::<u64>().map_err(|_| wrong());
+    let scale = 10u64.pow(3 - part.len() as u32);
+    let milli = number(whole)? * 1000 + number(part)? * scale;
+    match milli {
+        1..=100_000_000 => Ok(Goal::At(milli)),
+        _ => Err(wrong()),
+    }
+}
+
+/// Reads a time of seeding, as [`parse_time`] reads times; or `never`.
+///
+/// # Errors
+/// A text for the user that shows how a time is written.
+pub fn parse_seed_time(text: &str) -> Result<Goal, String> {
+    if text == NEVER {
+        return Ok(Goal::Never);
+    }
+    let time = parse_time(text).map_err(|wrong| format!("{wrong}, or never for no end"))?;
+    Ok(Goal::At(time.as_secs()))
+}
+
+/// What stands for no goal.
+const NEVER: &str = "never";
 
 /// Reads the rate of a line in bytes per second: `10Gbit`, `100Mbit`, or bytes as
 /// [`parse_len`] reads them, `125MB`; a `/s` at the end changes nothing.
@@ -221,6 +267,35 @@ mod tests {
                 (found, _) => panic!("{text}: {found:?}"),
             }
         }
+    }
+
+    #[test]
+    fn goals_of_seeding_are_read() {
+        let rows = [
+            ("2", Some(Goal::At(2000))),
+            ("1.5", Some(Goal::At(1500))),
+            ("0.125", Some(Goal::At(125))),
+            ("0.001", Some(Goal::At(1))),
+            ("100000", Some(Goal::At(100_000_000))),
+            ("never", Some(Goal::Never)),
+            ("0", None),
+            ("0.0", None),
+            ("0.0001", None),
+            ("100001", None),
+            ("1.", None),
+            (".5", None),
+            ("-1", None),
+            ("1e3", None),
+            ("1,5", None),
+            ("", None),
+        ];
+        for (text, goal) in rows {
+            assert_eq!(parse_ratio(text).ok(), goal, "{text}");
+        }
+        assert_eq!(parse_seed_time("5m"), Ok(Goal::At(300)));
+        assert_eq!(parse_seed_time("0"), Ok(Goal::At(0)));
+        assert_eq!(parse_seed_time("never"), Ok(Goal::Never));
+        assert!(parse_seed_time("soon").is_err_and(|wrong| wrong.contains("never")));
     }
 
     #[test]

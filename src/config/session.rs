@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Config, RateLimits, StorageKind};
+use super::{Config, Goal, RateLimits, SeedGoals, StorageKind};
 use crate::base::address::HostPort;
 use crate::base::id::InfoHash;
 
@@ -40,6 +40,10 @@ pub struct Given {
     pub pex: Option<bool>,
     /// See [`Config::storage`].
     pub storage: Option<StorageKind>,
+    /// See [`Config::seed_goals`].
+    pub seed_ratio: Option<Goal>,
+    /// See [`Config::seed_goals`].
+    pub seed_time: Option<Goal>,
     /// See [`Config::limits`].
     pub up_limit: Option<u64>,
     /// See [`Config::limits`].
@@ -65,6 +69,10 @@ pub struct SessionTorrent {
     pub down_bytes: u64,
     /// Limits of its own.
     pub limits: RateLimits,
+    /// How long it was seeded in all runs, seconds, as far as that matters to its user.
+    pub seeded_s: u64,
+    /// Whether its user resumed it at its goal.
+    pub seeds_on: bool,
     /// Peers that it was connected to, the one seen last first.
     pub known: Vec<KnownPeer>,
 }
@@ -92,6 +100,8 @@ impl Given {
             lsd: self.lsd.or(before.lsd),
             pex: self.pex.or(before.pex),
             storage: self.storage.or(before.storage),
+            seed_ratio: self.seed_ratio.or(before.seed_ratio),
+            seed_time: self.seed_time.or(before.seed_time),
             up_limit: self.up_limit.or(before.up_limit),
             down_limit: self.down_limit.or(before.down_limit),
             limit_local: self.limit_local.or(before.limit_local),
@@ -110,6 +120,10 @@ impl Given {
             lsd: self.lsd.unwrap_or(other.lsd),
             pex: self.pex.unwrap_or(other.pex),
             storage: self.storage.unwrap_or(other.storage),
+            seed_goals: SeedGoals {
+                ratio: self.seed_ratio.or(other.seed_goals.ratio),
+                time: self.seed_time.or(other.seed_goals.time),
+            },
             limits: RateLimits {
                 up: self.up_limit.unwrap_or(other.limits.up),
                 down: self.down_limit.unwrap_or(other.limits.down),
@@ -215,6 +229,8 @@ mod tests {
             up_bytes: 0,
             down_bytes: 0,
             limits: RateLimits::default(),
+            seeded_s: 0,
+            seeds_on: false,
             known,
         }
     }

@@ -15,7 +15,7 @@ use crate::base::limits::TRACKERS_MAX;
 use crate::config::session::{
     EVPEERS_MAX, Given, KNOWN_PER_TORRENT_MAX, KnownPeer, Session, SessionTorrent, TORRENTS_MAX,
 };
-use crate::config::{RateLimits, StorageKind};
+use crate::config::{Goal, RateLimits, StorageKind};
 use crate::engine::HostPort;
 
 /// Why a text is no session.
@@ -46,6 +46,8 @@ pub fn encode(session: &Session) -> Vec<u8> {
             "lsd": given.lsd,
             "pex": given.pex,
             "storage": given.storage.map(storage_name),
+            "seed_ratio_thousandths": given.seed_ratio.map(goal_value),
+            "seed_time_s": given.seed_time.map(goal_value),
             "up_limit": given.up_limit,
             "down_limit": given.down_limit,
             "limit_local": given.limit_local,
@@ -106,8 +108,24 @@ fn torrent_value(torrent: &SessionTorrent) -> Value {
         "down_bytes": torrent.down_bytes,
         "up_limit": torrent.limits.up,
         "down_limit": torrent.limits.down,
+        "seeded_s": torrent.seeded_s,
+        "seeds_on": torrent.seeds_on,
         "known": known_value(&torrent.known),
     })
+}
+
+fn goal_value(goal: Goal) -> Value {
+    match goal {
+        Goal::Never => json!("never"),
+        Goal::At(amount) => json!(amount),
+    }
+}
+
+fn goal(value: &Value) -> Option<Goal> {
+    match value.as_str() {
+        Some("never") => Some(Goal::Never),
+        _ => value.as_u64().map(Goal::At),
+    }
 }
 
 fn known_value(known: &[KnownPeer]) -> Value {
@@ -137,6 +155,8 @@ fn given(value: &Value) -> Given {
         storage: kinds
             .into_iter()
             .find(|&kind| storage == Some(storage_name(kind))),
+        seed_ratio: goal(&value["seed_ratio_thousandths"]),
+        seed_time: goal(&value["seed_time_s"]),
         up_limit: value["up_limit"].as_u64(),
         down_limit: value["down_limit"].as_u64(),
         limit_local: value["limit_local"].as_bool(),
@@ -165,6 +185,8 @@ fn torrent(value: &Value) -> Option<SessionTorrent> {
             up: value["up_limit"].as_u64().unwrap_or(0),
             down: value["down_limit"].as_u64().unwrap_or(0),
         },
+        seeded_s: value["seeded_s"].as_u64().unwrap_or(0),
+        seeds_on: value["seeds_on"].as_bool().unwrap_or(false),
         known: known(&value["known"], KNOWN_PER_TORRENT_MAX),
     })
 }
@@ -226,6 +248,8 @@ mod tests {
             up_bytes: u64::MAX,
             down_bytes: 7,
             limits: RateLimits { up: 5000, down: 0 },
+            seeded_s: 77,
+            seeds_on: true,
             known: vec![known],
         };
         Session {
@@ -238,6 +262,8 @@ mod tests {
                 lsd: Some(false),
                 pex: Some(true),
                 storage: Some(StorageKind::Pwrite),
+                seed_ratio: Some(Goal::At(1500)),
+                seed_time: Some(Goal::Never),
                 up_limit: Some(10_000),
                 down_limit: Some(0),
                 limit_local: Some(false),

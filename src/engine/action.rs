@@ -250,7 +250,7 @@ pub enum State {
     Downloading,
     /// Everything is there.
     Seeding,
-    /// Stopped by the user.
+    /// Stopped by the user, or by a goal that the user set.
     Paused,
     /// Stopped by a fault; the report carries the reason.
     Error,
@@ -278,7 +278,7 @@ pub struct Snapshot {
     pub info_hash: InfoHash,
     /// What it does.
     pub state: State,
-    /// Why, in state `error`.
+    /// Why, in state `error`, or if nobody but a goal of its user paused it.
     pub reason: Option<String>,
     /// In state `error`: when it is tried again, if it is. What is verified is served meanwhile.
     pub retry_in: Option<Duration>,

@@ -21,6 +21,7 @@
 //! | `why` | why a torrent does not get on |
 //! | `discover`, `pex` | how peers become known |
 //! | `network`, `link` | evpeers: the broadcast, and streams for links alone |
+//! | `goals` | when a torrent was seeded enough, and whether its swarm is complete |
 //! | `pace` | limits of rate |
 //! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
@@ -56,6 +57,7 @@ mod datagrams;
 mod discover;
 mod ending;
 mod extended;
+mod goals;
 pub mod http;
 pub mod link;
 mod memory;
@@ -73,6 +75,7 @@ pub mod view;
 mod why;
 
 pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction};
+pub use goals::Census;
 pub use torrent::{AddError, HostPort, OnDisk, TorrentSpec, Transferred};
 
 use announce_udp::{UdpQuestion, UdpTrackers};

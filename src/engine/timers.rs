@@ -165,6 +165,7 @@ impl Engine {
             self.run_effects(id, now);
         }
         self.plight_due(id, now);
+        self.goal_due(id, now);
         self.dial(id, now);
         self.announce_due(id, now);
         self.rearm_torrent(id, now);
@@ -185,6 +186,11 @@ impl Engine {
             && self.ending.is_none()
         {
             next = next.min(plight.deadline());
+        }
+        if let Some(at) = torrent.goal_at(self.config.seed_goals, now)
+            && self.ending.is_none()
+        {
+            next = next.min(at);
         }
         if torrent.is_taking_part() {
             if let Some(at) = torrent.candidates.next_deadline() {

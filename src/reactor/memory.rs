@@ -243,7 +243,7 @@ impl Reactor {
         let unix_s = super::clock::unix_s();
         let session = &mut memory.keeping.session;
         for id in self.engine.torrents().collect::<Vec<_>>() {
-            if let Some(torrent) = self.engine.remembered(id) {
+            if let Some(torrent) = self.engine.remembered(id, now) {
                 session.update(torrent, unix_s);
             }
         }
