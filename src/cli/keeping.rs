@@ -131,6 +131,8 @@ fn kept_torrents(folder: &Path) -> Vec<SessionTorrent> {
         peers: Vec::new(),
         up_bytes: 0,
         down_bytes: 0,
+        was_complete: false,
+        untold: Vec::new(),
         limits: RateLimits::default(),
         seeded_s: 0,
         seeds_on: false,

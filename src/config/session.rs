@@ -67,6 +67,10 @@ pub struct SessionTorrent {
     pub up_bytes: u64,
     /// Payload received in all runs, bytes.
     pub down_bytes: u64,
+    /// Whether it was complete once.
+    pub was_complete: bool,
+    /// Trackers that have to hear of that, and have not yet.
+    pub untold: Vec<String>,
     /// Limits of its own.
     pub limits: RateLimits,
     /// How long it was seeded in all runs, seconds, as far as that matters to its user.
@@ -228,6 +232,8 @@ mod tests {
             peers: Vec::new(),
             up_bytes: 0,
             down_bytes: 0,
+            was_complete: false,
+            untold: Vec::new(),
             limits: RateLimits::default(),
             seeded_s: 0,
             seeds_on: false,

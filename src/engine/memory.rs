@@ -45,6 +45,8 @@ impl Engine {
             up_bytes: totals.up,
             down_bytes: totals.down,
             limits: self.torrent_limits(id),
+            was_complete: torrent.was_complete,
+            untold: torrent.tracker.untold(),
             seeded_s: match self.config.seed_goals.time {
                 Some(Goal::At(_)) => torrent.seeded.time(now).as_secs(),
                 // Nobody asks for it, and it would be written over and over.
@@ -152,7 +154,7 @@ impl Engine {
     }
 
     /// Takes up what was remembered of a torrent that was added a moment ago: peers to call,
-    /// totals, its limits, and that it is paused. Its trackers and named peers came with the torrent.
+    /// totals, its limits, what its trackers have to hear, and that it is paused. Its trackers and named peers came with the torrent.
     pub fn recall(&mut self, id: TorrentId, memory: &SessionTorrent, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
@@ -162,6 +164,8 @@ impl Engine {
             down: memory.down_bytes,
             wasted: 0,
         };
+        torrent.was_complete = memory.was_complete;
+        torrent.tracker.owe(&memory.untold, now);
         let formerly = Duration::from_secs(memory.seeded_s);
         torrent.seeded = Seeded::formerly(formerly, memory.seeds_on);
         self.set_torrent_limits(id, memory.limits, now);

@@ -113,6 +113,8 @@ pub struct Torrent {
     pub before: Transferred,
     /// What was transferred in former runs.
     pub former: Transferred,
+    /// It was complete once: its trackers hear of the end of a download no more.
+    pub was_complete: bool,
     /// For how long it was seeded.
     pub seeded: Seeded,
     /// Trackers that the user named, beside those of the metainfo.

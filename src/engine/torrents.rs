@@ -71,6 +71,7 @@ impl Engine {
             is_open: true,
             before: Transferred::default(),
             former: Transferred::default(),
+            was_complete: false,
             seeded: Seeded::default(),
             extra_trackers: spec.trackers,
             extra_peers: spec.peers.clone(),
@@ -200,7 +201,9 @@ impl Engine {
             return;
         };
         if torrent.swarm.is_complete() && torrent.state == State::Downloading {
-            torrent.tracker.completed(now);
+            if !torrent.was_complete {
+                torrent.tracker.completed(now);
+            }
             self.report(Report::Complete { torrent: id });
             self.become_seed(id, now);
         }
@@ -294,6 +297,9 @@ impl Engine {
 
     /// Everything is there: tells the peers that this one only uploads from now on (BEP 21).
     pub(super) fn become_seed(&mut self, id: TorrentId, now: Instant) {
+        if let Some(torrent) = self.torrents.get_mut(&id) {
+            torrent.was_complete = true;
+        }
         self.set_state(id, State::Seeding, None, now);
         self.track(id, now);
         self.storage(StorageAction::Sync { torrent: id });
