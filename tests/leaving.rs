@@ -2,12 +2,13 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use support::data::{DataSet, Tolerance, flip_bit};
+use support::data::{DataSet, Tolerance};
 use support::evpeer::{BINARY, Evpeer, Setup, ctl};
-use support::relay::Relay;
 use support::tracker::Tracker;
 use support::{folder, scratch, torrent, wait_for};
 
@@ -19,7 +20,7 @@ fn events_at(tracker: &Tracker, event: &str) -> usize {
     announces.iter().filter(|a| a.event == event).count()
 }
 
-fn state_in(home: &std::path::Path) -> String {
+fn state_in(home: &Path) -> String {
     let status = ctl(home, &["status", "--json"]).object();
     status["torrents"][0]["state"]
         .as_str()
@@ -99,48 +100,49 @@ fn seed_stops_when_its_ratio_is_reached() {
 }
 
 /// Goal: a peer that leaves with its swarm waits for others to come, and for the last of them.
-/// Method: a seed alone; then a quick leecher and one that is held at half.
+/// Method: a seed alone; then a quick leecher, and a slow one that is let go later.
 #[test]
 fn peer_leaves_when_all_whom_it_knows_have_everything() {
     let scratch = scratch();
     let set = DataSet::file(&folder(scratch.path(), "data"), "content", 8 * MIB, 3);
     let torrent = torrent::create(&set, None);
-    let args = ["--until-swarm-complete", "--no-pex"];
-    let mut setup = Setup::new(&torrent, &set.folder);
-    setup.args = &args;
-    let mut seed = Evpeer::start("seed", &setup);
-    seed.wait_for_event("durable", LIMIT);
-    let alone = Instant::now();
-    wait_for("it is alone for long", LIMIT, || {
-        alone.elapsed() > Duration::from_secs(4)
-    });
-    assert!(seed.process.is_running(), "nobody was there yet");
-
-    let relay = Relay::start(seed.address, 4 * MIB);
-    let start = |name: &str, address| {
-        let (home, known) = (folder(scratch.path(), name), [address]);
-        let mut setup = Setup::new(&torrent, &home);
-        (setup.peers, setup.args) = (&known, &args);
+    let start = |name: &str, folder: &Path, known: &[SocketAddr], args: &[&str]| {
+        let mut setup = Setup::new(&torrent, folder);
+        let args = [args, &["--until-swarm-complete"]].concat();
+        (setup.peers, setup.args) = (known, &args);
         Evpeer::start(name, &setup)
     };
-    let mut slow = start("slow", relay.address());
-    wait_for("half has come", LIMIT, || relay.is_held());
-    let quick = start("quick", seed.address);
+    let mut seed = start("seed", &set.folder, &[], &[]);
+    seed.wait_for_event("durable", LIMIT);
+    let alone = Instant::now();
+    wait_for("time passes", LIMIT, || alone.elapsed() > ENOUGH);
+    assert!(seed.process.is_running(), "nobody was there yet");
+
+    let [slow_home, quick_home] = ["slow", "quick"].map(|name| folder(scratch.path(), name));
+    let known = [seed.address];
+    let mut slow = start("slow", &slow_home, &known, &["--down-limit", "64KiB"]);
+    wait_for("something has come", LIMIT, || {
+        slow.counter("down_bytes") > 0
+    });
+    let mut quick = start("quick", &quick_home, &known, &[]);
     quick.wait_for_event("durable", LIMIT);
     let waiting = Instant::now();
-    wait_for("it would have left", LIMIT, || {
-        waiting.elapsed() > Duration::from_secs(4)
-    });
-    assert!(seed.process.is_running() && slow.process.is_running());
-    relay.lift();
+    wait_for("time passes", LIMIT, || waiting.elapsed() > ENOUGH);
+    for peer in [&mut seed, &mut slow, &mut quick] {
+        assert!(peer.process.is_running(), "one has not everything");
+    }
+    assert_eq!(ctl(&slow_home, &["limit", "--down", "0"]).code, Some(0));
     slow.wait_for_event("durable", LIMIT);
     for mut peer in [seed, slow, quick] {
         assert_eq!(peer.wait_for_exit(LIMIT), Some(0));
     }
-    for name in ["slow", "quick"] {
-        set.assert_same_in(&scratch.path().join(name), Tolerance::default());
+    for home in [slow_home, quick_home] {
+        set.assert_same_in(&home, Tolerance::default());
     }
 }
+
+/// Longer than a peer waits before it leaves with its swarm.
+const ENOUGH: Duration = Duration::from_secs(4);
 
 /// Goal: a tracker hears of the end of a download once, whatever becomes of the data later.
 /// Method: a download; a restart; damage that is fetched again, twice; another restart.
@@ -166,7 +168,9 @@ fn tracker_hears_of_the_end_of_a_download_once() {
             events_at(&tracker, "completed") == 1 && events_at(&tracker, "started") == round + 2
         });
         peer.leave();
-        flip_bit(&home.join("content"), 3 * MIB + 1);
+        let file = File::options().write(true).open(home.join("content"));
+        file.and_then(|file| file.set_len(3 * MIB))
+            .expect("it can be cut");
     }
     assert_eq!(events_at(&tracker, "completed"), 1);
     seed.leave();

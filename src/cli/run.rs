@@ -477,7 +477,7 @@ pub fn announce_urls(reactor: &Reactor) -> Vec<String> {
 
 /// How often a peer that leaves with its swarm counts it.
 const CENSUS_INTERVAL: Duration = Duration::from_millis(500);
-/// How long all others have to have everything before it leaves: news of newcomers are on their way.
+/// How long all others have to have everything before it leaves: newcomers may be on their way.
 const SWARM_DONE_TIME: Duration = Duration::from_secs(2);
 /// How long others have to come to what is shared before it is told that none has.
 const LONELY_TIME: Duration = Duration::from_secs(30);

@@ -154,7 +154,8 @@ impl Engine {
     }
 
     /// Takes up what was remembered of a torrent that was added a moment ago: peers to call,
-    /// totals, its limits, what its trackers have to hear, and that it is paused. Its trackers and named peers came with the torrent.
+    /// totals, its limits, what its trackers have to hear, and that it is paused. Its trackers and
+    /// named peers came with the torrent.
     pub fn recall(&mut self, id: TorrentId, memory: &SessionTorrent, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;

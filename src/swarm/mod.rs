@@ -26,6 +26,7 @@ use crate::meta::geometry::Geometry;
 use crate::meta::metainfo::Metainfo;
 use crate::wire::message::{BlockRef, Message, Outgoing};
 
+mod ask;
 mod audit;
 pub mod blame;
 pub mod choker;

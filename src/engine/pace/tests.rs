@@ -1,3 +1,8 @@
+//! Crowds of streams that always have something to move, and what each gets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use super::*;
 
 fn at(micros: u64) -> Instant {
