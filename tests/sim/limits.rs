@@ -33,7 +33,8 @@ fn data_comes_as_fast_as_the_limits_let_it() {
     for_seeds(2, |rng_seed| {
         for (rate, seed_up, leecher_down, seed_down, leecher_up) in rows {
             let rate_if = |given| if given { rate } else { 0 };
-            let len = 20 * rate;
+            let seconds = if rate < 4 * MIB { 20 } else { 4 };
+            let len = seconds * rate;
             let (meta, content) = torrent(rng_seed, 64 * 1024, &[len]);
             let mut world = World::new(rng_seed, LAN, meta, content);
             let spec = limited(Have::All, &[], rate_if(seed_up), rate_if(seed_down));
@@ -53,7 +54,7 @@ fn data_comes_as_fast_as_the_limits_let_it() {
                 .completed_at(leecher)
                 .expect("it is complete")
                 .as_micros();
-            let ratio = took as f64 / 20e6;
+            let ratio = took as f64 / (seconds as f64 * 1e6);
             assert!(
                 (0.98..1.03).contains(&ratio),
                 "rng_seed {rng_seed}, {rate} B/s: {ratio}"
@@ -64,10 +65,10 @@ fn data_comes_as_fast_as_the_limits_let_it() {
 }
 
 /// Goal: a limit is for all streams together, and each of them gets its part.
-/// Method: a limited seed and five leechers that know nobody else.
+/// Method: a limited seed and five leechers that are told of nobody else; ten seconds.
 #[test]
 fn limit_is_for_all_streams_together() {
-    let (meta, content) = torrent(1, 64 * 1024, &[4 * MIB]);
+    let (meta, content) = torrent(1, 64 * 1024, &[32 * MIB]);
     let mut world = World::new(1, LAN, meta, content);
     let seed = world.add(limited(Have::All, &[], MIB, 0));
     let leechers: Vec<_> = (0..5)
@@ -78,7 +79,7 @@ fn limit_is_for_all_streams_together() {
     let ratio = up as f64 / (10 * MIB) as f64;
     assert!((0.95..1.02).contains(&ratio), "{ratio}");
     for leecher in leechers {
-        assert!(world.progress(leecher) > 0.2, "{leecher:?}");
+        assert!(world.progress(leecher) > 0.1, "{leecher:?}");
     }
 }
 
