@@ -1,11 +1,11 @@
 //! Announces that a tracker answers in a second of its own CPU time, in real processes: evpeer
 //! beside opentracker, if that is installed, in turns.
 //!
-//! `cargo bench --bench announce`. The load is 1,000 swarms of up to 100 peers on loopback, 50
-//! peers wanted, as much as the tracker takes: by UDP (one socket) and by HTTP with a connection
+//! `cargo bench --bench announce [-- LOAD]`. The load is 1,000 swarms of up to 100 peers on loopback,
+//! 50 peers wanted, as much as the tracker takes: by UDP (one socket) and by HTTP with a connection
 //! each, 64 announces under way, and by HTTP on eight streams that stay open (which opentracker
-//! does not offer). CPU time is the process's, user and system, from `/proc`; the load comes from
-//! this process.
+//! does not offer). `EVPEER_BEFORE=PROGRAM` names another build, measured in the same turns. CPU
+//! time is the process's, user and system, from `/proc`; the load comes from this process.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,36 +15,33 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long each kind of load lasts.
-const LOAD_TIME: Duration = Duration::from_secs(3);
-const ROUNDS: u32 = 3;
+const LOAD_TIME: Duration = Duration::from_millis(500);
+const ROUNDS: u32 = 21;
+const SERVERS: [&str; 3] = ["evpeer", "evpeer before", "opentracker"];
 const SWARMS: u32 = 1000;
 const PEERS: u32 = 100;
 /// Announces that wait for their answers.
 const UNDER_WAY: u64 = 64;
 const STREAMS: usize = 8;
-/// Ticks of the clock in `/proc/PID/stat`, per second.
-const TICKS_PER_SEC: u64 = 100;
 
 fn main() {
     if std::env::args().any(|arg| arg == "--test") {
         return; // `cargo test --benches`: building it is the test
     }
+    let started = SERVERS.map(|server| (server, Tracker::start(server)));
     let mut loads: Vec<(&str, &str, Vec<f64>)> = Vec::new();
     for _ in 0..ROUNDS {
-        for server in ["evpeer", "opentracker"] {
-            let Some(tracker) = Tracker::start(server) else {
-                println!("left out: {server} is not installed");
-                continue;
-            };
-            for (load, run) in LOADS {
-                if server == "opentracker" && load == "HTTP, kept open" {
+        for (load, run) in LOADS.iter().filter(|load| is_wanted(load.0)) {
+            for (server, tracker) in &started {
+                let Some(tracker) = tracker else { continue };
+                if *server == "opentracker" && *load == "HTTP, kept open" {
                     continue;
                 }
-                let before = tracker.cpu_ticks();
+                let before = tracker.cpu_time();
                 let answers = run(tracker.address);
-                let spent = (tracker.cpu_ticks() - before).max(1);
-                let rate = answers as f64 * TICKS_PER_SEC as f64 / spent as f64;
-                let known = loads.iter_mut().find(|l| l.0 == server && l.1 == load);
+                let spent = tracker.cpu_time() - before;
+                let rate = answers as f64 / spent.as_secs_f64().max(0.001);
+                let known = loads.iter_mut().find(|l| l.0 == *server && l.1 == *load);
                 match known {
                     Some((.., rates)) => rates.push(rate),
                     None => loads.push((server, load, vec![rate])),
@@ -53,14 +50,28 @@ fn main() {
         }
     }
     println!(
-        "{:12} {:22} announces per CPU second: median (all)",
+        "{:14} {:16} announces per CPU second: median, quarters",
         "tracker", "load"
     );
     for (server, load, rates) in &mut loads {
         rates.sort_by(f64::total_cmp);
-        let all: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
-        let median = rates[rates.len() / 2];
-        println!("{server:12} {load:22} {median:10.0} ({})", all.join(" "));
+        let [low, median, high] = [1, 2, 3].map(|quarter| rates[rates.len() * quarter / 4]);
+        println!("{server:14} {load:16} {median:10.0} {low:10.0} {high:10.0}");
+    }
+    for (server, tracker) in started {
+        if tracker.is_none() {
+            println!("left out: {server} is not there");
+        }
+    }
+}
+
+/// Whether the command line names this load, or part of its name, or none at all.
+fn is_wanted(load: &str) -> bool {
+    let mut names = std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
+    let is_first = |name: String| load.contains(&name);
+    match names.next() {
+        None => true,
+        Some(name) => is_first(name) || names.any(is_first),
     }
 }
 
@@ -88,8 +99,12 @@ impl Tracker {
         drop(free);
         let port_text = port.to_string();
         let mut command = match server {
-            "evpeer" => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_evpeer"));
+            "evpeer" | "evpeer before" => {
+                let program = match server {
+                    "evpeer" => env!("CARGO_BIN_EXE_evpeer").into(),
+                    _ => std::env::var_os("EVPEER_BEFORE")?,
+                };
+                let mut command = Command::new(program);
                 command.args(["--open-tracker", "--no-lsd", "-q", "-p", &port_text]);
                 command
                     .args(["--bind", "127.0.0.1", "-o"])
@@ -124,14 +139,16 @@ impl Tracker {
         })
     }
 
-    /// User and system time so far.
-    fn cpu_ticks(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
-        let stat = stat.expect("the process runs");
-        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let ticks = |place: usize| fields[place].parse::<u64>().expect("a number");
-        ticks(11) + ticks(12)
+    /// User and system time so far of all its threads: `/proc/PID/stat` has it in steps of 10 ms.
+    fn cpu_time(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let tasks = tasks.expect("the process runs").flatten();
+        let nanos = tasks.map(|task| {
+            let stat = fs::read_to_string(task.path().join("schedstat")).expect("a thread");
+            let on_cpu = stat.split_whitespace().next().expect("a field");
+            on_cpu.parse::<u64>().expect("nanoseconds")
+        });
+        Duration::from_nanos(nanos.sum())
     }
 }
 

@@ -25,6 +25,8 @@ pub struct WritePlan {
     pub segments: Vec<Segment>,
     /// Bytes of all segments.
     pub len: usize,
+    /// The stream ends after them: the last bytes and its end may leave together.
+    pub is_last: bool,
 }
 
 impl WritePlan {
@@ -33,6 +35,7 @@ impl WritePlan {
         self.scratch.clear();
         self.segments.clear();
         self.len = 0;
+        self.is_last = false;
     }
 
     /// Whether nothing is to be written.

@@ -26,6 +26,11 @@ pub struct Http {
 }
 
 impl Http {
+    /// Whether nothing follows what is queued.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending
+    }
+
     /// When the stream is given up, if nothing comes that was last heard of at `last_in`.
     pub(super) fn deadline(&self, last_in: Instant) -> Instant {
         match self.began {
@@ -160,7 +165,7 @@ impl Engine {
     /// Something of an answer left: ends the stream after the last one.
     pub(super) fn http_sent(&mut self, id: ConnId, now: Instant) {
         let is_done = self.conn(id).is_some_and(|conn| {
-            conn.outbox.is_empty() && matches!(&conn.stage, Stage::Http(http) if http.ending)
+            conn.outbox.is_empty() && matches!(&conn.stage, Stage::Http(http) if http.is_ending())
         });
         if is_done {
             self.close(id, Ending::Local("answered"), now);

@@ -34,18 +34,26 @@ impl Engine {
             torrent = exchange.torrent;
             fill_outbox(&mut running.swarm, exchange.key, most, &mut state.outbox);
         }
-        if state.outbox.is_empty() {
-            return self.write_idle(conn);
+        let is_idle = state.outbox.is_empty();
+        let room = match is_idle {
+            true => 0,
+            false => self.write_room(conn),
+        };
+        if is_idle {
+            self.write_idle(conn);
         }
-        let room = self.write_room(conn);
-        if room > 0
-            && let Some(state) = self.conn_mut(conn)
-        {
+        let Some(state) = self.conn_mut(conn) else {
+            return;
+        };
+        let before = plan.len;
+        if room > 0 {
             state.outbox.plan(torrent, most.min(room), plan);
-            if portion.is_some() {
-                plan.cut(room);
-            }
         }
+        if portion.is_some() {
+            plan.cut(before.saturating_add(room));
+        }
+        plan.is_last = plan.len == state.outbox.len()
+            && matches!(&state.stage, Stage::Http(http) if http.is_ending());
     }
 
     /// `n` bytes of the last plan left.

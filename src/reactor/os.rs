@@ -1,7 +1,7 @@
 //! What differs between operating systems, with fallbacks that are right everywhere.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 
 use mio::net::TcpStream;
 use rustix::io::Errno;
@@ -21,6 +21,30 @@ pub const ACCEPTED_INHERIT_NODELAY: bool = cfg!(target_os = "linux");
 /// Whether a socket that is closed leaves the poll by itself: epoll and kqueue let go of a
 /// descriptor that nobody else has.
 pub const CLOSING_DEREGISTERS: bool = cfg!(unix);
+
+/// Writes the last bytes of `stream`, and ends it if all of them were taken: they leave with its
+/// end in one segment where the system can hold them back for that.
+///
+/// # Errors
+/// As of a write.
+pub fn write_last(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    let written = stream.try_io(|| {
+        use rustix::net::{SendFlags, send};
+        Ok(send(
+            &*stream,
+            bytes,
+            SendFlags::MORE | SendFlags::NOSIGNAL,
+        )?)
+    });
+    #[cfg(not(target_os = "linux"))]
+    let written = io::Write::write(stream, bytes);
+    if written.as_ref().is_ok_and(|&len| len == bytes.len()) {
+        // It fails for a stream that is gone, of which the next event tells.
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    written
+}
 
 /// Where a socket binds to hear `group`. Where the system can, nothing else gets in there.
 pub fn group_bind_address(group: SocketAddr) -> SocketAddr {

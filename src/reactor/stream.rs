@@ -236,9 +236,15 @@ impl Reactor {
                 stream.wants_write = false;
                 return len;
             }
+            let is_last = plan.is_last;
             let write = |slices: &[io::IoSlice<'_>]| {
                 let offered = slices.iter().map(|s| s.len()).sum::<usize>();
-                (stream.socket.write_vectored(slices), offered)
+                let written = match slices {
+                    [last] if is_last => os::write_last(&mut stream.socket, last),
+                    [one] => stream.socket.write(one),
+                    all => stream.socket.write_vectored(all),
+                };
+                (written, offered)
             };
             let (result, offered) = match self.storage.lend(plan, write) {
                 Lent::Done(done) => done,

@@ -90,17 +90,21 @@ impl Udp {
     /// # Errors
     /// The system did not take it; that is counted already.
     pub fn send(&mut self, to: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
-        let transmit = Transmit {
-            destination: to,
-            ecn: None,
-            contents: bytes,
-            segment_size: None,
-            src_ip: from.filter(|_| self.local.ip().is_unspecified()),
+        let result = match from.filter(|_| self.local.ip().is_unspecified()) {
+            None => self.socket.send_to(bytes, to).map(drop),
+            from => {
+                let transmit = Transmit {
+                    destination: to,
+                    ecn: None,
+                    contents: bytes,
+                    segment_size: None,
+                    src_ip: from,
+                };
+                let socket = UdpSockRef::from(&self.socket);
+                let send = || self.state.try_send(socket, &transmit);
+                self.socket.try_io(send)
+            }
         };
-        let socket = UdpSockRef::from(&self.socket);
-        let result = self
-            .socket
-            .try_io(|| self.state.try_send(socket, &transmit));
         if let Err(e) = &result {
             self.unsent += 1;
             log::trace!("datagram lost to={to} error={e} unsent={}", self.unsent);

@@ -113,13 +113,13 @@ impl Ears {
         self.ip.is_ipv4()
     }
 
-    /// `addr` as the asker can use it, if it can.
+    /// `addr`, which reaches as far as `reach` says, as the asker can use it, if it can.
     ///
     /// What runs on this machine and is known by the loopback address, or by none because it is
     /// we, has for others the address of the interface that they came in on.
-    pub fn told(&self, addr: SocketAddr) -> Option<SocketAddr> {
+    pub fn told(&self, addr: SocketAddr, reach: Scope) -> Option<SocketAddr> {
         let ip = addr.ip();
-        match scope(ip) {
+        match reach {
             Scope::Site | Scope::Global => return Some(addr).filter(|addr| addr.port() != 0),
             Scope::Loopback if self.scope == Scope::Loopback && addr.port() != 0 => {
                 return Some(addr);
@@ -197,7 +197,8 @@ mod tests {
                 interfaces: &interfaces,
                 links: None,
             };
-            let answer = asker.ears().told(listed.parse().unwrap());
+            let listed: SocketAddr = listed.parse().unwrap();
+            let answer = asker.ears().told(listed, scope(listed.ip()));
             let answer = answer.map_or(String::new(), |addr| addr.to_string());
             assert_eq!(answer, told, "{listed} to {remote}");
         }

@@ -26,7 +26,7 @@ use crate::base::limits::PEERS_KNOWN_MAX;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::wire::announce::Event;
-pub use crate::wire::answer::Told;
+use crate::wire::answer::Peers;
 pub use news::{
     Change, ChangeKind, Counts, Entry, Families, Heard, Seeds, Sighting, Terms, Wanted,
 };
@@ -65,8 +65,6 @@ pub(super) struct Announced {
     /// Peers that are wanted.
     pub count: usize,
     pub families: Families,
-    /// Whether the ids of those peers are wanted.
-    pub ids: bool,
 }
 
 /// What to answer to an announce, besides the peers.
@@ -200,7 +198,7 @@ impl Registry {
         self.sweeps.first().map(|&(at, _)| at)
     }
 
-    /// Appends to `told` a random sample of the peers that the asker can use, all different and
+    /// Adds to `told` a random sample of the peers that the asker can use, all different and
     /// none of them the asker. Costs what is wanted, not what is there.
     ///
     /// Those who are known by hearsay alone are never told.
@@ -209,7 +207,7 @@ impl Registry {
         info_hash: InfoHash,
         asker: &Asker<'_>,
         wanted: &Wanted,
-        told: &mut Vec<Told>,
+        told: &mut Peers,
     ) {
         let Some(&index) = self.by_hash.get(&info_hash) else {
             return;
@@ -222,7 +220,6 @@ impl Registry {
             count: wanted.count,
             seeds: wanted.seeds,
             families: wanted.families,
-            ids: true,
         };
         self.swarms[index as usize].sample(&draw, &asker.ears(), &mut self.rng, told);
     }
@@ -277,7 +274,7 @@ impl Registry {
         self.swarm(info_hash)?.log().after(version)
     }
 
-    /// Takes note of an announce, whose sender has proved its address, and appends to `told` the
+    /// Takes note of an announce, whose sender has proved its address, and adds to `told` the
     /// peers for the answer. `None` if the swarm is not tracked for it.
     pub(super) fn announced(
         &mut self,
@@ -285,7 +282,7 @@ impl Registry {
         announced: &Announced,
         asker: (&Ears, Nearness),
         now: Instant,
-        told: &mut Vec<Told>,
+        told: &mut Peers,
     ) -> Option<Outcome> {
         let (ears, nearness) = asker;
         let sighting = &announced.sighting;
@@ -451,7 +448,6 @@ impl Announced {
             count: self.count,
             seeds,
             families: self.families,
-            ids: self.ids,
         }
     }
 }

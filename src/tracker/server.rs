@@ -26,8 +26,9 @@ use crate::base::id::{InfoHash, PeerId};
 use crate::base::limits::TOLD_PEERS_DEFAULT;
 use crate::base::time::Instant;
 use crate::wire::announce::Event;
-use crate::wire::answer::Told;
+use crate::wire::answer::Peers;
 use crate::wire::ev_peers::Standing;
+use crate::wire::query::Form;
 
 /// The answer to an HTTP request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,9 +94,7 @@ pub struct Server {
     /// Who announced itself from an address at which it was not to be reached.
     unreached: BTreeSet<SocketAddr>,
     /// Peers of the answer in work, kept for its memory.
-    told: Vec<Told>,
-    /// Compact peers of the datagram in work, likewise.
-    compact: Vec<u8>,
+    told: Peers,
 }
 
 impl Server {
@@ -107,8 +106,7 @@ impl Server {
             budget: Budget::new(Rates::ALONE),
             events: VecDeque::new(),
             unreached: BTreeSet::new(),
-            told: Vec::new(),
-            compact: Vec::new(),
+            told: Peers::default(),
         }
     }
 
@@ -160,9 +158,8 @@ impl Server {
             event: announce.event,
             count: announce.count,
             families: announce.families,
-            ids: announce.ids,
         };
-        self.told.clear();
+        self.told.begin(announce.form);
         if announce.event != Some(Event::Stopped) {
             self.ask_links(announce.info_hash, asker, now);
         }
@@ -227,8 +224,8 @@ struct Announce {
     /// Peers to be told at most.
     count: usize,
     families: Families,
-    /// Whether those peers' ids are to be told.
-    ids: bool,
+    /// How they are told.
+    form: Form,
 }
 
 /// How many peers are told to who wants `numwant`.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::bencode::Encoder;
-use super::compact::{PEER_LEN, PEER6_LEN, encode_peer, encode_peer6};
+use super::compact::{encode_peer, encode_peer6};
 use super::query::Form;
 use crate::base::id::{InfoHash, PeerId};
 
@@ -14,6 +14,62 @@ pub struct Told {
     pub addr: SocketAddr,
     /// What it calls itself, if that is known.
     pub peer_id: Option<PeerId>,
+}
+
+/// Peers of an answer, written as they come in the form in which it tells them.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    form: Form,
+    v4: Vec<u8>,
+    v6: Vec<u8>,
+    listed: Vec<Told>,
+}
+
+impl Peers {
+    /// Forgets all peers; those that follow are for an answer of this form.
+    pub fn begin(&mut self, form: Form) {
+        self.form = form;
+        self.v4.clear();
+        self.v6.clear();
+        self.listed.clear();
+    }
+
+    /// The form of the answer.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Adds a peer at `addr`, called what `peer_id` says if the form has room for it.
+    #[inline]
+    pub fn push(&mut self, addr: SocketAddr, peer_id: impl FnOnce() -> Option<PeerId>) {
+        match (self.form, addr) {
+            (Form::Compact, SocketAddr::V4(addr)) => self.v4.extend(encode_peer(addr)),
+            (Form::Compact, SocketAddr::V6(addr)) => self.v6.extend(encode_peer6(addr)),
+            (Form::Listed, addr) => self.listed.push(Told {
+                addr,
+                peer_id: peer_id(),
+            }),
+            (Form::ListedWithoutIds, addr) => self.listed.push(Told {
+                addr,
+                peer_id: None,
+            }),
+        }
+    }
+
+    /// The IPv4 peers of a compact answer, [`PEER_LEN`](super::compact::PEER_LEN) bytes each (BEP 23).
+    pub fn v4(&self) -> &[u8] {
+        &self.v4
+    }
+
+    /// The IPv6 peers of a compact answer, [`PEER6_LEN`](super::compact::PEER6_LEN) bytes each (BEP 7).
+    pub fn v6(&self) -> &[u8] {
+        &self.v6
+    }
+
+    /// The peers of an answer that lists them.
+    pub fn listed(&self) -> &[Told] {
+        &self.listed
+    }
 }
 
 /// The answer to an announce.
@@ -28,7 +84,7 @@ pub struct AnnounceAnswer<'a> {
     /// The asker, as we see it (BEP 24).
     pub external_ip: IpAddr,
     /// Other peers.
-    pub peers: &'a [Told],
+    pub peers: &'a Peers,
     /// What the announcer should know, for people; printable, and no secret.
     pub warning: Option<&'a str>,
 }
@@ -48,8 +104,9 @@ pub struct ScrapeAnswer {
 
 impl AnnounceAnswer<'_> {
     /// The body of the answer. Everything that clients insist on is always there.
-    pub fn encode(&self, form: Form) -> Vec<u8> {
-        let mut body = Encoder::with_capacity(BODY_LEN + PEER_LEN * self.peers.len());
+    pub fn encode(&self) -> Vec<u8> {
+        let peers = self.peers;
+        let mut body = Encoder::with_capacity(BODY_LEN + peers.v4.len() + peers.v6.len());
         body.dict_begin();
         body.key(b"complete").int(self.complete.into());
         body.key(b"external ip");
@@ -61,10 +118,14 @@ impl AnnounceAnswer<'_> {
         body.key(b"interval").int(self.interval.into());
         // Some clients prefer this one (wire-facts: rqbit): it is no less.
         body.key(b"min interval").int(self.interval.into());
-        match form {
-            Form::Compact => self.encode_compact(&mut body),
-            Form::Listed => encode_listed(self.peers, true, &mut body),
-            Form::ListedWithoutIds => encode_listed(self.peers, false, &mut body),
+        match peers.form {
+            Form::Compact => {
+                body.key(b"peers").bytes(&peers.v4);
+                if !peers.v6.is_empty() {
+                    body.key(b"peers6").bytes(&peers.v6);
+                }
+            }
+            Form::Listed | Form::ListedWithoutIds => encode_listed(&peers.listed, &mut body),
         }
         if let Some(warning) = self.warning {
             body.key(b"warning message").bytes(warning.as_bytes());
@@ -72,37 +133,14 @@ impl AnnounceAnswer<'_> {
         body.end();
         body.finish()
     }
-
-    fn encode_compact(&self, body: &mut Encoder) {
-        let v4 = || {
-            let addrs = self.peers.iter().map(|told| told.addr);
-            addrs.filter_map(|addr| match addr {
-                SocketAddr::V4(addr) => Some(encode_peer(addr)),
-                SocketAddr::V6(_) => None,
-            })
-        };
-        let v6 = || {
-            let addrs = self.peers.iter().map(|told| told.addr);
-            addrs.filter_map(|addr| match addr {
-                SocketAddr::V4(_) => None,
-                SocketAddr::V6(addr) => Some(encode_peer6(addr)),
-            })
-        };
-        let v4_count = v4().count();
-        body.key(b"peers").bytes_of(PEER_LEN * v4_count, v4());
-        let v6_count = self.peers.len() - v4_count;
-        if v6_count > 0 {
-            body.key(b"peers6").bytes_of(PEER6_LEN * v6_count, v6());
-        }
-    }
 }
 
-fn encode_listed(peers: &[Told], with_ids: bool, body: &mut Encoder) {
+fn encode_listed(peers: &[Told], body: &mut Encoder) {
     body.key(b"peers").list_begin();
     for told in peers {
         body.dict_begin();
         body.key(b"ip").bytes(told.addr.ip().to_string().as_bytes());
-        if let Some(peer_id) = told.peer_id.filter(|_| with_ids) {
+        if let Some(peer_id) = told.peer_id {
             body.key(b"peer id").bytes(&peer_id.0);
         }
         body.key(b"port").int(told.addr.port().into());
@@ -138,7 +176,7 @@ pub fn scrape(files: &[(InfoHash, ScrapeAnswer)]) -> Vec<u8> {
     body.finish()
 }
 
-/// Room for all of an announce's answer but IPv4 peers, bytes.
+/// Room for all of an announce's answer but compact peers, bytes.
 const BODY_LEN: usize = 160;
 /// Room for a swarm of a scrape's answer, bytes.
 const SCRAPE_LEN: usize = 96;
@@ -148,14 +186,7 @@ mod tests {
     use super::*;
     use crate::wire::announce::AnnounceReply;
 
-    fn told(addr: &str, peer_id: Option<&[u8; 20]>) -> Told {
-        Told {
-            addr: addr.parse().unwrap(),
-            peer_id: peer_id.map(|id| PeerId(*id)),
-        }
-    }
-
-    fn answer(peers: &[Told]) -> AnnounceAnswer<'_> {
+    fn answer(peers: &Peers) -> AnnounceAnswer<'_> {
         AnnounceAnswer {
             interval: 300,
             complete: 1,
@@ -170,12 +201,13 @@ mod tests {
     fn answers_have_all_that_clients_insist_on() {
         let id = b"-EV0100-abcdefghijkl";
         let peers = [
-            told("1.2.3.4:258", Some(id)),
-            told("[::5]:258", None),
-            told("5.6.7.8:1", None),
+            ("1.2.3.4:258", Some(PeerId(*id))),
+            ("[::5]:258", None),
+            ("5.6.7.8:1", None),
         ];
+        let peers = peers.map(|(addr, id)| (addr.parse().expect("an address"), id));
         #[rustfmt::skip]
-        let cases: [(&[Told], Form, &[u8]); 4] = [
+        let cases: [(&[(SocketAddr, Option<PeerId>)], Form, &[u8]); 4] = [
             (&[], Form::Compact, b"5:peers0:"),
             (&peers, Form::Compact, b"5:peers12:\x01\x02\x03\x04\x01\x02\x05\x06\x07\x08\0\x01\
                 6:peers618:\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x05\x01\x02"),
@@ -184,14 +216,19 @@ mod tests {
                 d2:ip3:::54:porti258eee"),
             (&peers[..1], Form::ListedWithoutIds, b"5:peersld2:ip7:1.2.3.44:porti258eee"),
         ];
+        let mut told = Peers::default();
         for (peers, form, expected) in cases {
-            let body = answer(peers).encode(form);
+            told.begin(form);
+            for &(addr, id) in peers {
+                told.push(addr, || id);
+            }
+            let body = answer(&told).encode();
             let front = b"d8:completei1e11:external ip4:\x0a\0\0\x0910:incompletei2e\
                 8:intervali300e12:min intervali300e";
             let whole = [front, expected, b"e"].concat();
             assert_eq!(body, whole, "{}", body.escape_ascii());
             let read = AnnounceReply::decode(&body).expect("a reply");
-            let mut addrs: Vec<_> = peers.iter().map(|told| told.addr).collect();
+            let mut addrs: Vec<_> = peers.iter().map(|peer| peer.0).collect();
             addrs.sort_by_key(|addr| addr.is_ipv6() && form == Form::Compact);
             assert_eq!(read.peers, addrs);
         }
@@ -199,11 +236,12 @@ mod tests {
 
     #[test]
     fn external_ip_is_of_its_family() {
+        let nobody = Peers::default();
         let answer = AnnounceAnswer {
             external_ip: "fd00::1".parse().unwrap(),
-            ..answer(&[])
+            ..answer(&nobody)
         };
-        let body = answer.encode(Form::Compact);
+        let body = answer.encode();
         let expected = b"11:external ip16:\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01";
         assert!(body.windows(expected.len()).any(|part| part == expected));
     }

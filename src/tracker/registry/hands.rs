@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::base::address::{Scope, scope};
 use crate::base::rng::Rng;
 
 /// Peers in four lists: IPv4 and IPv6, leechers and seeds.
@@ -25,29 +26,48 @@ pub(super) struct Card {
     pub peer: u32,
     /// Of the number of its client as much as tells two apart.
     pub client: u32,
+    /// Where it is.
+    pub place: Place,
+    /// How far its address reaches.
+    pub scope: Scope,
+}
+
+/// An address, in few bytes and quick to compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
     port: u16,
     /// IPv4 as IPv6 writes it.
     ip: Ipv6Addr,
 }
 
-impl Card {
-    /// Of a peer of this number, client and address.
-    pub fn new(peer: u32, client: u64, addr: SocketAddr) -> Self {
+impl Place {
+    /// Where `addr` is.
+    pub fn of(addr: SocketAddr) -> Self {
         let ip = match addr.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
         Self {
-            peer,
-            client: client as u32,
             port: addr.port(),
             ip,
+        }
+    }
+}
+
+impl Card {
+    /// Of a peer of this number, client and address.
+    pub fn new(peer: u32, client: u64, addr: SocketAddr) -> Self {
+        Self {
+            peer,
+            client: client as u32,
+            place: Place::of(addr),
+            scope: scope(addr.ip()),
         }
     }
 
     /// The peer's address, without the scope that only link-local ones have.
     pub fn addr(&self) -> SocketAddr {
-        SocketAddr::new(self.ip.to_canonical(), self.port)
+        SocketAddr::new(self.place.ip.to_canonical(), self.place.port)
     }
 
     /// Whether the client is this one.
@@ -127,9 +147,9 @@ impl Hands {
 
     /// The next peer of `draw`, which is any of those that are left. Between the first and the last
     /// of a draw nothing may be put or taken.
-    pub fn next(&self, draw: &mut Draw) -> Option<Card> {
+    pub fn next(&self, draw: &mut Draw) -> Option<&Card> {
         let (list, place) = draw.place()?;
-        Some(self.lists[list.0][place as usize])
+        self.lists[list.0].get(place as usize)
     }
 }
 
@@ -230,7 +250,7 @@ mod tests {
             let mut seen = BTreeSet::new();
             let count = rng.below(45);
             for _ in 0..count {
-                let Some(Card { peer, .. }) = hands.next(&mut draw) else {
+                let Some(&Card { peer, .. }) = hands.next(&mut draw) else {
                     assert_eq!(seen, expected, "round {round}");
                     break;
                 };
@@ -303,7 +323,7 @@ mod tests {
         hands.put(card(1), LISTS[0]);
         hands.put(card(2), LISTS[1]);
         let mut draw = hands.draw_one(LISTS[0], &mut Rng::new(5));
-        assert_eq!(hands.next(&mut draw), Some(card(1)));
+        assert_eq!(hands.next(&mut draw), Some(&card(1)));
         assert_eq!(hands.next(&mut draw), None);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::clients::{Clients, Has};
-use super::hands::{Card, Hands, List};
+use super::hands::{Card, Hands, List, Place};
 use super::log::{Keep, Log};
 use super::news::{Change, ChangeKind, Counts, Entry, Families, Heard, Seeds, Sighting, Terms};
 use super::open::Opened;
@@ -19,7 +19,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::tracker::asker::{Ears, Nearness};
 use crate::tracker::secret::ip_bits;
-use crate::wire::answer::Told;
+use crate::wire::answer::Peers;
 
 /// A swarm that is tracked.
 #[derive(Debug)]
@@ -87,8 +87,6 @@ pub(super) struct Draw {
     pub count: usize,
     pub seeds: Seeds,
     pub families: Families,
-    /// Whether the peers' ids are wanted.
-    pub ids: bool,
 }
 
 impl Swarm {
@@ -190,9 +188,10 @@ impl Swarm {
         Some(self.note(slot, ChangeKind::Completed, now))
     }
 
-    /// Appends to `told` peers drawn at random, at most as many as wanted.
-    pub fn sample(&self, draw: &Draw, ears: &Ears, rng: &mut Rng, told: &mut Vec<Told>) {
-        let end = told.len() + draw.count;
+    /// Adds to `told` peers drawn at random, at most as many as wanted.
+    pub fn sample(&self, draw: &Draw, ears: &Ears, rng: &mut Rng, told: &mut Peers) {
+        let mut left = draw.count;
+        let listed = draw.listed.map(Place::of);
         let families = match draw.families {
             Families::Own => &[ears.is_ipv4()][..],
             Families::Both => &[ears.is_ipv4(), !ears.is_ipv4()],
@@ -204,22 +203,21 @@ impl Swarm {
                 Seeds::Withheld => self.hands.draw_one(leechers, rng),
             };
             // Those that cannot be told cost a try: the rest of the list is not searched for.
-            let mut tries = 2 * (end - told.len()) + TRIES_MORE;
-            while told.len() < end && tries > 0 {
+            let mut tries = 2 * left + TRIES_MORE;
+            while left > 0 && tries > 0 {
                 tries -= 1;
                 let Some(card) = self.hands.next(&mut drawing) else {
                     break;
                 };
-                let addr = card.addr();
-                if draw.client.is_some_and(|client| card.is_of(client)) || draw.listed == Some(addr)
-                {
+                let is_asker = draw.client.is_some_and(|client| card.is_of(client))
+                    || listed == Some(card.place);
+                if is_asker {
                     continue;
                 }
-                let id_of = |peer: u32| self.peers[peer as usize].entry.peer_id;
-                told.extend(ears.told(addr).map(|addr| Told {
-                    addr,
-                    peer_id: draw.ids.then(|| id_of(card.peer)).flatten(),
-                }));
+                if let Some(addr) = ears.told(card.addr(), card.scope) {
+                    told.push(addr, || self.peers[card.peer as usize].entry.peer_id);
+                    left -= 1;
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::base::limits::{
     CHANGES_MAX, HEARSAY_MAX, OFF_LINK_NET6_MAX, OPEN_SWARMS_MAX, OPEN_SWARMS_NET_MAX,
     PEERS_PER_SWARM_MAX, PORTS_LOOPBACK_MAX, PORTS_OFF_LINK_MAX, PORTS_ON_LINK_MAX,
 };
+use crate::wire::query::Form;
 use std::net::IpAddr;
 
 const HASH: InfoHash = InfoHash([0x11; 20]);
@@ -110,9 +111,10 @@ impl Registry {
             interfaces: &interfaces,
             links: None,
         };
-        let mut told = Vec::new();
+        let mut told = Peers::default();
+        told.begin(Form::Listed);
         self.sample(HASH, &asker, wanted, &mut told);
-        told.iter().map(|told| told.addr).collect()
+        told.listed().iter().map(|told| told.addr).collect()
     }
 
     fn sizes(&self) -> [u32; 3] {
@@ -666,10 +668,15 @@ fn announce(registry: &mut Registry, hash: u32, from: SocketAddr, secs: u64) -> 
         event: None,
         count: 10,
         families: Families::Own,
-        ids: true,
     };
     let who = (&asker.ears(), asker.nearness());
-    let outcome = registry.announced(hash_of(hash), &announced, who, at(secs), &mut Vec::new());
+    let outcome = registry.announced(
+        hash_of(hash),
+        &announced,
+        who,
+        at(secs),
+        &mut Peers::default(),
+    );
     outcome.is_some_and(|outcome| outcome.is_listed)
 }
 

@@ -8,8 +8,7 @@ use crate::base::limits::{TOLD_PEERS_MAX, TOLD_PEERS6_DATAGRAM_MAX};
 use crate::base::time::Instant;
 use crate::tracker::asker::{Asker, Nearness};
 use crate::tracker::registry::Families;
-use crate::wire::answer::Told;
-use crate::wire::compact::{encode_peer, encode_peer6};
+use crate::wire::query::Form;
 use crate::wire::udp_tracker::{Reply, Request, ScrapeEntry, UdpAnnounce};
 
 impl Server {
@@ -92,7 +91,7 @@ impl Server {
             is_paused: false,
             count: told_count(announce.numwant, told_max),
             families: Families::Own,
-            ids: false,
+            form: Form::Compact,
         };
         let Some((counts, interval)) = self.announce(&announce, asker, nearness, now) else {
             let message = NOT_TRACKED.as_bytes();
@@ -104,16 +103,18 @@ impl Server {
                 },
             );
         };
-        self.compact.clear();
-        put_compact(&self.told, &mut self.compact);
+        let peers = match asker.ip().is_ipv4() {
+            true => self.told.v4(),
+            false => self.told.v6(),
+        };
         let reply = Reply::Announce {
             transaction,
             interval: u32::try_from(interval.as_secs()).unwrap_or(u32::MAX),
             leechers: counts.incomplete,
             seeders: counts.complete,
-            peers: &self.compact,
+            peers,
         };
-        encode(20 + self.compact.len(), reply)
+        encode(20 + peers.len(), reply)
     }
 
     /// The sizes in the order of the request; those of swarms that are not tracked here are 0.
@@ -133,17 +134,6 @@ impl Server {
             entries: &entries,
         };
         encode(8 + ScrapeEntry::LEN * entries.len(), reply)
-    }
-}
-
-/// The peers of an answer, which are all of one family.
-fn put_compact(told: &[Told], out: &mut Vec<u8>) {
-    use std::net::SocketAddr::{V4, V6};
-    for peer in told {
-        match peer.addr {
-            V4(addr) => out.extend_from_slice(&encode_peer(addr)),
-            V6(addr) => out.extend_from_slice(&encode_peer6(addr)),
-        }
     }
 }
 

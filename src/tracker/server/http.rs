@@ -7,7 +7,7 @@ use crate::base::time::Instant;
 use crate::tracker::asker::{Asker, Nearness};
 use crate::tracker::registry::{Counts, Families};
 use crate::wire::answer::{self, AnnounceAnswer, ScrapeAnswer};
-use crate::wire::query::{AnnounceQuery, Form, decode_scrape};
+use crate::wire::query::{AnnounceQuery, decode_scrape};
 use crate::wire::request::{Method, Request, respond};
 
 impl Server {
@@ -58,7 +58,7 @@ impl Server {
             is_paused: query.is_paused,
             count: told_count(query.numwant, TOLD_PEERS_MAX),
             families: Families::Both,
-            ids: query.form == Form::Listed,
+            form: query.form,
         };
         let Some((counts, interval)) = self.announce(&announce, asker, nearness, now) else {
             return answer::failure(NOT_TRACKED);
@@ -74,7 +74,7 @@ impl Server {
             peers: &self.told,
             warning: warning.as_deref(),
         };
-        answer.encode(query.form)
+        answer.encode()
     }
 
     /// Sizes of the swarms that are asked for and tracked here. All at once are not to be had:
