@@ -50,6 +50,11 @@ pub const BENCODE_DEPTH_WIRE_MAX: usize = 16;
 /// Values in one bencoded text at most.
 pub const BENCODE_TOKENS_MAX: usize = 2_500_000;
 
+/// Lowest limit of rate, bytes per second: under a lower one nothing would get on.
+pub const RATE_LIMIT_MIN: u64 = 1024;
+/// Highest limit of rate, bytes per second: no line carries as much.
+pub const RATE_LIMIT_MAX: u64 = 1 << 40;
+
 /// Connections over all torrents (interface: `--max-peers`).
 pub const CONNS_MAX_DEFAULT: u32 = 500;
 /// Connections that turned out to be HTTP at most; they do not count against `--max-peers`.

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod bits;
+pub mod bucket;
 pub mod digest;
 pub mod id;
 pub mod limits;

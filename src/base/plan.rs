@@ -72,6 +72,35 @@ impl WritePlan {
         }
     }
 
+    /// Leaves out what is past the first `len` bytes.
+    pub fn cut(&mut self, len: usize) {
+        while self.len > len
+            && let Some(last) = self.segments.pop()
+        {
+            let over = self.len - len;
+            let kept = match last {
+                Segment::Bytes { start, end } if end - start > over => Segment::Bytes {
+                    start,
+                    end: end - over,
+                },
+                Segment::Data(slot) if slot.len as usize > over => Segment::Data(Slot {
+                    len: slot.len - over as u32,
+                    ..slot
+                }),
+                Segment::Bytes { start, end } => {
+                    self.len -= end - start;
+                    continue;
+                }
+                Segment::Data(slot) => {
+                    self.len -= slot.len as usize;
+                    continue;
+                }
+            };
+            self.segments.push(kept);
+            self.len = len;
+        }
+    }
+
     /// Appends payload from storage.
     pub fn push_data(&mut self, slot: Slot) {
         if slot.len > 0 {
@@ -108,6 +137,23 @@ mod tests {
             ]
         );
         assert_eq!(plan.len, 13);
+        plan.cut(13);
+        assert_eq!((plan.len, plan.segments.len()), (13, 3));
+        plan.cut(5);
+        assert_eq!(
+            plan.segments,
+            [
+                Segment::Bytes { start: 0, end: 3 },
+                Segment::Data(Slot { len: 2, ..slot }),
+            ]
+        );
+        plan.cut(3);
+        assert_eq!((plan.len, plan.segments.len()), (3, 1));
+        plan.cut(1);
+        assert_eq!(plan.segments, [Segment::Bytes { start: 0, end: 1 }]);
+        plan.cut(0);
+        assert!(plan.is_empty() && plan.segments.is_empty());
+        plan.push_data(slot);
         plan.clear();
         assert!(plan.is_empty());
     }

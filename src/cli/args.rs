@@ -12,8 +12,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use super::ctl::args::CtlArgs;
 use super::units;
 use crate::base::limits::{BLOCK_LEN, PIECE_LEN_MAX};
-use crate::config::StorageKind;
 use crate::config::session::Given;
+use crate::config::{Goal, StorageKind};
 use crate::engine::HostPort;
 use crate::sim::chance::Cut;
 
@@ -86,8 +86,12 @@ pub struct RunArgs {
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
     /// Leave with exit code 0 when all torrents are complete and durable on disk
-    #[arg(long)]
+    #[arg(long, conflicts_with = "until_swarm_complete")]
     pub exit_on_complete: bool,
+    /// Leave with exit code 0 when, beside that, every peer that is known in their swarms has
+    /// everything; not before anybody else was there
+    #[arg(long)]
+    pub until_swarm_complete: bool,
     /// What every running peer is told.
     #[command(flatten)]
     pub peer: PeerArgs,
@@ -119,6 +123,23 @@ pub struct PeerArgs {
     /// Connections over all torrents [default: 500]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_peers: Option<u32>,
+    /// Pause a torrent when it has sent so many times its size, such as 1.5; never: do not
+    /// [default: never]
+    #[arg(long, value_name = "RATIO", value_parser = units::parse_ratio)]
+    pub seed_ratio: Option<Goal>,
+    /// Pause a torrent when it was seeded for so long, such as 90s, 5m or 12h; never: do not
+    /// [default: never]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_seed_time)]
+    pub seed_time: Option<Goal>,
+    /// Bytes a second sent to all peers at most, such as 10MiB or 500k; 0: no limit
+    #[arg(long, value_name = "RATE", value_parser = units::parse_limit)]
+    pub up_limit: Option<u64>,
+    /// Bytes a second received from all peers at most; 0: no limit
+    #[arg(long, value_name = "RATE", value_parser = units::parse_limit)]
+    pub down_limit: Option<u64>,
+    /// Whether the limits are for peers on the local network too [default: yes]
+    #[arg(long, value_name = "yes|no", value_parser = BoolishValueParser::new())]
+    pub limit_local: Option<bool>,
     /// How pieces are written [default: auto]
     #[arg(long, value_name = "HOW", value_enum)]
     pub storage: Option<StorageChoice>,
@@ -159,6 +180,11 @@ impl PeerArgs {
             lsd: not(self.no_lsd),
             pex: not(self.no_pex),
             storage: self.storage.map(Into::into),
+            seed_ratio: self.seed_ratio,
+            seed_time: self.seed_time,
+            up_limit: self.up_limit,
+            down_limit: self.down_limit,
+            limit_local: self.limit_local,
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::error::CliError;
 use super::output::printable_path;
 use crate::base::id::InfoHash;
+use crate::config::RateLimits;
 use crate::config::session::{Session, SessionTorrent};
 use crate::control::session::{self, SessionError};
 use crate::engine::TorrentSpec;
@@ -131,6 +132,11 @@ fn kept_torrents(folder: &Path) -> Vec<SessionTorrent> {
         up_bytes: 0,
         down_bytes: 0,
         mounts: Vec::new(),
+        was_complete: false,
+        untold: Vec::new(),
+        limits: RateLimits::default(),
+        seeded_s: 0,
+        seeds_on: false,
         known: Vec::new(),
     });
     torrents.collect()

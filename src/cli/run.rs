@@ -1,7 +1,7 @@
 //! Runs a peer until it is stopped, or until it has what it came for.
 //!
 //! ```text
-//!                     all durable, with --exit-on-complete
+//!       all durable, with --exit-on-complete; and the swarm too, with --until-swarm-complete
 //! Running ──────────────────────────────────────────────▶ Ending(Done)
 //!    │  │        all in state `error`, and none is tried again  │
 //!    │  └──────────────────────────────▶ Ending(Failed)        ├─▶ exit
@@ -46,8 +46,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     let sources = source::read_all(args.all_sources(), args.peer.bind)?;
     let places = keeping::places(&args.output, args.state_dir.as_deref());
     let is_tracker = args.peer.open_tracker == Some(true);
+    let has_end = args.exit_on_complete || args.until_swarm_complete;
     // A tracker without torrents has nothing to be complete.
-    let is_tracker_enough = is_tracker && !args.exit_on_complete;
+    let is_tracker_enough = is_tracker && !has_end;
     let is_enough = !sources.is_empty() || is_tracker_enough || args.watch.is_some();
     if !is_enough && !keeping::has_session(&places) {
         return Err(CliError::NoSource);
@@ -100,7 +101,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
         peers: args.peer.host_ports(),
         trackers: args.trackers.clone(),
     });
-    peer.run(args.exit_on_complete)
+    peer.run(match (args.exit_on_complete, args.until_swarm_complete) {
+        (_, true) => Leave::WithTheSwarm,
+        (true, false) => Leave::Complete,
+        (false, false) => Leave::WhenTold,
+    })
 }
 
 /// Refuses two torrents that would write the same file.
@@ -130,6 +135,7 @@ pub struct Peer {
     /// When it is told that nobody has come, if nobody has.
     lonely_at: Option<Instant>,
     watched: Option<Watched>,
+    census: Swarms,
 }
 
 /// A folder that is watched, and what its torrents are given.
@@ -138,6 +144,17 @@ struct Watched {
     output: PathBuf,
     peers: Vec<HostPort>,
     trackers: Vec<String>,
+}
+
+/// What is known of the swarms, for a peer that leaves when they are done.
+#[derive(Debug, Default)]
+struct Swarms {
+    /// Somebody else was there.
+    is_anybody: bool,
+    /// Since when all have everything.
+    done_at: Option<Instant>,
+    /// When it is looked at next.
+    next_at: Option<Instant>,
 }
 
 /// How far a torrent got.
@@ -149,6 +166,17 @@ enum Outcome {
     Durable,
     /// It cannot go on.
     Failed { name: String, reason: String },
+}
+
+/// When a peer leaves by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Never.
+    WhenTold,
+    /// When all that it has is on disk.
+    Complete,
+    /// When, beside that, all others whom it knows have everything too.
+    WithTheSwarm,
 }
 
 /// Why the peer ends.
@@ -169,6 +197,7 @@ impl Peer {
             torrents: BTreeMap::new(),
             lonely_at: None,
             watched: None,
+            census: Swarms::default(),
         }
     }
 
@@ -289,9 +318,13 @@ impl Peer {
     ///
     /// # Errors
     /// No torrent can go on, or the loop cannot.
-    pub fn run(&mut self, exit_on_complete: bool) -> Result<ExitCode, CliError> {
+    pub fn run(&mut self, leave: Leave) -> Result<ExitCode, CliError> {
+        let wait_max = match leave {
+            Leave::WithTheSwarm => CENSUS_INTERVAL,
+            Leave::WhenTold | Leave::Complete => Duration::MAX,
+        };
         let end = loop {
-            self.turn(Duration::MAX)?;
+            self.turn(wait_max)?;
             if self.reactor.signals_seen() > 0 || self.reactor.is_stop_wanted() {
                 break End::Stopped;
             }
@@ -302,7 +335,12 @@ impl Peer {
                 break End::Failed;
             }
             let is_done = has_torrents && self.torrents.values().all(|o| *o != Outcome::Open);
-            if exit_on_complete && is_done {
+            let may_leave = match leave {
+                Leave::WhenTold => false,
+                Leave::Complete => is_done,
+                Leave::WithTheSwarm => is_done && self.is_swarm_done(),
+            };
+            if may_leave {
                 break End::Done;
             }
         };
@@ -315,6 +353,33 @@ impl Peer {
             _ if is_synced => Ok(ExitCode::SUCCESS),
             _ => Err(CliError::NotSynced),
         }
+    }
+
+    /// Whether somebody else was there, and for some seconds all whom this peer knew in the swarms
+    /// of its torrents had everything.
+    fn is_swarm_done(&mut self) -> bool {
+        let now = Instant::now();
+        if self.census.next_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        self.census.next_at = Some(now + CENSUS_INTERVAL);
+        let is_whole = |outcome: &Outcome| *outcome == Outcome::Durable;
+        let whole = self
+            .torrents
+            .iter()
+            .filter(|(_, outcome)| is_whole(outcome));
+        let engine = self.reactor.engine_mut();
+        let mut missing = 0;
+        for census in whole.filter_map(|(torrent, _)| engine.swarm_census(*torrent)) {
+            self.census.is_anybody |= census.peers > 0;
+            missing += census.peers - census.complete;
+        }
+        if missing > 0 || !self.census.is_anybody {
+            self.census.done_at = None;
+            return false;
+        }
+        let since = *self.census.done_at.get_or_insert(now);
+        now - since >= SWARM_DONE_TIME
     }
 
     /// One pass of the loop, and what is to be told after it.
@@ -372,7 +437,8 @@ impl Peer {
             // The engine's log lines say all that there is.
             Report::TrackerAnswered { .. }
             | Report::TrackerFailed { .. }
-            | Report::NameFailed { .. } => return,
+            | Report::NameFailed { .. }
+            | Report::Limited { .. } => return,
             Report::State { torrent, .. }
             | Report::Complete { torrent }
             | Report::Durable { torrent }
@@ -459,6 +525,10 @@ pub fn announce_urls(reactor: &Reactor) -> Vec<String> {
         .collect()
 }
 
+/// How often a peer that leaves with its swarm counts it.
+const CENSUS_INTERVAL: Duration = Duration::from_millis(500);
+/// How long all others have to have everything before it leaves: newcomers may be on their way.
+const SWARM_DONE_TIME: Duration = Duration::from_secs(2);
 /// How long others have to come to what is shared before it is told that none has.
 const LONELY_TIME: Duration = Duration::from_secs(30);
 /// How long the last sync may take before the process leaves without it.

@@ -19,7 +19,7 @@ use super::error::CliError;
 use super::meter::Meter;
 use super::output::printable_path;
 use super::progress::Progress;
-use super::run::{Peer, announce_urls};
+use super::run::{Leave, Peer, announce_urls};
 use super::source;
 use crate::control::api;
 use crate::engine::TorrentSpec;
@@ -77,7 +77,7 @@ pub fn share(args: &ShareArgs) -> Result<ExitCode, CliError> {
     });
     peer.progress().tell(&offer.lines(), &offer.object(&meta));
     peer.expect_others();
-    peer.run(false)
+    peer.run(Leave::WhenTold)
 }
 
 /// The bytes of the .torrent: the trackers of this host first. In between the loop has its turns;

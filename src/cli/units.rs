@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::base::limits::{RATE_LIMIT_MAX, RATE_LIMIT_MIN};
+use crate::config::Goal;
+
 /// Reads a number of bytes: `16384`, `16KiB`, `4MiB`, `500k`. `k`, `M`, `G` are powers of 1000,
 /// `Ki`, `Mi`, `Gi` of 1024; a `B` at the end changes nothing.
 ///
@@ -28,6 +31,70 @@ pub fn parse_len(text: &str) -> Result<u64, String> {
     let number: u64 = digits.parse().map_err(|_| wrong())?;
     number.checked_mul(factor).ok_or_else(wrong)
 }
+
+/// Reads a limit in bytes per second as [`parse_len`] reads sizes: `10MiB`, `500k`; a `/s` at the
+/// end changes nothing. 0 is no limit.
+///
+/// # Errors
+/// A text for the user that shows how a limit is written, or says why this one is none.
+pub fn parse_limit(text: &str) -> Result<u64, String> {
+    let wrong = |_| format!("'{text}' is no rate; write bytes a second, or such as 500k, 10MiB");
+    let rate = parse_len(text.strip_suffix("/s").unwrap_or(text)).map_err(wrong)?;
+    match rate {
+        1..RATE_LIMIT_MIN => Err(format!(
+            "'{text}' is too low to get on: at least 1KiB a second, or 0 for no limit"
+        )),
+        0..=RATE_LIMIT_MAX => Ok(rate),
+        _ => Err(format!(
+            "'{text}' is more than any line carries: 1024GiB a second at most, or 0 for no limit"
+        )),
+    }
+}
+
+/// Reads a ratio of seeding in thousandths: `2`, `1.5`, `0.125`; or `never`.
+///
+/// # Errors
+/// A text for the user that shows how a ratio is written.
+pub fn parse_ratio(text: &str) -> Result<Goal, String> {
+    if text == NEVER {
+        return Ok(Goal::Never);
+    }
+    let wrong = || {
+        format!(
+            "'{text}' is no ratio; write such as 2, 1.5 or 0.125, 100000 at most, or never for \
+             no end"
+        )
+    };
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |digits: &str| {
+        (1..=6).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
+    };
+    if !is_number(whole) || !is_number(part) || part.len() > 3 {
+        return Err(wrong());
+    }
+    let number = |digits: &str| digits.parse::<u64>().map_err(|_| wrong());
+    let scale = 10u64.pow(3 - part.len() as u32);
+    let milli = number(whole)? * 1000 + number(part)? * scale;
+    match milli {
+        1..=100_000_000 => Ok(Goal::At(milli)),
+        _ => Err(wrong()),
+    }
+}
+
+/// Reads a time of seeding, as [`parse_time`] reads times; or `never`.
+///
+/// # Errors
+/// A text for the user that shows how a time is written.
+pub fn parse_seed_time(text: &str) -> Result<Goal, String> {
+    if text == NEVER {
+        return Ok(Goal::Never);
+    }
+    let time = parse_time(text).map_err(|wrong| format!("{wrong}, or never for no end"))?;
+    Ok(Goal::At(time.as_secs()))
+}
+
+/// What stands for no goal.
+const NEVER: &str = "never";
 
 /// Reads the rate of a line in bytes per second: `10Gbit`, `100Mbit`, or bytes as
 /// [`parse_len`] reads them, `125MB`; a `/s` at the end changes nothing.
@@ -94,6 +161,11 @@ pub fn show_len(bytes: u64) -> String {
 /// A number of bytes per second.
 pub fn show_rate(bytes_per_sec: u64) -> String {
     format!("{}/s", show_len(bytes_per_sec))
+}
+
+/// A limit of rate.
+pub fn show_limit(bytes_per_sec: Option<u64>) -> String {
+    bytes_per_sec.map_or("no limit".to_owned(), show_rate)
 }
 
 /// `1 file`, `2 files`.
@@ -167,6 +239,63 @@ mod tests {
         for (text, rate) in cases {
             assert_eq!(parse_line_rate(text).ok(), rate, "{text}");
         }
+    }
+
+    #[test]
+    fn limits_are_rates_that_can_be_kept_or_none() {
+        let rows = [
+            // text        rate            what is said of it
+            ("0", Ok(0)),
+            ("1KiB", Ok(1024)),
+            ("10MiB/s", Ok(10 << 20)),
+            ("500k", Ok(500_000)),
+            ("1024GiB", Ok(1 << 40)),
+            ("1", Err("too low")),
+            ("1023", Err("too low")),
+            ("1025GiB", Err("more than any line carries")),
+            ("18446744073709551615", Err("more than any line carries")),
+            ("99999999999999999999", Err("no rate")),
+            ("-5", Err("no rate")),
+            ("fast", Err("no rate")),
+            ("10Mbit", Err("no rate")),
+            ("", Err("no rate")),
+        ];
+        for (text, expected) in rows {
+            match (parse_limit(text), expected) {
+                (Ok(rate), Ok(expected)) => assert_eq!(rate, expected, "{text}"),
+                (Err(said), Err(part)) => assert!(said.contains(part), "{text}: {said}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn goals_of_seeding_are_read() {
+        let rows = [
+            ("2", Some(Goal::At(2000))),
+            ("1.5", Some(Goal::At(1500))),
+            ("0.125", Some(Goal::At(125))),
+            ("0.001", Some(Goal::At(1))),
+            ("100000", Some(Goal::At(100_000_000))),
+            ("never", Some(Goal::Never)),
+            ("0", None),
+            ("0.0", None),
+            ("0.0001", None),
+            ("100001", None),
+            ("1.", None),
+            (".5", None),
+            ("-1", None),
+            ("1e3", None),
+            ("1,5", None),
+            ("", None),
+        ];
+        for (text, goal) in rows {
+            assert_eq!(parse_ratio(text).ok(), goal, "{text}");
+        }
+        assert_eq!(parse_seed_time("5m"), Ok(Goal::At(300)));
+        assert_eq!(parse_seed_time("0"), Ok(Goal::At(0)));
+        assert_eq!(parse_seed_time("never"), Ok(Goal::Never));
+        assert!(parse_seed_time("soon").is_err_and(|wrong| wrong.contains("never")));
     }
 
     #[test]

@@ -33,6 +33,39 @@ pub struct Config {
     pub fast: bool,
     /// How pieces are written.
     pub storage: StorageKind,
+    /// How much torrents are seeded.
+    pub seed_goals: SeedGoals,
+    /// What moves to and from all peers together, at most.
+    pub limits: RateLimits,
+    /// Whether the limits are for hosts on our own links too.
+    pub limit_local: bool,
+}
+
+/// Limits of rate, bytes per second on the wire; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimits {
+    /// What goes out.
+    pub up: u64,
+    /// What comes in.
+    pub down: u64,
+}
+
+/// When torrents have been seeded enough; whatever is reached first ends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeedGoals {
+    /// Payload sent in all runs, thousandths of the torrent's size.
+    pub ratio: Option<Goal>,
+    /// Seconds in all runs.
+    pub time: Option<Goal>,
+}
+
+/// One of them, as a user gave it; not given is never too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// It is never enough.
+    Never,
+    /// So much is.
+    At(u64),
 }
 
 /// How pieces reach their files.
@@ -62,6 +95,9 @@ impl Default for Config {
             pex: true,
             fast: true,
             storage: StorageKind::Auto,
+            seed_goals: SeedGoals::default(),
+            limits: RateLimits::default(),
+            limit_local: true,
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Config, StorageKind};
+use super::{Config, Goal, RateLimits, SeedGoals, StorageKind};
 use crate::base::address::HostPort;
 use crate::base::id::InfoHash;
 
@@ -40,6 +40,16 @@ pub struct Given {
     pub pex: Option<bool>,
     /// See [`Config::storage`].
     pub storage: Option<StorageKind>,
+    /// See [`Config::seed_goals`].
+    pub seed_ratio: Option<Goal>,
+    /// See [`Config::seed_goals`].
+    pub seed_time: Option<Goal>,
+    /// See [`Config::limits`].
+    pub up_limit: Option<u64>,
+    /// See [`Config::limits`].
+    pub down_limit: Option<u64>,
+    /// See [`Config::limit_local`].
+    pub limit_local: Option<bool>,
 }
 
 /// A torrent of the session.
@@ -60,6 +70,16 @@ pub struct SessionTorrent {
     /// The mount points on the way to its files, relative to the output folder; that one, if it is
     /// one, has no name.
     pub mounts: Vec<String>,
+    /// Whether it was complete once.
+    pub was_complete: bool,
+    /// Trackers that have to hear of that, and have not yet.
+    pub untold: Vec<String>,
+    /// Limits of its own.
+    pub limits: RateLimits,
+    /// How long it was seeded in all runs, seconds, as far as that matters to its user.
+    pub seeded_s: u64,
+    /// Whether its user resumed it at its goal.
+    pub seeds_on: bool,
     /// Peers that it was connected to, the one seen last first.
     pub known: Vec<KnownPeer>,
 }
@@ -87,6 +107,11 @@ impl Given {
             lsd: self.lsd.or(before.lsd),
             pex: self.pex.or(before.pex),
             storage: self.storage.or(before.storage),
+            seed_ratio: self.seed_ratio.or(before.seed_ratio),
+            seed_time: self.seed_time.or(before.seed_time),
+            up_limit: self.up_limit.or(before.up_limit),
+            down_limit: self.down_limit.or(before.down_limit),
+            limit_local: self.limit_local.or(before.limit_local),
         }
     }
 
@@ -102,6 +127,15 @@ impl Given {
             lsd: self.lsd.unwrap_or(other.lsd),
             pex: self.pex.unwrap_or(other.pex),
             storage: self.storage.unwrap_or(other.storage),
+            seed_goals: SeedGoals {
+                ratio: self.seed_ratio.or(other.seed_goals.ratio),
+                time: self.seed_time.or(other.seed_goals.time),
+            },
+            limits: RateLimits {
+                up: self.up_limit.unwrap_or(other.limits.up),
+                down: self.down_limit.unwrap_or(other.limits.down),
+            },
+            limit_local: self.limit_local.unwrap_or(other.limit_local),
             ..other
         }
     }
@@ -204,6 +238,11 @@ mod tests {
             up_bytes: 0,
             down_bytes: 0,
             mounts: Vec::new(),
+            was_complete: false,
+            untold: Vec::new(),
+            limits: RateLimits::default(),
+            seeded_s: 0,
+            seeds_on: false,
             known,
         }
     }

@@ -14,11 +14,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api;
-use super::request::{Addition, Command, Request, VERSION};
+use super::request::{Addition, Command, Limiting, Request, VERSION};
 use crate::base::id::TorrentId;
 use crate::base::status::{Buffered, DiskStatus, LoopStatus, LoopWork};
 use crate::base::time::Instant;
-use crate::config::StorageKind;
+use crate::config::{RateLimits, StorageKind};
 use crate::engine::view::{Direction, FileView, Heard, HostView, PeerView, TrackerView};
 use crate::engine::{AddError, Engine};
 
@@ -219,9 +219,45 @@ fn act(
             engine.resume(id, now);
             torrent_now(engine, shell, id, now)
         }
+        Command::Limit(limiting) => limit(engine, shell, &limiting, now)?,
         Command::Add(addition) => return Ok(Done::Work(Work::Add(addition))),
         Command::Shutdown => return Ok(Done::Work(Work::Shutdown)),
     }))
+}
+
+/// Sets limits of rate, and says what they are now.
+fn limit(
+    engine: &mut Engine,
+    shell: &Shell,
+    limiting: &Limiting,
+    now: Instant,
+) -> Result<Value, Refusal> {
+    let with = |before: RateLimits| RateLimits {
+        up: limiting.up.unwrap_or(before.up),
+        down: limiting.down.unwrap_or(before.down),
+    };
+    if let Some(torrent) = &limiting.torrent {
+        let id = find(engine, torrent, now)?;
+        let limits = with(engine.torrent_limits(id));
+        engine.set_torrent_limits(id, limits, now);
+        return Ok(torrent_now(engine, shell, id, now));
+    }
+    engine.set_limits(with(engine.limits()), now);
+    if let Some(local) = limiting.local {
+        engine.set_limits_local(local, now);
+    }
+    let mut object = limits(engine.limits());
+    object["limit_local"] = json!(engine.limits_local());
+    Ok(object)
+}
+
+/// Limits of rate; null is none.
+fn limits(limits: RateLimits) -> Value {
+    let shown = |rate: u64| (rate > 0).then_some(rate);
+    json!({
+        "up_limit_bytes_s": shown(limits.up),
+        "down_limit_bytes_s": shown(limits.down),
+    })
 }
 
 /// The torrent that `name` means: its name or info hash, or a beginning of one that no other has.
@@ -266,7 +302,9 @@ fn status(engine: &mut Engine, shell: &Shell, from: usize, now: Instant) -> Valu
     let torrents = ids.into_iter().enumerate();
     let torrents = torrents.map(|(place, id)| (from + place, torrent_now(engine, shell, id, now)));
     let (torrents, next) = page(torrents);
-    json!({
+    let mut object = limits(engine.limits());
+    let rest = json!({
+        "limit_local": engine.limits_local(),
         "version": env!("CARGO_PKG_VERSION"),
         "port": shell.port,
         "output": shell.output,
@@ -278,7 +316,16 @@ fn status(engine: &mut Engine, shell: &Shell, from: usize, now: Instant) -> Valu
         "loop": turns(&shell.turns),
         "torrents": torrents,
         "next": next,
-    })
+    });
+    add(&mut object, rest);
+    object
+}
+
+/// Adds the values of `more` to those of `object`.
+fn add(object: &mut Value, more: Value) {
+    if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {
+        object.extend(more);
+    }
 }
 
 /// How long the turns of the loop held its thread.
@@ -313,6 +360,7 @@ pub fn torrent_now(engine: &mut Engine, shell: &Shell, id: TorrentId, now: Insta
     });
     let reason = buffered.filter(|_| shell.storage != StorageKind::Pwrite);
     object["storage_reason"] = json!(reason.map(|of| of.reason.as_str()));
+    add(&mut object, limits(engine.torrent_limits(id)));
     object
 }
 

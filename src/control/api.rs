@@ -73,6 +73,7 @@ pub fn event(report: &Report, snapshot: &Snapshot) -> Option<Value> {
             object
         }
         Report::Removed { .. }
+        | Report::Limited { .. }
         | Report::TrackerFailed { .. }
         | Report::TrackerAnswered { .. }
         | Report::NameFailed { .. } => return None,

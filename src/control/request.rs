@@ -14,7 +14,9 @@
 use serde_json::{Map, Value, json};
 
 use super::answer::Refusal;
-use crate::base::limits::{NAME_LEN_MAX, TRACKER_URL_LEN_MAX, TRACKERS_MAX};
+use crate::base::limits::{
+    NAME_LEN_MAX, RATE_LIMIT_MAX, RATE_LIMIT_MIN, TRACKER_URL_LEN_MAX, TRACKERS_MAX,
+};
 use crate::engine::HostPort;
 
 /// One question or order.
@@ -81,8 +83,30 @@ pub enum Command {
         /// Which.
         torrent: String,
     },
+    /// Limit rates, or say what the limits are.
+    Limit(Limiting),
     /// End the process in good order.
     Shutdown,
+}
+
+/// Limits of rate that are to hold from now on, bytes per second; 0 is none, `None`: as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limiting {
+    /// For which torrent; `None`: for all together.
+    pub torrent: Option<String>,
+    /// Of what goes out.
+    pub up: Option<u64>,
+    /// Of what comes in.
+    pub down: Option<u64>,
+    /// Whether limits are for peers on the local network too: all limits, those of torrents too.
+    pub local: Option<bool>,
+}
+
+impl Limiting {
+    /// Whether it changes anything.
+    fn is_order(&self) -> bool {
+        self.up.is_some() || self.down.is_some() || self.local.is_some()
+    }
 }
 
 /// A torrent that is to be taken up.
@@ -145,6 +169,12 @@ impl Request {
                     .collect();
                 json!({ "source": addition.source, "peers": peers, "trackers": addition.trackers })
             }
+            Command::Limit(limiting) => json!({
+                "torrent": limiting.torrent,
+                "up_limit_bytes_s": limiting.up,
+                "down_limit_bytes_s": limiting.down,
+                "limit_local": limiting.local,
+            }),
             Command::Shutdown => json!({}),
         };
         object["v"] = json!(VERSION);
@@ -164,6 +194,7 @@ impl Command {
             | Self::Files { .. }
             | Self::Trackers { .. }
             | Self::Why { .. } => false,
+            Self::Limit(limiting) => limiting.is_order(),
             Self::Add(_)
             | Self::Remove { .. }
             | Self::Pause { .. }
@@ -185,6 +216,7 @@ impl Command {
             Self::Remove { .. } => "remove",
             Self::Pause { .. } => "pause",
             Self::Resume { .. } => "resume",
+            Self::Limit(_) => "limit",
             Self::Shutdown => "shutdown",
         }
     }
@@ -236,8 +268,32 @@ fn read(object: &Map<String, Value>) -> Result<Command, Refusal> {
         "resume" => Command::Resume {
             torrent: torrent()?,
         },
+        "limit" => Command::Limit(limiting(object)?),
         "shutdown" => Command::Shutdown,
         _ => return Err(Refusal::UnknownCommand(name)),
+    })
+}
+
+fn limiting(object: &Map<String, Value>) -> Result<Limiting, Refusal> {
+    let given = |key: &str| object.get(key).filter(|value| !value.is_null());
+    let torrent = given("torrent").map(|_| text(object, "torrent", NAME_LEN_MAX));
+    let rate = |key| {
+        let kept = |rate: &u64| *rate == 0 || (RATE_LIMIT_MIN..=RATE_LIMIT_MAX).contains(rate);
+        let rate = given(key).map(|rate| rate.as_u64().filter(kept));
+        let text = "bytes a second, 1024 to 2^40, or 0 for no limit";
+        rate.map(|rate| rate.ok_or_else(|| wrong(key, text)))
+            .transpose()
+    };
+    let local = given("limit_local").map(|local| {
+        let is_of_all = given("torrent").is_none();
+        let local = local.as_bool().filter(|_| is_of_all);
+        local.ok_or_else(|| wrong("limit_local", "true or false, and without a torrent"))
+    });
+    Ok(Limiting {
+        torrent: torrent.transpose()?,
+        up: rate("up_limit_bytes_s")?,
+        down: rate("down_limit_bytes_s")?,
+        local: local.transpose()?,
     })
 }
 
@@ -330,6 +386,17 @@ mod tests {
             Command::Remove { torrent: torrent() },
             Command::Pause { torrent: torrent() },
             Command::Resume { torrent: torrent() },
+            Command::Limit(Limiting::default()),
+            Command::Limit(Limiting {
+                torrent: Some(torrent()),
+                up: Some(0),
+                down: Some(RATE_LIMIT_MAX),
+                local: None,
+            }),
+            Command::Limit(Limiting {
+                local: Some(false),
+                ..Limiting::default()
+            }),
             Command::Shutdown,
         ]
     }
@@ -378,6 +445,13 @@ mod tests {
             (r#"{"v":1,"command":"add","source":"x","peers":[1]}"#,  "`peers`"),
             (r#"{"v":1,"command":"add","source":"x","peers":[{"host":"h","port":0}]}"#, "`peers`"),
             (r#"{"v":1,"command":"add","source":"x","trackers":1}"#, "`trackers`"),
+            (r#"{"v":1,"command":"limit","up_limit_bytes_s":1}"#,    "`up_limit_bytes_s`"),
+            (r#"{"v":1,"command":"limit","up_limit_bytes_s":"1k"}"#, "`up_limit_bytes_s`"),
+            (r#"{"v":1,"command":"limit","down_limit_bytes_s":-1}"#, "`down_limit_bytes_s`"),
+            (r#"{"v":1,"command":"limit","down_limit_bytes_s":1e30}"#, "`down_limit_bytes_s`"),
+            (r#"{"v":1,"command":"limit","limit_local":1}"#,         "`limit_local`"),
+            (r#"{"v":1,"command":"limit","torrent":""}"#,            "`torrent`"),
+            (r#"{"v":1,"command":"limit","torrent":"x","limit_local":true}"#, "`limit_local`"),
             (deep.as_str(),                                          "no JSON"),
             (long.as_str(),                                          "`torrent`"),
         ];

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use crate::base::digest::sha1;
 use crate::base::id::{InfoHash, hex};
 use crate::base::limits::TRACKERS_MAX;
-use crate::config::StorageKind;
 use crate::config::session::{
     EVPEERS_MAX, Given, KNOWN_PER_TORRENT_MAX, KnownPeer, MOUNTS_MAX, Session, SessionTorrent,
     TORRENTS_MAX,
 };
+use crate::config::{Goal, RateLimits, StorageKind};
 use crate::engine::HostPort;
 
 /// Why a text is no session.
@@ -47,6 +47,11 @@ pub fn encode(session: &Session) -> Vec<u8> {
             "lsd": given.lsd,
             "pex": given.pex,
             "storage": given.storage.map(storage_name),
+            "seed_ratio_thousandths": given.seed_ratio.map(goal_value),
+            "seed_time_s": given.seed_time.map(goal_value),
+            "up_limit": given.up_limit,
+            "down_limit": given.down_limit,
+            "limit_local": given.limit_local,
         },
         "port": session.port,
         "torrents": torrents,
@@ -76,7 +81,9 @@ pub fn decode(text: &[u8]) -> Result<Session, SessionError> {
         version => return Err(SessionError::Newer { version }),
     }
     let body = &body[1..];
-    if words.next() != Some(hex(&sha1(body)).as_str()) {
+    let digest = hex(&sha1(body));
+    // To the letter: a space that became a digit would pass otherwise.
+    if head != format!("{MAGIC} {VERSION} {digest}") {
         return Err(damaged("its digest is not that of what follows"));
     }
     // What has the right digest is what some evpeer wrote: only what is absent remains to be seen.
@@ -103,8 +110,28 @@ fn torrent_value(torrent: &SessionTorrent) -> Value {
         "up_bytes": torrent.up_bytes,
         "down_bytes": torrent.down_bytes,
         "mounts": torrent.mounts.iter().take(MOUNTS_MAX).collect::<Vec<_>>(),
+        "was_complete": torrent.was_complete,
+        "untold": torrent.untold,
+        "up_limit": torrent.limits.up,
+        "down_limit": torrent.limits.down,
+        "seeded_s": torrent.seeded_s,
+        "seeds_on": torrent.seeds_on,
         "known": known_value(&torrent.known),
     })
+}
+
+fn goal_value(goal: Goal) -> Value {
+    match goal {
+        Goal::Never => json!("never"),
+        Goal::At(amount) => json!(amount),
+    }
+}
+
+fn goal(value: &Value) -> Option<Goal> {
+    match value.as_str() {
+        Some("never") => Some(Goal::Never),
+        _ => value.as_u64().map(Goal::At),
+    }
 }
 
 fn known_value(known: &[KnownPeer]) -> Value {
@@ -134,12 +161,18 @@ fn given(value: &Value) -> Given {
         storage: kinds
             .into_iter()
             .find(|&kind| storage == Some(storage_name(kind))),
+        seed_ratio: goal(&value["seed_ratio_thousandths"]),
+        seed_time: goal(&value["seed_time_s"]),
+        up_limit: value["up_limit"].as_u64(),
+        down_limit: value["down_limit"].as_u64(),
+        limit_local: value["limit_local"].as_bool(),
     }
 }
 
 fn torrent(value: &Value) -> Option<SessionTorrent> {
     let trackers = list(&value["trackers"]).iter().take(TRACKERS_MAX);
     let peers = list(&value["peers"]).iter().take(TRACKERS_MAX);
+    let untold = list(&value["untold"]).iter().take(TRACKERS_MAX);
     let peer = |peer: &Value| {
         Some(HostPort {
             host: peer["host"].as_str()?.to_owned(),
@@ -160,6 +193,16 @@ fn torrent(value: &Value) -> Option<SessionTorrent> {
             .take(MOUNTS_MAX)
             .filter_map(|mount| Some(mount.as_str()?.to_owned()))
             .collect(),
+        was_complete: value["was_complete"].as_bool().unwrap_or(false),
+        untold: untold
+            .filter_map(|url| Some(url.as_str()?.to_owned()))
+            .collect(),
+        limits: RateLimits {
+            up: value["up_limit"].as_u64().unwrap_or(0),
+            down: value["down_limit"].as_u64().unwrap_or(0),
+        },
+        seeded_s: value["seeded_s"].as_u64().unwrap_or(0),
+        seeds_on: value["seeds_on"].as_bool().unwrap_or(false),
         known: known(&value["known"], KNOWN_PER_TORRENT_MAX),
     })
 }
@@ -221,6 +264,11 @@ mod tests {
             up_bytes: u64::MAX,
             down_bytes: 7,
             mounts: vec![String::new(), "a/ü".to_owned()],
+            was_complete: true,
+            untold: vec!["http://h/a".to_owned()],
+            limits: RateLimits { up: 5000, down: 0 },
+            seeded_s: 77,
+            seeds_on: true,
             known: vec![known],
         };
         Session {
@@ -233,6 +281,11 @@ mod tests {
                 lsd: Some(false),
                 pex: Some(true),
                 storage: Some(StorageKind::Pwrite),
+                seed_ratio: Some(Goal::At(1500)),
+                seed_time: Some(Goal::Never),
+                up_limit: Some(10_000),
+                down_limit: Some(0),
+                limit_local: Some(false),
             },
             port: 50_000,
             torrents: vec![torrent],
@@ -258,10 +311,11 @@ mod tests {
             );
         }
         let mut rng = Rng::new(3);
-        for _ in 0..3000 {
+        let head = (0..100 * 8).map(|bit| (bit / 8, bit % 8));
+        let anywhere = (0..3000).map(|_| (rng.below(text.len() as u32), rng.below(8)));
+        for (place, bit) in head.chain(anywhere) {
             let mut flipped = text.clone();
-            let place = rng.below(flipped.len() as u32) as usize;
-            flipped[place] ^= 1 << rng.below(8);
+            flipped[place as usize] ^= 1 << bit;
             // A flipped digit of the version is another version.
             decode(&flipped).expect_err("one bit is wrong");
         }

@@ -31,6 +31,20 @@ pub enum Action {
         /// The stream.
         conn: ConnId,
     },
+    /// `conn`, which was not to be read for a while, may be read again: see
+    /// [`Engine::read_room`](super::Engine::read_room).
+    Read {
+        /// The stream.
+        conn: ConnId,
+    },
+    /// The system shall take up no more than `most` bytes from `conn` before they are read; `None`:
+    /// as it sees fit, as far as it does that again.
+    BoundBuffer {
+        /// The stream.
+        conn: ConnId,
+        /// Bytes.
+        most: Option<usize>,
+    },
     /// Send a datagram from our port. Nobody hears whether it left.
     Datagram {
         /// Where to.
@@ -193,6 +207,11 @@ pub enum Report {
         /// The resolver's answer.
         message: String,
     },
+    /// Limits of rate have changed.
+    Limited {
+        /// Those of this torrent; `None`: those of all together.
+        torrent: Option<TorrentId>,
+    },
     /// A peer finished its handshake.
     PeerJoined {
         /// The torrent.
@@ -231,7 +250,7 @@ pub enum State {
     Downloading,
     /// Everything is there.
     Seeding,
-    /// Stopped by the user.
+    /// Stopped by the user, or by a goal that the user set.
     Paused,
     /// Stopped by a fault; the report carries the reason.
     Error,
@@ -259,7 +278,7 @@ pub struct Snapshot {
     pub info_hash: InfoHash,
     /// What it does.
     pub state: State,
-    /// Why, in state `error`.
+    /// Why, in state `error`, or if nobody but a goal of its user paused it.
     pub reason: Option<String>,
     /// In state `error`: when it is tried again, if it is. What is verified is served meanwhile.
     pub retry_in: Option<Duration>,

@@ -44,6 +44,7 @@ impl Engine {
             return Err(format!("{} connections", self.peer_conns()));
         }
         self.audit_conns(now)?;
+        self.pace.audit(|conn| self.conn(conn).is_some())?;
         for torrent in self.torrents.values() {
             torrent.swarm.audit()?;
             let is_asking = torrent
@@ -63,8 +64,13 @@ impl Engine {
     fn audit_conns(&self, now: Instant) -> Result<(), String> {
         // After a jump of the clock deadlines may have passed that nobody was told of yet.
         let is_due = self.timers.next_deadline().is_some_and(|at| at <= now);
-        for (_, (_, conn)) in &self.conns {
+        for (index, (generation, conn)) in &self.conns {
+            let id = ConnId {
+                index: index as u32,
+                generation: *generation,
+            };
             let silent = now - conn.last_in;
+            let is_due = is_due || self.is_held_back(id);
             if !is_due && silent > limits::IDLE_TIMEOUT + limits::KEEPALIVE_INTERVAL {
                 return Err(format!("{} was silent for {silent:?}", conn.remote));
             }

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use super::action::StorageAction;
-use super::torrent::Transferred;
+use super::torrent::{Torrent, Transferred};
 use super::view::{Direction, FileView, PeerView, TrackerView};
 use super::{Ending, Engine, Report, State};
 use crate::base::id::{PieceIndex, TorrentId};
@@ -51,6 +51,7 @@ impl Engine {
             lsd.remove(meta.info_hash);
         }
         self.last_syncs.remove(&id);
+        self.pace.forget_torrent(id);
         // It may know of the torrent although it does not have its files.
         self.storage(StorageAction::Close { torrent: id });
         log::info!(
@@ -68,6 +69,11 @@ impl Engine {
 
     /// Stops a torrent until it is resumed. False if there is no such torrent.
     pub fn pause(&mut self, id: TorrentId, now: Instant) -> bool {
+        self.pause_for(id, None, now)
+    }
+
+    /// Pauses a torrent, and says why unless its user did it.
+    pub(super) fn pause_for(&mut self, id: TorrentId, why: Option<String>, now: Instant) -> bool {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return false;
         };
@@ -76,7 +82,7 @@ impl Engine {
         }
         torrent.paused_from = Some(torrent.state);
         let is_open = torrent.is_open;
-        self.set_state(id, State::Paused, None);
+        self.set_state(id, State::Paused, why, now);
         self.part_with_peers(id, "the torrent is paused", now);
         self.stop_announcing(id, now);
         self.unlist(id, now);
@@ -98,6 +104,10 @@ impl Engine {
             self.try_now(id, now);
             return true;
         }
+        self.goal_passed(id, now);
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return false;
+        };
         torrent.tracker.resumed(now);
         torrent.candidates.wake(now);
         self.track(id, now);
@@ -109,16 +119,16 @@ impl Engine {
         match before {
             _ if !torrent.is_open => self.open_again(id, now),
             Some(State::Checking) => {
-                self.set_state(id, State::Checking, None);
+                self.set_state(id, State::Checking, None, now);
                 self.check_more(id, now);
             }
             // The last bytes were on their way when it was paused: it is told as complete now.
             Some(State::Downloading) if is_complete => {
-                self.set_state(id, State::Downloading, None);
+                self.set_state(id, State::Downloading, None, now);
                 self.storage(StorageAction::Settle { torrent: id });
             }
             _ if is_complete => self.become_seed(id, now),
-            _ => self.set_state(id, State::Downloading, None),
+            _ => self.set_state(id, State::Downloading, None, now),
         }
         self.rearm_torrent(id, now);
         true
@@ -139,7 +149,7 @@ impl Engine {
         torrent.is_open = true;
         let writable = torrent.plight.is_none();
         if writable {
-            self.set_state(id, State::Checking, None);
+            self.set_state(id, State::Checking, None, now);
         }
         self.storage(StorageAction::Open {
             torrent: id,
@@ -157,11 +167,7 @@ impl Engine {
 
     /// What was transferred for a torrent in all runs; `None` if there is no such torrent.
     pub fn totals(&self, id: TorrentId) -> Option<Transferred> {
-        let torrent = self.torrents.get(&id)?;
-        let mut all = torrent.former;
-        all.add(&torrent.before);
-        all.add(&Transferred::of(&torrent.swarm));
-        Some(all)
+        self.torrents.get(&id).map(Torrent::totals)
     }
 
     /// The connected peers of a torrent; `None` if there is no such torrent.

@@ -265,6 +265,9 @@ impl Engine {
         for id in ids {
             self.track(id, now);
         }
+        if !self.config.limit_local {
+            self.limits_changed(now); // others are exempt now
+        }
     }
 
     /// All that is known of peers, by swarm.

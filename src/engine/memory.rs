@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::conn::Stage;
+use super::goals::Seeded;
 use super::torrent::Transferred;
 use super::view::{Direction, HostView};
 use super::{Engine, State};
 use crate::base::id::TorrentId;
 use crate::base::time::Instant;
+use crate::config::Goal;
 use crate::config::session::{KnownPeer, SessionTorrent};
 use crate::discovery::candidates::Source;
 
@@ -16,7 +19,7 @@ impl Engine {
     /// What is worth remembering of a torrent; its `known` are the peers that are connected, as
     /// seen at the beginning of time. Peers of private torrents come from their trackers alone
     /// (BEP 27) and are not remembered.
-    pub fn remembered(&self, id: TorrentId) -> Option<SessionTorrent> {
+    pub fn remembered(&self, id: TorrentId, now: Instant) -> Option<SessionTorrent> {
         let torrent = self.torrents.get(&id)?;
         let totals = self.totals(id)?;
         let meta = torrent.swarm.meta();
@@ -42,6 +45,15 @@ impl Engine {
             up_bytes: totals.up,
             down_bytes: totals.down,
             mounts: Vec::new(), // the shell knows them
+            limits: self.torrent_limits(id),
+            was_complete: torrent.was_complete,
+            untold: torrent.tracker.untold(),
+            seeded_s: match self.config.seed_goals.time {
+                Some(Goal::At(_)) => torrent.seeded.time(now).as_secs(),
+                // Nobody asks for it, and it would be written over and over.
+                _ => torrent.seeded.formerly_s(),
+            },
+            seeds_on: torrent.seeded.goes_on,
             known,
         })
     }
@@ -143,7 +155,8 @@ impl Engine {
     }
 
     /// Takes up what was remembered of a torrent that was added a moment ago: peers to call,
-    /// totals, and that it is paused. Its trackers and named peers came with the torrent.
+    /// totals, its limits, what its trackers have to hear, and that it is paused. Its trackers and
+    /// named peers came with the torrent.
     pub fn recall(&mut self, id: TorrentId, memory: &SessionTorrent, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
@@ -153,6 +166,11 @@ impl Engine {
             down: memory.down_bytes,
             wasted: 0,
         };
+        torrent.was_complete = memory.was_complete;
+        torrent.tracker.owe(&memory.untold, now);
+        let formerly = Duration::from_secs(memory.seeded_s);
+        torrent.seeded = Seeded::formerly(formerly, memory.seeds_on);
+        self.set_torrent_limits(id, memory.limits, now);
         for peer in &memory.known {
             self.heard_of(id, peer.addr, Source::Session, now);
         }
@@ -256,7 +274,7 @@ mod tests {
         join(&mut engine, 3, *b"-XX0100-bbbbbbbbbbbb", open_hash);
         join(&mut engine, 4, *b"-EV0100-cccccccccccc", private_hash);
 
-        let known = |id| engine.remembered(id).expect("it is there").known;
+        let known = |id| engine.remembered(id, NOW).expect("it is there").known;
         let found: Vec<(SocketAddr, bool)> = known(open)
             .iter()
             .map(|peer| (peer.addr, peer.is_evpeer))

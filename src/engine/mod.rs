@@ -18,9 +18,12 @@
 //! | `commands` | what a user asks of a running torrent |
 //! | `plight` | torrents whose files cannot be written at present |
 //! | `memory` | what is remembered of a torrent |
+//! | `writing` | what leaves on a stream next |
 //! | `why` | why a torrent does not get on |
 //! | `discover`, `pex` | how peers become known |
 //! | `network`, `link` | evpeers: the broadcast, and streams for links alone |
+//! | `goals` | when a torrent was seeded enough, and whether its swarm is complete |
+//! | `pace` | limits of rate |
 //! | `offences` | who is not let in, and for how long |
 //! | `timers` | deadlines, dialling |
 //! | `audit` | what must hold between any two inputs |
@@ -33,7 +36,6 @@ use slab::Slab;
 use crate::base::address::Interfaces;
 use crate::base::id::{ConnId, InfoHash, PeerId, TorrentId};
 use crate::base::limits;
-use crate::base::plan::WritePlan;
 use crate::base::rng::Rng;
 use crate::base::slot::Slot;
 use crate::base::time::Instant;
@@ -55,12 +57,14 @@ mod datagrams;
 mod discover;
 mod ending;
 mod extended;
+mod goals;
 pub mod http;
 pub mod link;
 mod memory;
 mod network;
 mod offences;
 pub mod outbox;
+mod pace;
 mod peers;
 pub mod pex;
 mod plight;
@@ -69,14 +73,18 @@ pub mod torrent;
 mod torrents;
 pub mod view;
 mod why;
+mod writing;
 
 pub use action::{Action, Family, LookupId, Report, Snapshot, State, StorageAction};
+pub use goals::Census;
 pub use torrent::{AddError, HostPort, OnDisk, TorrentSpec, Transferred};
+pub use writing::PLAN_LEN;
 
 use announce_udp::{UdpQuestion, UdpTrackers};
 use conn::{Conn, Head, Purpose, Stage};
 use ending::Ending;
 use offences::Offences;
+use pace::Pace;
 use timers::TimerId;
 use torrent::Torrent;
 
@@ -145,6 +153,8 @@ pub struct Engine {
     interfaces: Interfaces,
     /// What addresses off our links may take up.
     gate: Gate,
+    /// Limits of rate.
+    pace: Pace,
     actions: VecDeque<Action>,
     /// Set once the process is to end: when it gives up waiting for trackers.
     ending: Option<Instant>,
@@ -164,7 +174,7 @@ enum Lookup {
 
 impl Engine {
     /// A core without torrents.
-    pub fn new(config: Config, secrets: Secrets, _now: Instant) -> Self {
+    pub fn new(config: Config, secrets: Secrets, now: Instant) -> Self {
         let openness = match config.open_tracker {
             true => Openness::Open,
             false => Openness::Closed,
@@ -174,6 +184,7 @@ impl Engine {
             port: config.port,
             gate: Gate::new(config.conns_max),
             rng: Rng::new(secrets.rng_seed),
+            pace: Pace::new(config.limits, now),
             config,
             secrets,
             conns: Slab::new(),
@@ -281,7 +292,11 @@ impl Engine {
         };
         state.last_in = now;
         match &mut state.stage {
-            Stage::Exchange(_) => self.exchange_step(conn, bytes, now),
+            Stage::Exchange(_) => {
+                let taken = self.exchange_step(conn, bytes, now);
+                self.paced_in(conn, taken.used, now);
+                taken
+            }
             Stage::Undecided(_) => self.decide(conn, bytes, now),
             Stage::Greeting(..) => self.greeted(conn, bytes, now),
             Stage::Meeting(_) => self.link_greeted(conn, bytes, now),
@@ -307,50 +322,6 @@ impl Engine {
     /// The socket of `conn` failed, or could not be connected; the shell has dropped it.
     pub fn closed(&mut self, conn: ConnId, error: &str, now: Instant) {
         self.forget(conn, Ending::Failed(error), now);
-    }
-
-    /// Appends what `conn` wants to write next to `plan`, about `most` bytes ([`PLAN_LEN`] is a
-    /// good measure): what leaves later is decided later.
-    pub fn write_plan(&mut self, conn: ConnId, most: usize, plan: &mut WritePlan) {
-        let Some((generation, state)) = self.conns.get_mut(conn.index as usize) else {
-            return;
-        };
-        if *generation != conn.generation {
-            return;
-        }
-        state.flushing = false;
-        let mut torrent = TorrentId(0);
-        if let Stage::Exchange(exchange) = &state.stage
-            && !self.farewells.contains(&conn)
-            && let Some(running) = self.torrents.get_mut(&exchange.torrent)
-        {
-            torrent = exchange.torrent;
-            fill_outbox(&mut running.swarm, exchange.key, most, &mut state.outbox);
-        }
-        state.outbox.plan(torrent, most, plan);
-        plan.is_last = state.ends_after(plan.len);
-    }
-
-    /// `n` bytes of the last plan left.
-    pub fn sent(&mut self, conn: ConnId, n: usize, now: Instant) {
-        let Some((generation, state)) = self.conns.get_mut(conn.index as usize) else {
-            return;
-        };
-        if *generation != conn.generation || n == 0 {
-            return;
-        }
-        state.last_out = now;
-        let payload = state.outbox.sent(n);
-        if matches!(state.stage, Stage::Http(_)) {
-            return self.http_sent(conn, now);
-        }
-        if payload > 0
-            && let Stage::Exchange(exchange) = &state.stage
-            && let Some(torrent) = self.torrents.get_mut(&exchange.torrent)
-        {
-            torrent.swarm.uploaded(exchange.key, payload, now);
-        }
-        self.link_sent(conn, now);
     }
 
     /// The resolver answered.
@@ -474,27 +445,5 @@ impl Engine {
     }
 }
 
-/// Moves what the exchange has for this peer into its outbox, as far as it soon can leave.
-fn fill_outbox(
-    swarm: &mut crate::swarm::Swarm,
-    key: crate::swarm::PeerKey,
-    most: usize,
-    outbox: &mut outbox::Outbox,
-) {
-    use crate::wire::message::Outgoing;
-    while outbox.len() < most
-        && let Some(piece) = swarm.next_have(key)
-    {
-        outbox.push(Outgoing::Have(piece));
-    }
-    while outbox.len() < most
-        && let Some(block) = swarm.next_upload(key)
-    {
-        outbox.push(Outgoing::Piece(block));
-    }
-}
-
-/// Bytes that one plan should name, and that an outbox is filled up to.
-pub const PLAN_LEN: usize = 256 * 1024;
 /// How long trackers may take to hear that we leave.
 const SHUTDOWN_TIME: std::time::Duration = std::time::Duration::from_secs(1);

@@ -149,6 +149,8 @@ impl Engine {
             peer_id: theirs.peer_id,
         };
         let key = running.swarm.joined(id, origin, caps, now);
+        let is_exempt = !self.config.limit_local && self.interfaces.is_on_link(origin.remote.ip());
+        running.swarm.set_limited(key, !is_exempt);
         ours.into_iter()
             .for_each(|bytes| conn.outbox.push(Outgoing::Raw(bytes)));
         conn.stage = Stage::Exchange(Box::new(Exchange {
@@ -163,6 +165,7 @@ impl Engine {
             dialled: dialled.is_some(),
         }));
         let (remote, opened) = (conn.remote, conn.opened);
+        self.bound_buffer(id, torrent);
         self.undecided.remove(&(opened, id));
         self.gate.joined(remote.ip());
         self.met(id, now);
@@ -361,6 +364,7 @@ impl Engine {
         let (_, conn) = self.conns.remove(id.index as usize);
         self.link_streams.remove(&id);
         self.farewells.remove(&id);
+        self.pace.forget(id);
         self.network_lost(id, now);
         let age = now - conn.opened;
         let end = match ending {

@@ -115,7 +115,7 @@ impl Engine {
             return; // it is opened when it is resumed
         }
         if is_new || torrent.reason.as_ref() != Some(&reason) {
-            self.set_state(id, State::Error, Some(reason));
+            self.set_state(id, State::Error, Some(reason), now);
         }
         self.part_with_peers(id, "data cannot be written", now);
         if is_new {
@@ -155,7 +155,7 @@ impl Engine {
             torrent.paused_from = None;
             torrent.tracker.resumed(now);
             torrent.candidates.wake(now);
-            self.set_state(id, State::Error, Some(reason));
+            self.set_state(id, State::Error, Some(reason), now);
             self.track(id, now);
             self.check_more(id, now);
         }

@@ -25,6 +25,8 @@ pub(super) enum TimerId {
     Registry,
     /// Broadcast and overlay.
     Network,
+    /// Streams that wait for their turn under a limit of rate.
+    Pace,
     /// Datagrams to trackers.
     UdpTrackers,
     /// Waiting for trackers at the end.
@@ -63,6 +65,7 @@ impl Engine {
                     self.registry_due(now);
                 }
                 TimerId::Network => self.network_due(now),
+                TimerId::Pace => self.pace_due(now),
                 TimerId::UdpTrackers => self.udp_trackers_timer(now),
                 TimerId::Shutdown => {}
             }
@@ -73,6 +76,7 @@ impl Engine {
     /// from its first deadline on, whatever becomes of it meanwhile.
     fn conn_due(&mut self, id: ConnId, now: Instant) {
         let speaks = self.network_is_ready(id);
+        let is_held_back = self.is_held_back(id);
         let Some(conn) = self.conn_mut(id) else {
             return;
         };
@@ -116,7 +120,8 @@ impl Engine {
         let idle_at = conn.last_in + limits::IDLE_TIMEOUT;
         // What waits has not moved since the last write: the peer does not read.
         let stuck_at = conn.last_out + limits::UNREAD_TIMEOUT;
-        if idle_at <= now || (!conn.outbox.is_empty() && stuck_at <= now) {
+        let is_silent = idle_at <= now || (!conn.outbox.is_empty() && stuck_at <= now);
+        if is_silent && !is_held_back {
             return self.close(id, Ending::Failed("silent for too long"), now);
         }
         if conn.outbox.is_empty() && conn.last_out + limits::KEEPALIVE_INTERVAL <= now {
@@ -160,6 +165,7 @@ impl Engine {
             self.run_effects(id, now);
         }
         self.plight_due(id, now);
+        self.goal_due(id, now);
         self.dial(id, now);
         self.announce_due(id, now);
         self.rearm_torrent(id, now);
@@ -180,6 +186,11 @@ impl Engine {
             && self.ending.is_none()
         {
             next = next.min(plight.deadline());
+        }
+        if let Some(at) = torrent.goal_at(self.config.seed_goals, now)
+            && self.ending.is_none()
+        {
+            next = next.min(at);
         }
         if torrent.is_taking_part() {
             if let Some(at) = torrent.candidates.next_deadline() {

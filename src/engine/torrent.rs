@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::action::{Snapshot, State};
+use super::goals::Seeded;
 use super::plight::{Cure, Plight};
 use super::view::Heard;
 pub use crate::base::address::HostPort;
@@ -112,6 +113,10 @@ pub struct Torrent {
     pub before: Transferred,
     /// What was transferred in former runs.
     pub former: Transferred,
+    /// It was complete once: its trackers hear of the end of a download no more.
+    pub was_complete: bool,
+    /// For how long it was seeded.
+    pub seeded: Seeded,
     /// Trackers that the user named, beside those of the metainfo.
     pub extra_trackers: Vec<String>,
     /// Peers that the user named.
@@ -179,6 +184,14 @@ impl Check {
 }
 
 impl Torrent {
+    /// What was transferred for it in all runs.
+    pub fn totals(&self) -> Transferred {
+        let mut all = self.former;
+        all.add(&self.before);
+        all.add(&Transferred::of(&self.swarm));
+        all
+    }
+
     /// Its figures.
     pub fn snapshot(&mut self, now: Instant) -> Snapshot {
         let meta = Arc::clone(self.swarm.meta());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::action::StorageAction;
 use super::conn::{Purpose, Stage};
+use super::goals::Seeded;
 use super::torrent::{AddError, Check, HostPort, OnDisk, Torrent, TorrentSpec, Transferred};
 use super::view::Heard;
 use super::{Action, Engine, Lookup, LookupId, Report, Snapshot, State};
@@ -70,6 +71,8 @@ impl Engine {
             is_open: true,
             before: Transferred::default(),
             former: Transferred::default(),
+            was_complete: false,
+            seeded: Seeded::default(),
             extra_trackers: spec.trackers,
             extra_peers: spec.peers.clone(),
             heard: BTreeMap::new(),
@@ -77,7 +80,7 @@ impl Engine {
         self.torrents.insert(id, torrent);
         self.server.set_rates(Rates::BESIDE_TORRENTS);
         self.track(id, now);
-        self.set_state(id, State::Checking, None);
+        self.set_state(id, State::Checking, None, now);
         self.storage(StorageAction::Open {
             torrent: id,
             meta,
@@ -137,7 +140,7 @@ impl Engine {
         torrent.swarm.lost(piece);
         if torrent.state == State::Seeding {
             torrent.durable = false;
-            self.set_state(id, State::Downloading, None);
+            self.set_state(id, State::Downloading, None, now);
             self.tell_upload_only(id, false);
         }
         self.run_effects(id, now);
@@ -198,20 +201,23 @@ impl Engine {
             return;
         };
         if torrent.swarm.is_complete() && torrent.state == State::Downloading {
-            torrent.tracker.completed(now);
+            if !torrent.was_complete {
+                torrent.tracker.completed(now);
+            }
             self.report(Report::Complete { torrent: id });
             self.become_seed(id, now);
         }
     }
 
     /// Everything stored of the torrent is on disk.
-    pub fn durable(&mut self, id: TorrentId, _now: Instant) {
+    pub fn durable(&mut self, id: TorrentId, now: Instant) {
         self.last_syncs.remove(&id);
         if let Some(torrent) = self.torrents.get_mut(&id)
             && torrent.state == State::Seeding
             && !std::mem::replace(&mut torrent.durable, true)
         {
             self.report(Report::Durable { torrent: id });
+            self.rearm_torrent(id, now); // its goal may be reached
         }
     }
 
@@ -231,7 +237,7 @@ impl Engine {
         torrent.plight = None;
         let message = trouble.message;
         log::error!("torrent stopped torrent={id}: {message}");
-        self.set_state(id, State::Error, Some(message));
+        self.set_state(id, State::Error, Some(message), now);
         self.part_with_peers(id, "the torrent has failed", now);
         self.stop_announcing(id, now);
     }
@@ -283,7 +289,7 @@ impl Engine {
             self.become_seed(id, now);
         } else {
             self.storage(StorageAction::Begin { torrent: id });
-            self.set_state(id, State::Downloading, None);
+            self.set_state(id, State::Downloading, None, now);
         }
         self.run_effects(id, now);
         self.rearm_torrent(id, now);
@@ -291,7 +297,10 @@ impl Engine {
 
     /// Everything is there: tells the peers that this one only uploads from now on (BEP 21).
     pub(super) fn become_seed(&mut self, id: TorrentId, now: Instant) {
-        self.set_state(id, State::Seeding, None);
+        if let Some(torrent) = self.torrents.get_mut(&id) {
+            torrent.was_complete = true;
+        }
+        self.set_state(id, State::Seeding, None, now);
         self.track(id, now);
         self.storage(StorageAction::Sync { torrent: id });
         self.tell_upload_only(id, true);
@@ -321,11 +330,18 @@ impl Engine {
         }
     }
 
-    pub(super) fn set_state(&mut self, id: TorrentId, state: State, reason: Option<String>) {
+    pub(super) fn set_state(
+        &mut self,
+        id: TorrentId,
+        state: State,
+        reason: Option<String>,
+        now: Instant,
+    ) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
         torrent.state = state;
+        torrent.seeded.state_changed(state, now);
         torrent.reason.clone_from(&reason);
         log::info!(
             "torrent {} name=\"{}\" info_hash={}",
@@ -340,6 +356,7 @@ impl Engine {
         });
         self.tell_lsd(id);
         self.network_stands(id, state);
+        self.share_requests_soon();
     }
 
     /// Streams to peers of a torrent, those that are being opened too.

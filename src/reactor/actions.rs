@@ -13,8 +13,8 @@ use crate::engine::action::{Action, LookupId, Report, StorageAction};
 use crate::storage::reserve::Reserve;
 use crate::storage::{self, jobs};
 
-use super::Reactor;
 use super::lanes::{self, Answer, Ending, Lane, LaneDied, Question};
+use super::{Reactor, os};
 
 /// The helper threads.
 pub struct Lanes {
@@ -58,6 +58,12 @@ impl Reactor {
                 Action::Connect { conn, remote } => self.connect(conn, remote, now),
                 Action::Close { conn } => self.drop_stream(conn),
                 Action::Flush { conn } => self.flush(conn),
+                Action::Read { conn } => self.ready.push(conn),
+                Action::BoundBuffer { conn, most } => {
+                    if let Some(stream) = self.slots.get_mut(conn) {
+                        os::bound_receive_buffer(&stream.socket, most);
+                    }
+                }
                 Action::Resolve { lookup, host, port } => self.resolve(lookup, host, port, now),
                 Action::Datagram { to, from, bytes } => self.send_datagram(to, from, &bytes),
                 Action::Multicast {
@@ -207,7 +213,8 @@ fn is_passing_news(report: &Report) -> bool {
         Report::State { .. }
         | Report::Complete { .. }
         | Report::Durable { .. }
-        | Report::Removed { .. } => false,
+        | Report::Removed { .. }
+        | Report::Limited { .. } => false,
         Report::TrackerFailed { .. }
         | Report::TrackerAnswered { .. }
         | Report::NameFailed { .. }

@@ -17,7 +17,7 @@ use crate::base::time::Instant;
 use crate::config::session::{Session, SessionTorrent};
 use crate::control::session;
 use crate::engine::action::{Report, State};
-use crate::engine::{AddError, TorrentSpec};
+use crate::engine::{AddError, Engine, TorrentSpec};
 use crate::storage::keep::{self, KeepDone, KeepJob, kept_paths, torrent_path};
 use crate::storage::state::StateDir;
 
@@ -158,7 +158,8 @@ impl Reactor {
                 state: State::Checking | State::Paused | State::Downloading | State::Seeding,
                 ..
             }
-            | Report::Complete { .. } => memory.schedule.changed(now),
+            | Report::Complete { .. }
+            | Report::Limited { .. } => memory.schedule.changed(now),
             Report::Removed { info_hash, .. } => {
                 memory.keeping.session.remove(*info_hash);
                 self.storage.recall_mounts(*info_hash, Vec::new());
@@ -248,11 +249,12 @@ impl Reactor {
         let unix_s = super::clock::unix_s();
         let session = &mut memory.keeping.session;
         for id in self.engine.torrents().collect::<Vec<_>>() {
-            if let Some(mut torrent) = self.engine.remembered(id) {
+            if let Some(mut torrent) = self.engine.remembered(id, now) {
                 torrent.mounts = self.storage.mounts(torrent.info_hash).to_vec();
                 session.update(torrent, unix_s);
             }
         }
+        remember_limits(session, &self.engine);
         session.met(&self.engine.evpeers_linked(), unix_s);
         self.engine.recall_evpeers(&session.evpeers);
         let text = session::encode(session);
@@ -263,6 +265,19 @@ impl Reactor {
             let path = memory.keeping.state.path().join(keep::SESSION);
             memory.lane.submit(KeepJob::Session { path, text });
         }
+    }
+}
+
+/// Takes in the limits of all torrents together, if they are others than the session gives.
+fn remember_limits(session: &mut Session, engine: &Engine) {
+    let given = session.given.config();
+    let (limits, local) = (engine.limits(), engine.limits_local());
+    let chosen = |now: u64, given: u64| (now != given).then_some(now);
+    let session = &mut session.given;
+    session.up_limit = chosen(limits.up, given.limits.up).or(session.up_limit);
+    session.down_limit = chosen(limits.down, given.limits.down).or(session.down_limit);
+    if local != given.limit_local {
+        session.limit_local = Some(local);
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use mio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 use crate::engine::action::Family;
 
@@ -70,6 +70,16 @@ pub fn hear_own_memberships_only(socket: &Socket, family: Family) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (socket, family);
+}
+
+/// Has the system keep about `most` bytes of `stream` at most until they are read; `None`: much, as
+/// it cannot be told again to find out itself.
+pub fn bound_receive_buffer(stream: &TcpStream, most: Option<usize>) {
+    let socket = SockRef::from(stream);
+    // What it does not grant is its own measure, which is no failure.
+    if let Err(error) = socket.set_recv_buffer_size(most.unwrap_or(RECEIVE_BUFFER_MAX)) {
+        log::debug!("receive buffer not set error={error}");
+    }
 }
 
 /// Raises the soft limit of descriptors to `wanted` or as near as the system allows; returns the
@@ -139,4 +149,26 @@ pub fn is_of_one_connection(error: &io::Error) -> bool {
                 | Errno::PERM
         )
     )
+}
+
+/// A receive buffer that never is what limits, bytes (Linux `tcp_rmem`: 6 MiB).
+const RECEIVE_BUFFER_MAX: usize = 6 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn receive_buffer_is_bounded_and_let_go_again() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let granted = |stream: &TcpStream| SockRef::from(stream).recv_buffer_size().unwrap();
+        bound_receive_buffer(&stream, Some(16 * 1024));
+        let bounded = granted(&stream);
+        assert!((16 * 1024..=2 * 16 * 1024).contains(&bounded), "{bounded}");
+        bound_receive_buffer(&stream, None);
+        assert!(granted(&stream) >= 4 * bounded, "{}", granted(&stream));
+    }
 }

@@ -140,6 +140,10 @@ impl Reactor {
         let mut len = 0;
         while !budget.is_spent() {
             let room = budget.left().min(buffer.len());
+            let room = room.min(self.engine.read_room(conn));
+            if room == 0 {
+                return len; // it is put into the ring when it may go on
+            }
             let Some(stream) = self.slots.get_mut(conn) else {
                 return len; // the engine has closed it
             };

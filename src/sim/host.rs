@@ -1,12 +1,12 @@
 //! One host of the world, and how its engine and its storage hear of each other.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::HostId;
 use super::actor::{Held, Stage};
-use super::net::StreamId;
+use super::net::{Side, StreamId};
 use super::spec::PeerSpec;
 use super::store::Store;
 use crate::base::address::{Interface, Interfaces};
@@ -33,9 +33,22 @@ pub(super) struct Host {
     pub skew: Duration,
     /// It stands still until then.
     pub still_until: Instant,
+    /// What came for connections that their engine does not read at present.
+    pub unread: BTreeMap<ConnId, Unread>,
     pub reports: Vec<Report>,
     /// When it said that it has everything.
     pub completed_at: Option<Instant>,
+}
+
+/// What waits at the end of a stream until it is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unread {
+    pub stream: StreamId,
+    pub side: Side,
+    /// Chunks at the front of the stream.
+    pub chunks: u32,
+    /// Behind them is the end of the stream.
+    pub has_ended: bool,
 }
 
 /// What runs on a host.
@@ -74,6 +87,7 @@ impl Host {
             timer: Instant::NEVER,
             skew: Duration::ZERO,
             still_until: Instant::ZERO,
+            unread: BTreeMap::new(),
             reports: Vec::new(),
             completed_at: None,
         }
@@ -115,6 +129,7 @@ impl Host {
     pub fn let_go(&mut self, conn: ConnId) -> Option<StreamId> {
         let stream = self.held(conn)?.stream;
         self.conns[conn.index as usize] = None;
+        self.unread.remove(&conn);
         Some(stream)
     }
 
@@ -122,6 +137,7 @@ impl Host {
     pub fn let_all_go(&mut self) -> Vec<(ConnId, StreamId)> {
         let streams = self.streams();
         self.conns.clear();
+        self.unread.clear();
         streams
     }
 

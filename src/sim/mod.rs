@@ -34,6 +34,7 @@ use crate::base::bits::Bitfield;
 use crate::base::id::PeerId;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
+use crate::config::RateLimits;
 use crate::config::session::KnownPeer;
 use crate::engine::{Engine, HostPort, Report, Secrets, Snapshot, State, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
@@ -361,6 +362,18 @@ impl World {
     pub fn traffic(&mut self, host: HostId) -> (u64, u64) {
         self.snapshot(host)
             .map_or((0, 0), |snapshot| (snapshot.up_bytes, snapshot.down_bytes))
+    }
+
+    /// The user of a host limits its rates from now on.
+    pub fn limit(&mut self, host: HostId, limits: RateLimits) {
+        let node = &mut self.hosts[host.0 as usize];
+        let now = node.clock(self.now);
+        if let Node::Peer(peer) = &mut node.node
+            && let Some(engine) = &mut peer.engine
+        {
+            engine.set_limits(limits, now);
+            self.attend(host);
+        }
     }
 
     /// What a host told its user.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::peer::{Incoming, PeerKey, Reception, Request};
 use super::picker::BlockState;
 use super::{Effect, Exchange, Fault, Swarm, Writer};
-use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::base::limits;
 use crate::base::slot::Slot;
@@ -86,70 +85,6 @@ impl Swarm {
             self.fill(key, now);
         }
         Ok(())
-    }
-
-    /// Brings the queue of requests with this peer to its target length.
-    pub(super) fn fill(&mut self, key: PeerKey, now: Instant) {
-        let peer = self.peer_mut(key);
-        if !peer.wanted || (peer.chokes_us && peer.allowed_fast.is_empty()) {
-            return;
-        }
-        let target = peer.queue_target(now);
-        let free = target.saturating_sub(peer.requests.len());
-        if free < (target / 4).clamp(1, REFILL_BATCH) {
-            return;
-        }
-        let mut picked = std::mem::take(&mut self.picked);
-        picked.clear();
-        if self.peer(key).chokes_us {
-            let allowed = self.allowed_pieces(key);
-            self.picker.pick(&allowed, free, &mut picked);
-        } else {
-            self.pick_alone(key, free, &mut picked);
-            let peer = &self.peers[key.0 as usize];
-            self.picker
-                .pick(&peer.have, free - picked.len(), &mut picked);
-            // Copies of one who lets requests time out would keep copies from others.
-            let idle = picked.is_empty() && !peer.snubbed && peer.requests.len() < ENDGAME_MAX;
-            if idle && self.peers.len() > 1 && self.picker.is_endgame() {
-                let asked = |block: BlockRef| {
-                    peer.incoming.as_ref().is_some_and(|i| i.block == block)
-                        || peer.requests.iter().any(|r| r.block == block)
-                };
-                let room = free.min(ENDGAME_MAX - peer.requests.len());
-                self.picker
-                    .pick_endgame(&peer.have, asked, room, COPIES_MAX, &mut picked);
-            }
-        }
-        for &block in &picked {
-            self.request(key, block, now);
-        }
-        self.picked = picked;
-    }
-
-    fn request(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
-        if self.prepared.insert(block.piece) {
-            self.effects.push_back(Effect::Prepare(block.piece));
-        }
-        let peer = self.peer_mut(key);
-        if peer.requests.is_empty() {
-            peer.heard = now;
-        }
-        peer.requests.push_back(Request { block, at: now });
-        self.send(key, Outgoing::Request(block));
-    }
-
-    fn allowed_pieces(&self, key: PeerKey) -> Bitfield {
-        let peer = self.peer(key);
-        let mut bits = Bitfield::new(peer.have.len());
-        for piece in peer
-            .allowed_fast
-            .iter()
-            .filter(|piece| peer.have.has(piece.0))
-        {
-            bits.set(piece.0);
-        }
-        bits
     }
 
     /// A block's head arrived; decides where its payload goes.
@@ -262,7 +197,11 @@ impl Swarm {
             }
             Reception::Drop => {}
         }
-        self.fill(key, now);
+        match self.asked_max {
+            // Who was too late for a share of them gets it now.
+            Some(_) => self.refill_all = true,
+            None => self.fill(key, now),
+        }
     }
 
     /// A block is whole, in storage; nobody else needs to send it. `counted`: the picker counts
@@ -478,13 +417,6 @@ enum Asked {
     Never,
 }
 
-/// A queue is filled up once this many requests are free, or a quarter of it.
-const REFILL_BATCH: usize = 16;
-/// A peer with fewer open requests than this is asked, in the endgame, for blocks that others
-/// were asked for too; up to this many.
-const ENDGAME_MAX: usize = 16;
-/// Peers that are asked for the same block at most.
-const COPIES_MAX: u32 = 2;
 /// A writer that was silent for this long loses its role.
 const WRITER_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// An answer to a request that was given up is welcome for this long.

@@ -26,6 +26,7 @@ use crate::meta::geometry::Geometry;
 use crate::meta::metainfo::Metainfo;
 use crate::wire::message::{BlockRef, Message, Outgoing};
 
+mod ask;
 mod audit;
 pub mod blame;
 pub mod choker;
@@ -78,6 +79,10 @@ pub struct Swarm {
     exchange: Exchange,
     /// Blocks became free: every peer's queue has to be looked at.
     refill_all: bool,
+    /// Blocks that are open at most with peers to whom limits of rate apply.
+    asked_max: Option<u32>,
+    /// Under such a limit: whose queue is filled first the next time.
+    first_to_fill: usize,
     /// Blocks that are being collected aside.
     aside_count: usize,
     down: Rate,
@@ -130,6 +135,8 @@ impl Swarm {
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
             refill_all: false,
+            asked_max: None,
+            first_to_fill: 0,
             aside_count: 0,
             down: Rate::new(now),
             up: Rate::new(now),
@@ -220,9 +227,7 @@ impl Swarm {
     pub fn poll_effect(&mut self, now: Instant) -> Option<Effect> {
         if self.effects.is_empty() && self.refill_all {
             self.refill_all = false;
-            for key in self.keys() {
-                self.fill(key, now);
-            }
+            self.fill_all(now);
         }
         self.effects.pop_front()
     }
@@ -245,6 +250,24 @@ impl Swarm {
         self.effects
             .extend(opening.map(|message| Effect::Send(conn, message)));
         PeerKey(self.peers.insert(peer) as u32)
+    }
+
+    /// A limit of rate lets so many blocks be asked for ahead, or there is none.
+    pub fn set_asked_max(&mut self, most: Option<u32>) {
+        self.refill_all |= self.asked_max != most;
+        self.asked_max = most;
+    }
+
+    /// Whether limits of rate apply to this peer; they do until this is said.
+    pub fn set_limited(&mut self, key: PeerKey, is_limited: bool) {
+        let before = std::mem::replace(&mut self.peer_mut(key).is_limited, is_limited);
+        self.refill_all |= before != is_limited;
+    }
+
+    /// Whether there is a peer that may be asked now, and to whom limits of rate apply.
+    pub fn is_asking(&self) -> bool {
+        let mut peers = self.peers.iter();
+        peers.any(|(_, peer)| peer.is_limited && peer.may_be_asked())
     }
 
     /// The stream of a peer is gone.

@@ -42,6 +42,8 @@ pub struct Peer {
     pub origin: Origin,
     /// What was agreed.
     pub caps: Caps,
+    /// Whether limits of rate apply to it.
+    pub is_limited: bool,
     /// Pieces that it has.
     pub have: Bitfield,
     /// Pieces that it has and we lack.
@@ -192,6 +194,7 @@ impl Peer {
             conn,
             origin,
             caps,
+            is_limited: true,
             have: Bitfield::new(piece_count),
             offers: 0,
             lacks: 0,
@@ -231,6 +234,17 @@ impl Peer {
     /// The blocks that these requests are for, oldest first.
     pub fn requested(&self) -> impl Iterator<Item = BlockRef> + '_ {
         self.requests.iter().map(|request| request.block)
+    }
+
+    /// Whether it has something for us, and lets us have it.
+    pub fn may_be_asked(&self) -> bool {
+        self.wanted && !self.chokes_us
+    }
+
+    /// Blocks that it was asked for and that are not whole, the one that is arriving among them.
+    pub(super) fn blocks_under_way(&self) -> usize {
+        let arriving = self.incoming.as_ref().is_some_and(|i| i.counted);
+        self.requests.len() + usize::from(arriving)
     }
 
     /// Whether it has every piece.
@@ -287,7 +301,7 @@ const QUEUE_MIN: usize = 32;
 /// A request is never given up sooner.
 const PATIENCE_MIN: Duration = Duration::from_secs(4);
 /// A request is given up at the latest.
-const PATIENCE_MAX: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE_MAX: Duration = Duration::from_secs(20);
 /// Messages of unknown id a minute that are skipped.
 const UNKNOWN_PER_MIN_MAX: u32 = 100;
 /// Changes of choke and interest a minute that are borne.

@@ -611,6 +611,55 @@ fn piece_that_was_lost_before_it_was_told_of_is_not_told_of() {
     assert_eq!(told.collect::<Vec<_>>(), [PieceIndex(60), PieceIndex(62)]);
 }
 
+/// Goal: under a limit of rate so many blocks are asked for and no more, of all peers together, but
+/// for those to whom it does not apply; and what came is asked for anew.
+#[test]
+fn blocks_asked_for_are_few_under_a_limit() {
+    let mut script = Script::new(100);
+    script.swarm.set_asked_max(Some(5));
+    let (a, b, exempt) = (script.seed(), script.seed(), script.seed());
+    let asked = script.requests(a).len() + script.requests(b).len();
+    assert_eq!(asked, 5, "of both");
+    script.swarm.set_limited(exempt, false);
+    script.wait(2);
+    assert!(script.requests(exempt).len() > 5);
+    script.swarm.set_asked_max(None);
+    script.wait(2);
+    assert!(script.requests(a).len() + script.requests(b).len() > 5);
+}
+
+/// Goal: what a limit lets be asked for is shared by those who join later too, and one who lets
+/// through less than a block at a time is not taken for silent.
+#[test]
+fn what_may_be_asked_for_is_shared_by_all_who_have_something() {
+    let mut script = Script::new(100);
+    script.swarm.set_asked_max(Some(8));
+    let first = script.seed();
+    let asked = script.requests(first);
+    assert_eq!(asked.len(), 8, "nobody else is there");
+    let second = script.seed();
+    assert_eq!(script.requests(second), [], "there is no room");
+    for &block in &asked[..4] {
+        script.part(first, block, 0, BLOCK_LEN);
+        script.effects();
+    }
+    let open = |key| script.swarm.peer(key).open_requests();
+    assert_eq!((open(first), open(second)), (4, 4), "half each");
+    // A block in ten seconds: nothing is taken back, nobody is snubbed.
+    script.swarm.set_asked_max(Some(1));
+    let begun = asked[4];
+    for part in 0..16 {
+        script.wait(5);
+        script.part(first, begun, part * 1024, 1024);
+    }
+    assert!(!script.swarm.peer(first).snubbed);
+    let cancels = script
+        .sent(first)
+        .into_iter()
+        .filter(|m| matches!(m, Outgoing::Cancel(_)));
+    assert!(cancels.count() <= 3, "only what waited behind it");
+}
+
 #[test]
 fn two_seeds_have_nothing_to_say_to_each_other() {
     let mut script = Script::new(1);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Swarm;
-use super::peer::PeerKey;
+use super::peer::{PATIENCE_MAX, PeerKey};
 use crate::base::id::PieceIndex;
 use crate::base::time::Instant;
 use crate::wire::message::{BlockRef, Outgoing};
@@ -67,15 +67,22 @@ impl Swarm {
     pub(super) fn expire_requests(&mut self, key: PeerKey, now: Instant) {
         // In the endgame others are idle: they should not wait long for one who is silent.
         let hurry = self.peers.len() > 1 && self.picker.is_endgame();
+        // A limit of ours that lets a block through only now and then is not its fault.
+        let is_slowed = self.asked_max.is_some_and(|most| most <= SLOW_ASKED_MAX);
         let peer = self.peer_mut(key);
-        let patience = peer.patience(now);
-        let silence_max = if hurry && !peer.snubbed {
+        let is_slowed = is_slowed && peer.is_limited;
+        let patience = match is_slowed {
+            true => PATIENCE_MAX,
+            false => peer.patience(now),
+        };
+        let silence_max = if hurry && !peer.snubbed && !is_slowed {
             patience.min(ENDGAME_PATIENCE)
         } else {
             patience
         };
         if let Some(incoming) = &peer.incoming
             && incoming.counted
+            && !is_slowed
             && now - incoming.since > BLOCK_TIME_MAX
         {
             self.stop_receiving(key, now);
@@ -111,6 +118,9 @@ impl Swarm {
     }
 }
 
+/// Under a limit of rate with no more open requests than this, all peers together, time-outs are
+/// long: less than 64 KiB a second.
+const SLOW_ASKED_MAX: u32 = 8;
 /// Time after which a block that is still arriving is asked of others too.
 const BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
 /// Time after which a silent peer loses its requests when nothing else is left to ask for.

@@ -10,6 +10,7 @@ mod foreign;
 mod full;
 mod gossip;
 mod hostile;
+mod limits;
 mod peer_connection;
 mod resume;
 mod rot;

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand, ValueHint};
 
 use crate::cli::args::PeerAddress;
+use crate::cli::units;
 
 /// Options of `ctl`.
 #[derive(Args, Debug)]
@@ -78,6 +80,22 @@ pub enum Order {
         /// Only these [default: all]
         #[arg(value_name = "TORRENT")]
         torrents: Vec<String>,
+    },
+    /// Limit rates from now on, or show the limits
+    Limit {
+        /// Limit these, each by itself [default: all together]
+        #[arg(value_name = "TORRENT")]
+        torrents: Vec<String>,
+        /// Bytes a second that are sent at most, such as 10MiB or 500k; 0: no limit
+        #[arg(long, value_name = "RATE", value_parser = units::parse_limit)]
+        up: Option<u64>,
+        /// Bytes a second that are received at most; 0: no limit
+        #[arg(long, value_name = "RATE", value_parser = units::parse_limit)]
+        down: Option<u64>,
+        /// Whether limits are for peers on the local network too
+        #[arg(long, value_name = "yes|no", value_parser = BoolishValueParser::new(),
+              conflicts_with = "torrents")]
+        local: Option<bool>,
     },
     /// End the peer in good order
     Shutdown,

@@ -17,7 +17,7 @@ use super::error::CliError;
 use super::keeping;
 use super::output::{print, print_error};
 use super::source::{self, Source};
-use crate::control::request::{Addition, Command};
+use crate::control::request::{Addition, Command, Limiting};
 use crate::engine::HostPort;
 use crate::storage::keep::torrent_path;
 use crate::storage::state;
@@ -104,6 +104,28 @@ impl Session {
                 let resume = |torrent| Command::Resume { torrent };
                 self.each(&chosen.torrents, show::state, |client, t| {
                     client.ask(resume(t))
+                })
+            }
+            Order::Limit {
+                torrents,
+                up,
+                down,
+                local,
+            } => {
+                let limiting = |torrent| {
+                    Command::Limit(Limiting {
+                        torrent,
+                        up: *up,
+                        down: *down,
+                        local: *local,
+                    })
+                };
+                if torrents.is_empty() {
+                    let answer = self.client.ask(limiting(None))?;
+                    return self.show(&answer, show::limits);
+                }
+                self.each(torrents, show::torrent_limits, |client, torrent| {
+                    client.ask(limiting(Some(torrent)))
                 })
             }
             Order::Add {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cli::output::printable;
-use crate::cli::units::{show_count, show_len, show_percent, show_rate, show_time};
+use crate::cli::units::{show_count, show_len, show_limit, show_percent, show_rate, show_time};
 
 /// The peer, and a line for each torrent.
 pub fn status(answer: &Value) -> String {
@@ -20,6 +20,9 @@ pub fn status(answer: &Value) -> String {
         show_count(torrents.len(), "torrent"),
         word(&answer["state_dir"]),
     );
+    if has_limit(answer) {
+        text += &limits(answer);
+    }
     let mut table = Table::new(&["torrent", "state", "done", "down", "up", "peers", "left"]);
     for torrent in torrents {
         let done = match torrent["state"].as_str() {
@@ -40,6 +43,9 @@ pub fn status(answer: &Value) -> String {
             ),
             left.map(show_time).unwrap_or_default(),
         ]);
+        if has_limit(torrent) {
+            table.note(format!("limits: {}", both_limits(torrent)));
+        }
         if let Some(reason) = torrent["reason"].as_str() {
             let retry = torrent["retry_s"].as_u64().map(Duration::from_secs);
             let retry = retry.map(|time| format!("; tried again in {}", show_time(time)));
@@ -71,6 +77,31 @@ fn turns(status: &Value) -> String {
         number(&status["over_50_ms"]),
         number(&status["over_50_ms_asleep"]),
     )
+}
+
+/// The limits of rate of all torrents together.
+pub fn limits(answer: &Value) -> String {
+    let but = match answer["limit_local"] == false {
+        true => ", but for peers on the local network",
+        false => "",
+    };
+    format!("limits: {}{but}\n", both_limits(answer))
+}
+
+/// The limits of rate of one torrent.
+pub fn torrent_limits(answer: &Value) -> String {
+    let name = word(&answer["torrent"]);
+    format!("{name}: limits: {}\n", both_limits(answer))
+}
+
+fn has_limit(answer: &Value) -> bool {
+    answer["up_limit_bytes_s"].is_u64() || answer["down_limit_bytes_s"].is_u64()
+}
+
+fn both_limits(answer: &Value) -> String {
+    let limit = |key: &str| show_limit(answer[key].as_u64());
+    let (up, down) = (limit("up_limit_bytes_s"), limit("down_limit_bytes_s"));
+    format!("up {up}, down {down}")
 }
 
 /// The connected peers of a torrent.

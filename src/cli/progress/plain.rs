@@ -90,6 +90,11 @@ pub(super) fn change(report: &Report, snapshot: &Snapshot, age: Duration) -> Opt
                 None => format!("error: {reason}"),
             }
         }
+        Report::State {
+            state: State::Paused,
+            reason: Some(reason),
+            ..
+        } => format!("paused: {reason}"),
         Report::State { state, .. } => {
             format!("{}, {}", state.name(), show_len(snapshot.length))
         }

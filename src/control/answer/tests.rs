@@ -77,6 +77,64 @@ fn result(engine: &mut Engine, command: Command) -> Value {
     answer["result"].take()
 }
 
+/// Goal: limits are set for all together and for torrents, each way by itself, and are told
+/// wherever figures are.
+#[test]
+fn limits_are_set_and_told() {
+    let mut engine = engine();
+    add(&mut engine, &metainfo("debian", 1, 1));
+    add(&mut engine, &metainfo("fedora", 1, 2));
+    let mut limit = |torrent: Option<&str>, up, down, local| {
+        let torrent = torrent.map(str::to_owned);
+        let limiting = Limiting {
+            torrent,
+            up,
+            down,
+            local,
+        };
+        result(&mut engine, Command::Limit(limiting))
+    };
+    let none = json!({
+        "up_limit_bytes_s": null, "down_limit_bytes_s": null, "limit_local": true,
+    });
+    assert_eq!(limit(None, None, None, None), none);
+    let all = limit(None, Some(5000), None, Some(false));
+    let expected = json!({
+        "up_limit_bytes_s": 5000, "down_limit_bytes_s": null, "limit_local": false,
+    });
+    assert_eq!(all, expected);
+    let own = limit(Some("deb"), None, Some(7000), None);
+    assert_eq!(
+        (&own["torrent"], &own["down_limit_bytes_s"]),
+        (&json!("debian"), &json!(7000))
+    );
+    let own = limit(Some("deb"), Some(9000), None, None);
+    assert_eq!(
+        (&own["up_limit_bytes_s"], &own["down_limit_bytes_s"]),
+        (&json!(9000), &json!(7000))
+    );
+    assert_eq!(limit(None, Some(0), None, Some(true)), none);
+
+    let status = result(&mut engine, Command::Status { from: 0 });
+    assert_eq!(status["up_limit_bytes_s"], Value::Null);
+    assert_eq!(status["limit_local"], true);
+    let [debian, fedora] = [0, 1].map(|place| &status["torrents"][place]);
+    assert_eq!(
+        (&debian["up_limit_bytes_s"], &debian["down_limit_bytes_s"]),
+        (&json!(9000), &json!(7000))
+    );
+    assert_eq!(
+        (&fedora["up_limit_bytes_s"], &fedora["down_limit_bytes_s"]),
+        (&json!(null), &json!(null))
+    );
+    let nobody = Limiting {
+        torrent: Some("suse".to_owned()),
+        ..Limiting::default()
+    };
+    let answer = ask(&mut engine, Command::Limit(nobody));
+    assert_eq!(answer["error"]["kind"], "no_such_torrent");
+}
+
 #[test]
 fn torrent_is_found_by_name_hash_and_unique_beginnings() {
     let mut engine = engine();

@@ -16,6 +16,7 @@ use crate::meta::create::{CreateOptions, Creator, NewFile};
 use crate::meta::metainfo::Metainfo;
 use crate::wire::handshake::{Handshake, Reserved};
 
+mod goals;
 mod plight;
 
 const PIECES: u32 = 1100;

@@ -175,6 +175,9 @@ impl World {
             Action::Connect { conn, remote } => self.connect(id, conn, remote),
             Action::Close { conn } => self.close(id, conn),
             Action::Flush { conn } => self.hosts[id.0 as usize].queue(conn),
+            Action::Read { conn } => self.read_on(id, conn),
+            // What is on its way is bounded by the windows of the streams.
+            Action::BoundBuffer { .. } => {}
             Action::Resolve { lookup, host, port } => {
                 let addresses = match (host.parse::<IpAddr>(), self.names.get(&host)) {
                     (Ok(ip), _) => Ok(vec![SocketAddr::new(ip, port)]),

@@ -7,7 +7,7 @@ use super::NO_STREAM;
 use crate::base::id::ConnId;
 use crate::sim::actor::{Input, open_line};
 use crate::sim::event::Event;
-use crate::sim::host::{Node, host_at, interfaces};
+use crate::sim::host::{Node, Unread, host_at, interfaces};
 use crate::sim::net::{Chunk, Part, Resumed, Side, StreamId};
 use crate::sim::store::{RIGHT, WRONG};
 use crate::sim::{HostId, World};
@@ -84,6 +84,10 @@ impl World {
             return;
         };
         let host = &mut self.hosts[id.0 as usize];
+        if let Some(unread) = host.unread.get_mut(&conn) {
+            unread.has_ended = true;
+            return;
+        }
         let now = host.clock(self.now);
         match &mut host.node {
             Node::Peer(peer) => {
@@ -108,6 +112,9 @@ impl World {
 
     /// Hands the bytes at the front of a stream to its other end.
     pub(super) fn deliver(&mut self, stream: StreamId, side: Side) {
+        if self.leaves_unread(stream, side) {
+            return;
+        }
         let Some((chunk, awaits_room)) = self.network.take(stream, side) else {
             return; // that end was gone when they came
         };
@@ -122,6 +129,49 @@ impl World {
         if awaits_room && let Some((sender, conn)) = self.network.end_of(stream, side.other()) {
             self.hosts[sender.0 as usize].queue(conn);
             self.pump(sender);
+        }
+    }
+
+    /// Whether an engine does not read a stream at present, as its user has limited it: what came
+    /// waits, and the sender sees its window fill.
+    fn leaves_unread(&mut self, stream: StreamId, side: Side) -> bool {
+        let Some((id, conn)) = self.network.end_of(stream, side) else {
+            return false;
+        };
+        let host = &mut self.hosts[id.0 as usize];
+        if let Some(unread) = host.unread.get_mut(&conn) {
+            unread.chunks += 1;
+            return true;
+        }
+        let Node::Peer(peer) = &mut host.node else {
+            return false;
+        };
+        let engine = peer.engine.as_mut();
+        if engine.is_none_or(|engine| engine.read_room(conn) > 0) {
+            return false;
+        }
+        let unread = Unread {
+            stream,
+            side,
+            chunks: 1,
+            has_ended: false,
+        };
+        host.unread.insert(conn, unread);
+        self.arm(id);
+        true
+    }
+
+    /// An engine reads a stream again: what waits comes anew.
+    pub(super) fn read_on(&mut self, id: HostId, conn: ConnId) {
+        let Some(unread) = self.hosts[id.0 as usize].unread.remove(&conn) else {
+            return;
+        };
+        let Unread { stream, side, .. } = unread;
+        for _ in 0..unread.chunks {
+            self.events.push(self.now, Event::Deliver(stream, side));
+        }
+        if unread.has_ended {
+            self.events.push(self.now, Event::Ended(stream, side));
         }
     }
 

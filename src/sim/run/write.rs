@@ -45,6 +45,9 @@ impl World {
         }
         let mut chunk = self.network.chunk();
         let has_more = self.fill_chunk(id, conn, room, &mut chunk);
+        if self.is_paced(id, conn) {
+            self.arm(id); // it may have to wait for its turn
+        }
         if chunk.len == 0 {
             self.network.recycle(chunk);
             return self.finish(id, conn);
@@ -58,6 +61,12 @@ impl World {
         if has_more {
             self.hosts[id.0 as usize].queue(conn);
         }
+    }
+
+    /// Whether the user of a host limits what it sends on a connection.
+    fn is_paced(&self, id: HostId, conn: ConnId) -> bool {
+        let engine = self.hosts[id.0 as usize].engine();
+        engine.is_some_and(|engine| engine.write_portion(conn).is_some())
     }
 
     /// Closes the stream of an actor that has sent all that it wanted to.
@@ -97,7 +106,8 @@ impl World {
                 }
                 self.inputs += 1;
                 engine.sent(conn, chunk.len, now);
-                self.plan.len > chunk.len || self.plan.len >= room
+                let is_cut = engine.write_portion(conn).is_some();
+                is_cut || self.plan.len > chunk.len || self.plan.len >= room
             }
             Node::Actor(stage) => {
                 let Some(Some(line)) = stage.conns.get_mut(conn.index as usize) else {

@@ -261,6 +261,18 @@ impl Client {
         self.all_tiers_mut().for_each(|tier| tier.completed(now));
     }
 
+    /// The trackers that have to hear that the download ended, and have not yet: to be told by
+    /// [`Self::owe`] to the client of the next run.
+    pub fn untold(&self) -> Vec<String> {
+        self.tiers.iter().flat_map(Tier::untold).collect()
+    }
+
+    /// The trackers that had not heard in a former run that the download ended: they do after the
+    /// start of this one.
+    pub fn owe(&mut self, untold: &[String], now: Instant) {
+        self.tiers.iter_mut().for_each(|tier| tier.owe(untold, now));
+    }
+
     /// The torrent stops: from now on [`Self::poll`] gives a farewell for each tracker that
     /// may list us and answered last time. The announces that were under way are forgotten.
     pub fn stopped(&mut self, now: Instant) {

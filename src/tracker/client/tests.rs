@@ -328,6 +328,48 @@ fn completed_is_told_to_every_tracker_that_lists_us() {
     }
 }
 
+/// Goal: whom a run could not tell of the end, the next one tells, after its start; and so does one
+/// that was paused meanwhile.
+#[test]
+fn completed_is_told_by_the_next_run_to_those_who_have_not_heard() {
+    let mut first = client(&["a", "b"], 1);
+    let all = ask_all(&mut first, START);
+    first.answered(all[0].id, reply(1800), FAR, START);
+    first.answered(all[1].id, reply(1800), FAR, START);
+    assert!(first.untold().is_empty());
+    let end = START + secs(1);
+    first.completed(end);
+    let told = ask_all(&mut first, end);
+    first.answered(told[0].id, reply(1800), FAR, end);
+    first.failed(told[1].id, &dead(), end);
+    let untold = first.untold();
+    assert_eq!(untold, [told[1].url.to_string()]);
+
+    let mut next = client(&["a", "b"], 2);
+    next.owe(&untold, START);
+    let mut paused = first;
+    paused.stopped(end);
+    while paused.poll(end).is_some() {}
+    paused.resumed(end + secs(100));
+    for mut client in [next, paused] {
+        let mut events = Vec::new();
+        for _ in 0..6 {
+            let (wanted, _) = ask_and_answer(&mut client, 1800);
+            events.push((name(&wanted).to_owned(), wanted.event));
+        }
+        for url in ["a", "b"] {
+            let of_it = events.iter().filter(|(name, _)| name == url);
+            let told: Vec<Event> = of_it.filter_map(|(_, event)| *event).collect();
+            let expected: &[Event] = match untold[0].contains(&format!("//{url}/")) {
+                true => &[Event::Started, Event::Completed],
+                false => &[Event::Started],
+            };
+            assert_eq!(told, expected, "{url}: {events:?}");
+        }
+        assert!(client.untold().is_empty());
+    }
+}
+
 #[test]
 fn news_of_the_end_do_not_wait_for_a_slow_tracker() {
     let mut client = client(&["a", "b"], 1);

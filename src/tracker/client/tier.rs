@@ -205,12 +205,27 @@ impl Tier {
         }
     }
 
+    /// A former run left before those of its trackers that are in `untold` had heard that the
+    /// download ended.
+    pub fn owe(&mut self, untold: &[String], now: Instant) {
+        for tracker in &mut self.trackers {
+            if untold.contains(&tracker.url.to_string()) {
+                tracker.owed = Some(now);
+            }
+        }
+    }
+
+    /// Those who have to hear that the download ended, by their addresses, safe to show.
+    pub fn untold(&self) -> impl Iterator<Item = String> {
+        let untold = self.trackers.iter().filter(|t| t.owed.is_some());
+        untold.map(|tracker| tracker.url.to_string())
+    }
+
     /// Begins anew: nobody lists us, and who answered last time may be asked at once.
     pub fn restart(&mut self, now: Instant) {
         self.due = now;
         for tracker in &mut self.trackers {
             tracker.membership = Membership::None;
-            tracker.owed = None;
             tracker.asking = None;
             if tracker.failures == 0 {
                 tracker.rests_until = now;

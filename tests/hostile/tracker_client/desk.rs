@@ -203,7 +203,10 @@ impl Desk {
                     self.engine
                         .scanned(torrent, OnDisk::unknown(none), self.now);
                 }
-                Action::Storage(_) | Action::Multicast { .. } => {}
+                Action::Storage(_)
+                | Action::Multicast { .. }
+                | Action::Read { .. }
+                | Action::BoundBuffer { .. } => {}
                 Action::Report(report) => self.reports.push(report),
             }
         }

@@ -1,0 +1,144 @@
+//! Asking: which blocks are requested of whom, and how many at a time.
+
+use super::peer::{PeerKey, Request};
+use super::{Effect, Swarm};
+use crate::base::bits::Bitfield;
+use crate::base::time::Instant;
+use crate::wire::message::{BlockRef, Outgoing};
+
+impl Swarm {
+    /// Brings the queue of requests with every peer to its target length. Under a limit of rate
+    /// somebody else is the first each time, as it may not suffice for all.
+    pub(super) fn fill_all(&mut self, now: Instant) {
+        let mut keys = self.keys();
+        let mut asked = self.asked();
+        if self.asked_max.is_some() && !keys.is_empty() {
+            let first = self.first_to_fill % keys.len();
+            keys.rotate_left(first);
+            self.first_to_fill = first + 1;
+        }
+        for key in keys {
+            let before = self.peer(key).requests.len();
+            self.fill_within(key, asked, now);
+            if self.peer(key).is_limited {
+                asked.blocks += self.peer(key).requests.len() - before;
+            }
+        }
+    }
+
+    /// Brings the queue of requests with this peer to its target length.
+    pub(super) fn fill(&mut self, key: PeerKey, now: Instant) {
+        self.fill_within(key, self.asked(), now);
+    }
+
+    fn fill_within(&mut self, key: PeerKey, asked: AllAsked, now: Instant) {
+        let most = self.asked_share(key, asked);
+        let peer = self.peer_mut(key);
+        if !peer.wanted || (peer.chokes_us && peer.allowed_fast.is_empty()) {
+            return;
+        }
+        let target = peer.queue_target(now).min(most);
+        let free = target.saturating_sub(peer.requests.len());
+        if free < (target / 4).clamp(1, REFILL_BATCH) {
+            return;
+        }
+        let mut picked = std::mem::take(&mut self.picked);
+        picked.clear();
+        if self.peer(key).chokes_us {
+            let allowed = self.allowed_pieces(key);
+            self.picker.pick(&allowed, free, &mut picked);
+        } else {
+            self.pick_alone(key, free, &mut picked);
+            let peer = &self.peers[key.0 as usize];
+            self.picker
+                .pick(&peer.have, free - picked.len(), &mut picked);
+            // Copies of one who lets requests time out would keep copies from others.
+            let idle = picked.is_empty() && !peer.snubbed && peer.requests.len() < ENDGAME_MAX;
+            if idle && self.peers.len() > 1 && self.picker.is_endgame() {
+                let asked = |block: BlockRef| {
+                    peer.incoming.as_ref().is_some_and(|i| i.block == block)
+                        || peer.requests.iter().any(|r| r.block == block)
+                };
+                let room = free.min(ENDGAME_MAX - peer.requests.len());
+                self.picker
+                    .pick_endgame(&peer.have, asked, room, COPIES_MAX, &mut picked);
+            }
+        }
+        for &block in &picked {
+            self.request(key, block, now);
+        }
+        self.picked = picked;
+    }
+
+    /// What is asked for under a limit of rate.
+    fn asked(&self) -> AllAsked {
+        let mut all = AllAsked::default();
+        if self.asked_max.is_some() {
+            for (_, peer) in self.peers.iter().filter(|(_, peer)| peer.is_limited) {
+                all.blocks += peer.blocks_under_way();
+                all.peers += usize::from(peer.may_be_asked());
+            }
+        }
+        all
+    }
+
+    /// Requests that may be open with this peer under a limit of rate: an equal share of all, as
+    /// long as there is room.
+    fn asked_share(&self, key: PeerKey, asked: AllAsked) -> usize {
+        let peer = self.peer(key);
+        match self.asked_max {
+            Some(most) if peer.is_limited => {
+                let most = most as usize;
+                let room = most.saturating_sub(asked.blocks);
+                let share = (most / asked.peers.max(1)).max(1);
+                let arriving = peer.blocks_under_way() - peer.requests.len();
+                share
+                    .saturating_sub(arriving)
+                    .min(peer.requests.len() + room)
+            }
+            _ => usize::MAX,
+        }
+    }
+
+    fn request(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
+        if self.prepared.insert(block.piece) {
+            self.effects.push_back(Effect::Prepare(block.piece));
+        }
+        let peer = self.peer_mut(key);
+        if peer.requests.is_empty() {
+            peer.heard = now;
+        }
+        peer.requests.push_back(Request { block, at: now });
+        self.send(key, Outgoing::Request(block));
+    }
+
+    fn allowed_pieces(&self, key: PeerKey) -> Bitfield {
+        let peer = self.peer(key);
+        let mut bits = Bitfield::new(peer.have.len());
+        for piece in peer
+            .allowed_fast
+            .iter()
+            .filter(|piece| peer.have.has(piece.0))
+        {
+            bits.set(piece.0);
+        }
+        bits
+    }
+}
+
+/// What is asked of all peers to whom limits of rate apply.
+#[derive(Clone, Copy, Debug, Default)]
+struct AllAsked {
+    /// Blocks that are open or arriving.
+    blocks: usize,
+    /// Peers that may be asked.
+    peers: usize,
+}
+
+/// A queue is filled up once this many requests are free, or a quarter of it.
+const REFILL_BATCH: usize = 16;
+/// A peer with fewer open requests than this is asked, in the endgame, for blocks that others
+/// were asked for too; up to this many.
+const ENDGAME_MAX: usize = 16;
+/// Peers that are asked for the same block at most.
+const COPIES_MAX: u32 = 2;

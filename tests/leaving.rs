@@ -1,0 +1,177 @@
+//! When a peer has done enough: goals of seeding, the end of a swarm, and what trackers hear.
+
+mod support;
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use support::data::{DataSet, Tolerance};
+use support::evpeer::{BINARY, Evpeer, Setup, ctl};
+use support::tracker::Tracker;
+use support::{folder, scratch, torrent, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const MIB: u64 = 1024 * 1024;
+
+fn events_at(tracker: &Tracker, event: &str) -> usize {
+    let announces = tracker.announces();
+    announces.iter().filter(|a| a.event == event).count()
+}
+
+fn state_in(home: &Path) -> String {
+    let status = ctl(home, &["status", "--json"]).object();
+    status["torrents"][0]["state"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Goal: a seed stops when its time is over and its tracker hears of it; who resumes it has it
+/// seeding, in the next run too.
+#[test]
+fn seed_stops_when_its_time_is_over_until_it_is_resumed() {
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "content", MIB, 3);
+    let tracker = Tracker::start(Ipv4Addr::LOCALHOST);
+    let torrent = torrent::create(&set, Some(&tracker.url()));
+    let mut setup = Setup::new(&torrent, &set.folder);
+    setup.args = &["--seed-time", "1s"];
+    let seed = Evpeer::start("seed", &setup);
+    seed.wait_for_state("paused", LIMIT);
+    wait_for("the tracker hears of it", LIMIT, || {
+        events_at(&tracker, "stopped") == 1
+    });
+    let status = ctl(&set.folder, &["status"]);
+    assert!(
+        status.out.contains("it was seeded for 1 s, its seed time"),
+        "{}",
+        status.out
+    );
+    assert_eq!(ctl(&set.folder, &["resume", "content"]).code, Some(0));
+    let resumed = Instant::now();
+    wait_for("more than its time", LIMIT, || {
+        resumed.elapsed() > Duration::from_secs(3)
+    });
+    assert_eq!(state_in(&set.folder), "seeding");
+    seed.leave();
+
+    let mut command = std::process::Command::new(BINARY);
+    command.args(["--json", "-o"]).arg(&set.folder);
+    let again = Evpeer::start_command("again", &mut command, Ipv4Addr::LOCALHOST.into());
+    again.wait_for_event("durable", LIMIT);
+    assert_eq!(state_in(&set.folder), "seeding");
+    again.leave();
+    assert_eq!(
+        events_at(&tracker, "completed"),
+        0,
+        "it was complete from the start"
+    );
+}
+
+/// Goal: a seed stops when it has sent as much as its user wants, and no sooner.
+#[test]
+fn seed_stops_when_its_ratio_is_reached() {
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "content", 4 * MIB, 3);
+    let torrent = torrent::create(&set, None);
+    let mut setup = Setup::new(&torrent, &set.folder);
+    setup.args = &["--seed-ratio", "2"];
+    let seed = Evpeer::start("seed", &setup);
+    seed.wait_for_event("durable", LIMIT);
+    let known = [seed.address];
+    for (name, state) in [("first", "seeding"), ("second", "paused")] {
+        let home = folder(scratch.path(), name);
+        let mut setup = Setup::new(&torrent, &home);
+        setup.peers = &known;
+        let leecher = Evpeer::start(name, &setup);
+        leecher.wait_for_event("complete", LIMIT);
+        wait_for(state, LIMIT, || state_in(&set.folder) == state);
+        leecher.leave();
+        set.assert_same_in(&home, Tolerance::default());
+    }
+    assert!(
+        ctl(&set.folder, &["status"])
+            .out
+            .contains("it has sent 2.000 times its size")
+    );
+    seed.leave();
+}
+
+/// Goal: a peer that leaves with its swarm waits for others to come, and for the last of them.
+/// Method: a seed alone; then a quick leecher, and a slow one that is let go later.
+#[test]
+fn peer_leaves_when_all_whom_it_knows_have_everything() {
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "content", 8 * MIB, 3);
+    let torrent = torrent::create(&set, None);
+    let start = |name: &str, folder: &Path, known: &[SocketAddr], args: &[&str]| {
+        let mut setup = Setup::new(&torrent, folder);
+        let args = [args, &["--until-swarm-complete"]].concat();
+        (setup.peers, setup.args) = (known, &args);
+        Evpeer::start(name, &setup)
+    };
+    let mut seed = start("seed", &set.folder, &[], &[]);
+    seed.wait_for_event("durable", LIMIT);
+    let alone = Instant::now();
+    wait_for("time passes", LIMIT, || alone.elapsed() > ENOUGH);
+    assert!(seed.process.is_running(), "nobody was there yet");
+
+    let [slow_home, quick_home] = ["slow", "quick"].map(|name| folder(scratch.path(), name));
+    let known = [seed.address];
+    let mut slow = start("slow", &slow_home, &known, &["--down-limit", "64KiB"]);
+    wait_for("something has come", LIMIT, || {
+        slow.counter("down_bytes") > 0
+    });
+    let mut quick = start("quick", &quick_home, &known, &[]);
+    quick.wait_for_event("durable", LIMIT);
+    let waiting = Instant::now();
+    wait_for("time passes", LIMIT, || waiting.elapsed() > ENOUGH);
+    for peer in [&mut seed, &mut slow, &mut quick] {
+        assert!(peer.process.is_running(), "one has not everything");
+    }
+    assert_eq!(ctl(&slow_home, &["limit", "--down", "0"]).code, Some(0));
+    slow.wait_for_event("durable", LIMIT);
+    for mut peer in [seed, slow, quick] {
+        assert_eq!(peer.wait_for_exit(LIMIT), Some(0));
+    }
+    for home in [slow_home, quick_home] {
+        set.assert_same_in(&home, Tolerance::default());
+    }
+}
+
+/// Longer than a peer waits before it leaves with its swarm.
+const ENOUGH: Duration = Duration::from_secs(4);
+
+/// Goal: a tracker hears of the end of a download once, whatever becomes of the data later.
+/// Method: a download; a restart; damage that is fetched again, twice; another restart.
+#[test]
+fn tracker_hears_of_the_end_of_a_download_once() {
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "content", 4 * MIB, 3);
+    let tracker = Tracker::start(Ipv4Addr::LOCALHOST);
+    let torrent = torrent::create(&set, Some(&tracker.url()));
+    let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
+    seed.wait_for_state("seeding", LIMIT);
+    let home = folder(scratch.path(), "home");
+    let known = [seed.address];
+    let mut setup = Setup::new(&torrent, &home);
+    setup.peers = &known;
+    for round in 0..3 {
+        let peer = Evpeer::start("peer", &setup);
+        peer.wait_for_event("durable", LIMIT);
+        if round > 0 {
+            assert!(peer.has_event("complete"), "it was fetched again");
+        }
+        wait_for("the tracker hears", LIMIT, || {
+            events_at(&tracker, "completed") == 1 && events_at(&tracker, "started") == round + 2
+        });
+        peer.leave();
+        let file = File::options().write(true).open(home.join("content"));
+        file.and_then(|file| file.set_len(3 * MIB))
+            .expect("it can be cut");
+    }
+    assert_eq!(events_at(&tracker, "completed"), 1);
+    seed.leave();
+}
