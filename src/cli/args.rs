@@ -556,7 +556,7 @@ mod tests {
             ("evpeer -t x --max-peers 0", ValueValidation),
             ("evpeer -t x --storage tape", InvalidValue),
             ("evpeer -q -v -t x", ArgumentConflict),
-            ("evpeer --seed-ratio 2 -t x", UnknownArgument),
+            ("evpeer --seed-ratios 2 -t x", UnknownArgument),
             ("evpeer --watch d -t x", UnknownArgument),
             ("evpeer share", MissingRequiredArgument),
             ("evpeer share d e", UnknownArgument),
