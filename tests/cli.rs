@@ -418,7 +418,7 @@ fn every_failure_names_the_thing_and_the_remedy() {
             2,
             &["nowhere/l", "--log-file"],
         ),
-        ("-t good.torrent --seed-ratio 2", 2, &["--seed-ratio"]),
+        ("-t good.torrent --seed-ratios 2", 2, &["--seed-ratio"]),
         ("show none.torrent", 2, &["none.torrent", "No such file"]),
         ("show folder", 2, &["folder", "not a .torrent"]),
         ("show fifo", 2, &["fifo", "pipe"]),

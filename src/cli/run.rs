@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,7 +56,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     source::refuse_unusable_folder(&args.output)?;
     source::refuse_unusable_trackers(&args.trackers)?;
     refuse_common_files(&sources, &args.output)?;
-    let watch = args.watch.as_deref().map(Watch::start).transpose()?;
+    let watch = args.watch.as_deref();
+    let watch = watch.map(|folder| Watch::start(folder, &args.output));
+    let watch = watch.transpose()?;
     let mut keeping = keeping::open(&places)?;
     let has_session = |k: &Keeping| keeping::is_session_in(k.state.path());
     if !is_enough && !keeping.as_ref().is_some_and(has_session) {
@@ -97,7 +99,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     peer.add_all(&sources, &before, args, state_dir.as_deref());
     peer.watched = watch.map(|watch| Watched {
         watch,
-        output: args.output.clone(),
+        may_have_more: false,
         peers: args.peer.host_ports(),
         trackers: args.trackers.clone(),
     });
@@ -141,7 +143,8 @@ pub struct Peer {
 /// A folder that is watched, and what its torrents are given.
 struct Watched {
     watch: Watch,
-    output: PathBuf,
+    /// As many were taken as one turn takes.
+    may_have_more: bool,
     peers: Vec<HostPort>,
     trackers: Vec<String>,
 }
@@ -279,12 +282,16 @@ impl Peer {
 
     /// Takes up what was found in the watched folder, unless it is there already.
     fn add_watched(&mut self) {
-        let Some(watched) = &self.watched else {
+        let Some(watched) = &mut self.watched else {
             return;
         };
-        while let Some(found) = watched.watch.poll() {
+        let found: Vec<Source> = std::iter::from_fn(|| watched.watch.poll())
+            .take(WATCHED_PER_TURN)
+            .collect();
+        watched.may_have_more = found.len() == WATCHED_PER_TURN;
+        for found in found {
             let spec = TorrentSpec {
-                meta: source::named_as_in(&watched.output, &found.meta),
+                meta: found.meta,
                 peers: watched.peers.clone(),
                 trackers: watched.trackers.clone(),
             };
@@ -389,6 +396,10 @@ impl Peer {
         let wait = self.progress.time_to_tick(now).min(wait_max);
         let wait = self.lonely_at.map_or(wait, |at| wait.min(lonely(at)));
         let wait = match self.watched {
+            Some(Watched {
+                may_have_more: true,
+                ..
+            }) => Duration::ZERO,
             Some(_) => wait.min(watch::LOOK_PAUSE),
             None => wait,
         };
@@ -531,5 +542,7 @@ const CENSUS_INTERVAL: Duration = Duration::from_millis(500);
 const SWARM_DONE_TIME: Duration = Duration::from_secs(2);
 /// How long others have to come to what is shared before it is told that none has.
 const LONELY_TIME: Duration = Duration::from_secs(30);
+/// Torrents of a watched folder that one turn takes up.
+const WATCHED_PER_TURN: usize = 4;
 /// How long the last sync may take before the process leaves without it.
 const LAST_SYNC_TIME: Duration = Duration::from_secs(30);

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::error::CliError;
 use super::output::printable_path;
@@ -25,30 +26,30 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches `folder` from now on.
+    /// Watches `folder` from now on; what is found has its data in `output`.
     ///
     /// # Errors
     /// It is no folder that can be read, or there is no thread for it.
-    pub fn start(folder: &Path) -> Result<Self, CliError> {
+    pub fn start(folder: &Path, output: &Path) -> Result<Self, CliError> {
         fs::read_dir(folder).map_err(|source| CliError::WatchFolder {
             path: folder.to_owned(),
             source,
         })?;
         let mut watcher = Watcher::new(folder);
-        let (tell, found) = mpsc::channel();
+        let output = output.to_owned();
+        let (tell, found) = mpsc::sync_channel(WAITING_MAX);
         let (end, ended) = mpsc::channel::<()>();
         let look = move || {
-            loop {
-                let looked = watcher.look();
-                for problem in looked.problems {
-                    log::warn!("{problem}");
-                }
-                if looked.found.into_iter().any(|s| tell.send(s).is_err()) {
-                    return;
-                }
-                if ended.recv_timeout(LOOK_PAUSE) != Err(RecvTimeoutError::Timeout) {
-                    return;
-                }
+            let mut is_wanted = true;
+            while is_wanted {
+                watcher.look(&mut |looked| match looked {
+                    Looked::Found(mut source) => {
+                        source.meta = source::named_as_in(&output, &source.meta);
+                        is_wanted = is_wanted && tell.send(source).is_ok();
+                    }
+                    Looked::Problem(problem) => log::warn!("{problem}"),
+                });
+                is_wanted &= ended.recv_timeout(LOOK_PAUSE) == Err(RecvTimeoutError::Timeout);
             }
         };
         let thread = thread::Builder::new().name("watch".into());
@@ -67,25 +68,46 @@ impl Watch {
 struct Watcher {
     folder: PathBuf,
     files: BTreeMap<PathBuf, Seen>,
-    /// Whether the last look failed, and was told of.
-    is_lost: bool,
+    /// What was told of the folder itself.
+    told: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     as_it_was: Shape,
-    /// Whether that was read.
+    /// Whether that was read, and need not be read again.
     is_read: bool,
+    /// Whether it was told what is wrong with it.
+    is_told: bool,
 }
 
-/// By what a file is known to be the same: length and time of the last change.
-type Shape = (u64, Option<SystemTime>);
+/// By what a file is known to be the same: its number, its length, and the times of the last change
+/// of its bytes and of what else there is to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    inode: u64,
+    len: u64,
+    changed: [(i64, i64); 2],
+}
+
+impl Shape {
+    fn of(found: &fs::Metadata) -> Self {
+        Self {
+            inode: found.ino(),
+            len: found.len(),
+            changed: [
+                (found.mtime(), found.mtime_nsec()),
+                (found.ctime(), found.ctime_nsec()),
+            ],
+        }
+    }
+}
 
 /// What came of a look.
-#[derive(Debug, Default)]
-struct Looked {
-    found: Vec<Source>,
-    problems: Vec<String>,
+#[derive(Debug)]
+enum Looked {
+    Found(Source),
+    Problem(String),
 }
 
 impl Watcher {
@@ -93,54 +115,71 @@ impl Watcher {
         Self {
             folder: folder.to_owned(),
             files: BTreeMap::new(),
-            is_lost: false,
+            told: None,
         }
     }
 
-    fn look(&mut self) -> Looked {
-        let mut looked = Looked::default();
-        let there = match self.shapes() {
-            Ok(there) => there,
+    /// Looks at the folder, and tells of each file as soon as it is read.
+    fn look(&mut self, tell: &mut dyn FnMut(Looked)) {
+        let folder = printable_path(&self.folder);
+        let (there, problem) = match self.shapes() {
+            Ok((there, false)) => (there, None),
+            Ok((there, true)) => {
+                let problem = format!(
+                    "watched folder '{folder}' has more than {FILES_MAX} .torrent files: some are \
+                     left out"
+                );
+                (there, Some(problem))
+            }
             Err(error) => {
-                if !std::mem::replace(&mut self.is_lost, true) {
-                    let path = printable_path(&self.folder);
-                    let problem = format!(
-                        "watched folder '{path}' cannot be read: {error}; looking on for it"
-                    );
-                    looked.problems.push(problem);
-                }
-                return looked;
+                let problem = format!("watched folder '{folder}' cannot be read: {error}");
+                (BTreeMap::new(), Some(problem))
             }
         };
-        self.is_lost = false;
+        if let Some(problem) = problem.clone().filter(|_| problem != self.told) {
+            tell(Looked::Problem(problem));
+        }
+        self.told = problem;
         self.files.retain(|path, _| there.contains_key(path));
         for (path, shape) in there {
             let seen = self.files.get(&path).copied();
-            let is_same = seen.is_some_and(|seen| seen.as_it_was == shape);
-            let was_read = is_same && seen.is_some_and(|seen| seen.is_read);
-            if is_same && !was_read {
-                match source::read(&path) {
-                    Ok(meta) => looked.found.push(Source {
-                        path: path.clone(),
-                        meta: Arc::new(meta),
-                        peers: Vec::new(),
-                    }),
-                    Err(error) => looked.problems.push(format!(
-                        "left out of the watched folder until it changes: {error}"
-                    )),
-                }
-            }
-            let seen = Seen {
+            let seen = seen.filter(|seen| seen.as_it_was == shape);
+            let mut next = seen.unwrap_or(Seen {
                 as_it_was: shape,
-                is_read: is_same,
-            };
-            self.files.insert(path, seen);
+                is_read: false,
+                is_told: false,
+            });
+            if seen.is_some() && !next.is_read {
+                self.read(&path, &mut next, tell);
+            }
+            self.files.insert(path, next);
         }
-        looked
     }
 
-    /// The `*.torrent` of the folder, the first [`FILES_MAX`] that it names.
-    fn shapes(&self) -> std::io::Result<BTreeMap<PathBuf, Shape>> {
+    fn read(&self, path: &Path, seen: &mut Seen, tell: &mut dyn FnMut(Looked)) {
+        match source::read(path) {
+            Ok(meta) => {
+                seen.is_read = true;
+                tell(Looked::Found(Source {
+                    path: path.to_owned(),
+                    meta: Arc::new(meta),
+                    peers: Vec::new(),
+                }));
+            }
+            Err(error) => {
+                // What the system refuses now it may grant later.
+                seen.is_read = !matches!(error, CliError::Unreadable { .. });
+                if !std::mem::replace(&mut seen.is_told, true) {
+                    tell(Looked::Problem(format!(
+                        "left out of the watched folder until it changes: {error}"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// The `*.torrent` of the folder, and whether there are more than are watched.
+    fn shapes(&self) -> std::io::Result<(BTreeMap<PathBuf, Shape>, bool)> {
         let mut shapes = BTreeMap::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
@@ -151,14 +190,19 @@ impl Watcher {
             let Ok(found) = fs::metadata(&path) else {
                 continue;
             };
-            if !found.is_dir() && shapes.len() < FILES_MAX {
-                shapes.insert(path, (found.len(), found.modified().ok()));
+            if shapes.len() == FILES_MAX {
+                return Ok((shapes, true));
+            }
+            if !found.is_dir() {
+                shapes.insert(path, Shape::of(&found));
             }
         }
-        Ok(shapes)
+        Ok((shapes, false))
     }
 }
 
+/// Torrents that wait to be taken up at most.
+const WAITING_MAX: usize = 4;
 /// Time between two looks.
 pub const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Files of a folder that are watched at most.
@@ -176,8 +220,16 @@ mod tests {
         format!("{head}{piece}").into_bytes()
     }
 
-    fn names(looked: &Looked) -> Vec<&str> {
-        looked.found.iter().map(|s| s.meta.name.as_str()).collect()
+    impl Watcher {
+        /// The names of what a look finds, and the problems.
+        fn finds(&mut self) -> (Vec<String>, Vec<String>) {
+            let (mut names, mut problems) = (Vec::new(), Vec::new());
+            self.look(&mut |looked| match looked {
+                Looked::Found(source) => names.push(source.meta.name.clone()),
+                Looked::Problem(problem) => problems.push(problem),
+            });
+            (names, problems)
+        }
     }
 
     #[test]
@@ -185,26 +237,38 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut watcher = Watcher::new(folder.path());
         let path = folder.path().join("a.torrent");
+        let nothing = (vec![], vec![]);
+        let found = (vec!["a".to_owned()], vec![]);
         let whole = torrent("a");
         fs::write(&path, &whole[..30]).expect("the folder is ours");
-        assert!(names(&watcher.look()).is_empty(), "it may be written still");
+        assert_eq!(watcher.finds(), nothing, "it may be written still");
         fs::write(&path, &whole[..40]).expect("the folder is ours");
-        let looked = watcher.look();
-        assert!(looked.found.is_empty() && looked.problems.is_empty());
-        let looked = watcher.look();
-        assert!(looked.found.is_empty());
-        assert_eq!(looked.problems.len(), 1, "{:?}", looked.problems);
-        assert!(watcher.look().problems.is_empty(), "told once");
+        assert_eq!(watcher.finds(), nothing);
+        let (names, problems) = watcher.finds();
+        assert!(names.is_empty() && problems.len() == 1, "{problems:?}");
+        assert_eq!(watcher.finds(), nothing, "told once");
         fs::write(&path, &whole).expect("the folder is ours");
-        assert!(names(&watcher.look()).is_empty());
-        assert_eq!(names(&watcher.look()), ["a"]);
-        assert!(names(&watcher.look()).is_empty(), "read once");
+        assert_eq!(watcher.finds(), nothing);
+        assert_eq!(watcher.finds(), found);
+        assert_eq!(watcher.finds(), nothing, "read once");
+
+        // Another file in its place, with the same length and the same time.
+        let as_it_was = fs::metadata(&path)
+            .and_then(|m| m.modified())
+            .expect("ours");
+        let other = folder.path().join("other");
+        fs::write(&other, torrent("b")).expect("the folder is ours");
+        let file = fs::File::options().write(true).open(&other).expect("ours");
+        file.set_modified(as_it_was).expect("ours");
+        fs::rename(&other, &path).expect("the folder is ours");
+        assert_eq!(watcher.finds(), nothing);
+        assert_eq!(watcher.finds().0, ["b"]);
 
         fs::remove_file(&path).expect("it is there");
-        watcher.look();
+        assert_eq!(watcher.finds(), nothing);
         fs::write(&path, &whole).expect("the folder is ours");
-        watcher.look();
-        assert_eq!(names(&watcher.look()), ["a"], "it came again");
+        assert_eq!(watcher.finds(), nothing);
+        assert_eq!(watcher.finds(), found, "it came again");
     }
 
     #[test]
@@ -220,14 +284,14 @@ mod tests {
             .expect("a sparse file");
         rustix::fs::mkfifoat(rustix::fs::CWD, place("pipe.torrent"), 0o600.into()).expect("a pipe");
         let mut watcher = Watcher::new(folder.path());
-        watcher.look();
-        let looked = watcher.look();
-        assert_eq!(names(&looked), ["z"]);
-        let problems = looked.problems.join("\n");
+        watcher.finds();
+        let (names, told) = watcher.finds();
+        assert_eq!(names, ["z"]);
+        let problems = told.join("\n");
         for name in ["hostile.torrent", "huge.torrent", "pipe.torrent"] {
             assert!(problems.contains(name), "{name} in {problems}");
         }
-        assert_eq!(looked.problems.len(), 3, "{problems}");
+        assert_eq!(told.len(), 3, "{problems}");
     }
 
     #[test]
@@ -235,13 +299,13 @@ mod tests {
         let parent = tempfile::tempdir().expect("a temporary folder");
         let folder = parent.path().join("watched");
         let mut watcher = Watcher::new(&folder);
-        assert_eq!(watcher.look().problems.len(), 1);
-        assert!(watcher.look().problems.is_empty());
+        assert_eq!(watcher.finds().1.len(), 1);
+        assert!(watcher.finds().1.is_empty());
         fs::create_dir(&folder).expect("the folder is ours");
         fs::write(folder.join("a.torrent"), torrent("a")).expect("the folder is ours");
-        watcher.look();
-        assert_eq!(names(&watcher.look()), ["a"]);
+        watcher.finds();
+        assert_eq!(watcher.finds().0, ["a"]);
         fs::remove_dir_all(&folder).expect("the folder is ours");
-        assert_eq!(watcher.look().problems.len(), 1);
+        assert_eq!(watcher.finds().1.len(), 1);
     }
 }

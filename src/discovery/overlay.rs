@@ -239,7 +239,8 @@ impl Overlay {
         Answer::Accept
     }
 
-    /// Whether a link would be accepted on a stream if one of those that are there ended before.
+    /// Whether a link that the other side drew would be accepted on a stream if one of those that
+    /// [`Overlay::makes_room`] names ended before.
     pub fn lacks_room_for(&self, conn: ConnId, now: Instant) -> bool {
         let may = |held: &Held| {
             let is_stranger =
@@ -248,6 +249,13 @@ impl Overlay {
             is_stranger && !is_soon && !self.addresses.is_barred(held.stream.addr, now)
         };
         self.is_full() && self.streams.get(&conn).is_some_and(may)
+    }
+
+    /// Whether the end of the link on this stream would make room for one that others drew.
+    pub fn makes_room(&self, conn: ConnId) -> bool {
+        let is_full = self.link_count() >= LINKS_MAX;
+        let link = self.streams.get(&conn).and_then(|held| held.link);
+        link.is_some_and(|link| is_full || !link.is_drawn)
     }
 
     fn is_full(&self) -> bool {

@@ -305,8 +305,11 @@ impl Engine {
             let Ok(Message::Hello(hello)) = Message::decode(body) else {
                 return; // its last messages cross with our good bye
             };
-            if network.overlay.lacks_room_for(conn, now)
-                && let Some(worst) = network.broadcast.worst_link()
+            if hello.is_drawn
+                && network.overlay.lacks_room_for(conn, now)
+                && let Some(worst) = network
+                    .broadcast
+                    .worst_link(|link| network.overlay.makes_room(link))
             {
                 network.broadcast.link_dropped(worst, Reason::Surplus, now);
                 network.overlay.distrusted(worst, now);

@@ -345,11 +345,11 @@ impl Broadcast {
         })
     }
 
-    /// The link whose word is worth least, if it is worth nothing: most of what it told of was
-    /// dead. It is the one to end if there is no room for another.
-    pub fn worst_link(&self) -> Option<ConnId> {
+    /// Of the links that `is_one` accepts the one whose word is worth least, if it is worth
+    /// nothing: it is the one to end if there is no room for another.
+    pub fn worst_link(&self, is_one: impl Fn(ConnId) -> bool) -> Option<ConnId> {
         let links = self.slots().into_iter().map(|slot| self.link(slot));
-        let bad = links.filter(|link| link.trust.is_disproven());
+        let bad = links.filter(|link| link.trust.is_worthless() && is_one(link.id));
         bad.max_by_key(|link| link.trust.dead()).map(|link| link.id)
     }
 

@@ -712,8 +712,11 @@ impl Mate {
                 assert!(!is_offer, "an offer that is none");
                 return None;
             };
-            if self.overlay.lacks_room_for(conn, now)
-                && let Some(worst) = self.broadcast.worst_link()
+            if hello.is_drawn
+                && self.overlay.lacks_room_for(conn, now)
+                && let Some(worst) = self
+                    .broadcast
+                    .worst_link(|link| self.overlay.makes_room(link))
             {
                 self.broadcast.link_dropped(worst, Reason::Surplus, now);
                 self.overlay.distrusted(worst, now);
@@ -771,7 +774,11 @@ impl Mate {
             Event::Heard(_) => {}
             Event::Ended { link, reason } => self.overlay.link_ended(link, reason, now),
             Event::Distrusted { link } => self.overlay.distrusted(link, now),
-            Event::Doubted { addr } => self.overlay.doubted(addr, now),
+            Event::Doubted { addr } => {
+                if !self.overlay.doubted(addr, now) {
+                    self.broadcast.not_tried(addr, now);
+                }
+            }
             Event::Disputed { addr } => self.overlay.disputed(addr, now),
         }
     }

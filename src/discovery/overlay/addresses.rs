@@ -87,6 +87,7 @@ impl Addresses {
     /// Takes addresses from a fair sample of all; says whether one of them is new.
     pub fn refill(&mut self, addrs: impl IntoIterator<Item = SocketAddr>, now: Instant) -> bool {
         self.refill_at = now + REFILL_PAUSE;
+        self.sweep_vain(now);
         let before = self.sample.len();
         for addr in addrs {
             let has_room = self.sample.len() < SAMPLE_MAX && !self.places.contains_key(&addr);
@@ -217,16 +218,21 @@ impl Addresses {
     /// An address is dialled, which is in vain until the opposite is known: those that are under
     /// way count.
     pub fn dialled(&mut self, addr: SocketAddr, now: Instant) {
-        if self.vain.len() >= VAIN_IPS_MAX && now >= self.vain_swept + VAIN_SWEEP {
-            self.vain.retain(|_, (_, since)| now - *since < VAIN_WINDOW);
-            self.vain_swept = now;
-        }
+        self.sweep_vain(now);
         if self.vain.len() < VAIN_IPS_MAX || self.vain.contains_key(&addr.ip()) {
             let (count, since) = self.vain.entry(addr.ip()).or_insert((0, now));
             if now - *since >= VAIN_WINDOW {
                 (*count, *since) = (0, now);
             }
             *count += 1;
+        }
+    }
+
+    /// Makes room in the table of what was in vain.
+    fn sweep_vain(&mut self, now: Instant) {
+        if self.vain.len() >= VAIN_IPS_MAX && now >= self.vain_swept + VAIN_SWEEP {
+            self.vain.retain(|_, (_, since)| now - *since < VAIN_WINDOW);
+            self.vain_swept = now;
         }
     }
 

@@ -20,16 +20,20 @@ impl Overlay {
             && self.rng.below(present.max(1)) < AUDITS_A_DEPARTURE
             && let Some(suspect) = self.addresses.any(&mut self.rng)
         {
-            self.doubted(suspect, now);
+            let _ = self.doubted(suspect, now); // there is room, as looked up above
         }
     }
 
-    /// Whether an address is alive is of interest.
-    pub fn doubted(&mut self, addr: SocketAddr, now: Instant) {
-        if self.audits.len() < AUDITS_MAX {
+    /// Whether an address is alive is of interest. Says whether it will be tried, as far as that
+    /// may be: not if too many wait already.
+    #[must_use]
+    pub fn doubted(&mut self, addr: SocketAddr, now: Instant) -> bool {
+        let has_room = self.audits.len() < AUDITS_MAX;
+        if has_room {
             self.audits.push_back(addr);
             self.next = self.next.min(now);
         }
+        has_room
     }
 
     /// An evpeer may be gone although it was heard of lately, or seems to be gone although it is

@@ -30,7 +30,11 @@ impl Engine {
                     Event::Met { link } => overlay.met(link),
                     Event::Ended { link, reason } => overlay.link_ended(link, reason, now),
                     Event::Distrusted { link } => overlay.distrusted(link, now),
-                    Event::Doubted { addr } => overlay.doubted(addr, now),
+                    Event::Doubted { addr } => {
+                        if !overlay.doubted(addr, now) {
+                            network.broadcast.not_tried(addr, now);
+                        }
+                    }
                     Event::Disputed { addr } => overlay.disputed(addr, now),
                     Event::Send { .. } | Event::Heard(_) => {}
                 };

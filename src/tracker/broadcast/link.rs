@@ -224,6 +224,12 @@ impl Trust {
         self.dead >= DISPROVEN_MIN && self.dead > self.alive
     }
 
+    /// Whether hardly any of the many addresses that it told was alive. Who told the inventions of
+    /// others on, until it knew them, has told fewer.
+    pub fn is_worthless(&self) -> bool {
+        self.dead >= WORTHLESS_MIN && self.dead > 4 * self.alive
+    }
+
     /// Addresses that the link told and that were dead when tried.
     pub fn dead(&self) -> u32 {
         self.dead
@@ -309,6 +315,8 @@ const UNTRUE_MIN: u32 = 24;
 const TRIED_REMEMBERED: u32 = 256;
 /// Dead addresses before a link is ended for them.
 const DEAD_MIN: u32 = 64;
+/// Dead addresses before a link makes room for another.
+const WORTHLESS_MIN: u32 = 16;
 /// Dead addresses before the word of a link counts for nothing.
 const DISPROVEN_MIN: u32 = 4;
 /// New unproven addresses after which one is tried.

@@ -6,18 +6,20 @@
 //! who told them on before they knew counts again with each truth that they tell.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::flush::Item;
 use super::roster::{Key, NOBODY, Record};
-use super::{Broadcast, Event};
+use super::{Broadcast, Event, LINKS_MAX};
+use crate::base::limits::CONNECT_TIMEOUT;
 use crate::base::time::Instant;
 use crate::wire::ev_peers::{NETWORK, Standing};
 
 /// Evpeers that wait for a trial, by the links that told of them.
 #[derive(Debug, Default)]
 pub(super) struct Unproven {
-    /// What was said of them in which list.
+    /// What was said of each in which list, all of it by one link.
     waiting: BTreeMap<(Key, u16), Record>,
     /// Those that were not tried yet, the latest last, by the serial number of the link.
     queues: BTreeMap<u32, VecDeque<Key>>,
@@ -31,16 +33,23 @@ pub(super) struct Unproven {
 
 impl Unproven {
     /// Keeps what a link says of an address in a list, in the place of the oldest if there are too
-    /// many.
+    /// many. What others say of it too is not kept: it will be tried anyway.
     fn add(&mut self, list: u16, key: Key, record: Record) {
-        if !self.has(key) {
-            let queue = self.queues.entry(record.teller).or_default();
-            queue.push_back(key);
-            if queue.len() > WAITING_MAX
-                && let Some(oldest) = queue.pop_front()
-            {
-                self.take(oldest);
+        match self.teller(key) {
+            None => {
+                let queue = self.queues.entry(record.teller).or_default();
+                queue.push_back(key);
+                if queue.len() > WAITING_MAX
+                    && let Some(oldest) = queue.pop_front()
+                {
+                    self.take(oldest);
+                }
             }
+            Some(teller) if teller != record.teller => return,
+            Some(_) => {}
+        }
+        if self.waiting.len() >= RECORDS_MAX {
+            return;
         }
         let known = self.waiting.entry((key, list)).or_insert(record);
         if record.rank() > known.rank() {
@@ -48,8 +57,9 @@ impl Unproven {
         }
     }
 
-    fn has(&self, key: Key) -> bool {
-        self.of(key).next().is_some()
+    /// The link that told of an address which waits.
+    fn teller(&self, key: Key) -> Option<u32> {
+        self.of(key).next().map(|(_, record)| record.teller)
     }
 
     fn of(&self, key: Key) -> impl Iterator<Item = (u16, Record)> {
@@ -66,6 +76,7 @@ impl Unproven {
                 queue.retain(|waiting| *waiting != key);
             }
         }
+        self.tried.retain(|(_, tried)| *tried != key);
         said
     }
 
@@ -101,6 +112,18 @@ impl Unproven {
         Some(key)
     }
 
+    /// An address is not tried now: it is when there is room again, and its link's turn.
+    fn put_back(&mut self, key: Key, now: Instant) {
+        let Some(place) = self.tried.iter().rposition(|(_, tried)| *tried == key) else {
+            return;
+        };
+        self.tried.remove(place);
+        self.rested_at = now + BUSY_PAUSE;
+        if let Some(teller) = self.teller(key) {
+            self.queues.entry(teller).or_default().push_back(key);
+        }
+    }
+
     /// Forgets those whose trial came to nothing.
     fn give_up(&mut self, now: Instant) {
         while let Some(&(at, key)) = self.tried.front()
@@ -131,6 +154,11 @@ impl Broadcast {
         }
     }
 
+    /// The address of [`Event::Doubted`] is not tried: too many others are.
+    pub fn not_tried(&mut self, addr: SocketAddr, now: Instant) {
+        self.unproven.put_back(addr.into(), now);
+    }
+
     /// An address was tried of which something is said that nobody believed. Gives back who said
     /// it.
     pub(super) fn proved(&mut self, key: Key, is_alive: bool, now: Instant) -> Option<u32> {
@@ -153,17 +181,19 @@ impl Broadcast {
         if !is_newer || !self.make_room(list, key) {
             return;
         }
+        // That somebody is there says that it is in the network, and no more than that.
+        let is_first_hand = list == NETWORK;
         let record = Record {
             changed_s: super::first_hand::seconds(now),
-            teller: NOBODY,
+            teller: if is_first_hand { NOBODY } else { told.teller },
             before: known.map_or(Standing::Left, |known| known.standing),
             ..told
         };
         self.roster_mut(list).expect("read above").put(key, record);
         let who = Some(key);
         self.pending.add(Item { list, who }, None);
-        self.heard(list, key, &record, true);
-        if list != NETWORK {
+        self.heard(list, key, &record, is_first_hand);
+        if !is_first_hand {
             self.imply_network(key, record, true);
             for item in std::mem::take(&mut self.fresh) {
                 self.pending.add(item, None);
@@ -174,10 +204,17 @@ impl Broadcast {
 
 /// Addresses that wait for each link at most.
 const WAITING_MAX: usize = 32;
+/// Things said of all of them together, in all lists, at most.
+const RECORDS_MAX: usize = 4 * WAITING_MAX * LINKS_MAX;
 /// Time between two trials.
 const TRIAL_PAUSE: Duration = Duration::from_millis(100);
-/// Time that a trial may take. Without an outcome nothing is learned.
-const TRIAL_TIME: Duration = Duration::from_secs(10);
+/// The same when too many wait to be tried.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// Time that a trial may take, with its wait for those before it; without an outcome nothing is
+/// learned.
+const TRIAL_TIME: Duration = Duration::from_secs(60);
+
+const _: () = assert!(TRIAL_TIME.as_secs() > 2 * CONNECT_TIMEOUT.as_secs());
 
 #[cfg(test)]
 mod tests {
@@ -185,7 +222,7 @@ mod tests {
 
     fn key(n: u16) -> Key {
         let [high, low] = n.to_be_bytes();
-        std::net::SocketAddr::from(([10, 0, high, low], 6881)).into()
+        SocketAddr::from(([10, 0, high, low], 6881)).into()
     }
 
     fn said_by(teller: u32, epoch: u64) -> Record {
@@ -207,7 +244,7 @@ mod tests {
         }
         unproven.add(NETWORK, key(500), said_by(2, 5));
         unproven.add(3, key(500), said_by(2, 5));
-        unproven.add(3, key(500), said_by(1, 6));
+        unproven.add(3, key(500), said_by(1, 6)); // after the other
         assert_eq!(unproven.waiting.len(), WAITING_MAX + 2);
         let mut now = Instant::ZERO;
         let mut tried = Vec::new();
@@ -218,8 +255,45 @@ mod tests {
         }
         assert_eq!(tried[..3], [key(99), key(500), key(98)]);
         assert_eq!(tried.len(), WAITING_MAX + 1);
-        let said: Vec<_> = unproven.take(key(500)).into_iter().collect();
-        assert_eq!(said, [(NETWORK, said_by(2, 5)), (3, said_by(1, 6))]);
+        let said = unproven.take(key(500));
+        assert_eq!(said, [(NETWORK, said_by(2, 5)), (3, said_by(2, 5))]);
+    }
+
+    #[test]
+    fn number_of_things_said_is_bounded() {
+        let mut unproven = Unproven::default();
+        for teller in 0..2 * LINKS_MAX as u32 {
+            for n in 0..WAITING_MAX as u16 {
+                let key = key(n + 100 * teller as u16);
+                (0..10).for_each(|list| unproven.add(list, key, said_by(teller, 5)));
+            }
+        }
+        assert_eq!(unproven.waiting.len(), RECORDS_MAX);
+        (0..2 * LINKS_MAX as u32).for_each(|teller| unproven.forget_link(teller));
+        assert!(unproven.waiting.is_empty());
+    }
+
+    #[test]
+    fn who_is_not_tried_waits_on() {
+        let mut unproven = Unproven::default();
+        let mut now = Instant::ZERO;
+        unproven.add(NETWORK, key(1), said_by(1, 5));
+        unproven.add(NETWORK, key(2), said_by(1, 5));
+        assert_eq!(unproven.next_trial(now), Some(key(2)));
+        unproven.put_back(key(2), now);
+        assert_eq!(
+            (unproven.next_trial(now), unproven.due()),
+            (None, now + BUSY_PAUSE)
+        );
+        now += BUSY_PAUSE;
+        assert_eq!(unproven.next_trial(now), Some(key(2)));
+        now += TRIAL_PAUSE;
+        assert_eq!(unproven.next_trial(now), Some(key(1)));
+        unproven.take(key(2));
+        unproven.add(NETWORK, key(2), said_by(1, 9));
+        unproven.give_up(now + TRIAL_TIME);
+        let left: Vec<_> = unproven.waiting.keys().collect();
+        assert_eq!(left, [&(key(2), NETWORK)], "told anew");
     }
 
     #[test]
@@ -236,7 +310,7 @@ mod tests {
             now += TRIAL_PAUSE;
         }
         unproven.forget_link(1);
-        assert!(unproven.has(key(9)) && !unproven.has(key(0)) && !unproven.has(key(2)));
+        assert_eq!(unproven.waiting.len(), 1, "what the other said");
         while unproven.due() != Instant::NEVER {
             now = unproven.due().max(now);
             unproven.give_up(now);

@@ -115,7 +115,7 @@ impl Broadcast {
         if known.is_some() && is_here {
             return true;
         }
-        let is_disproven = self.link(slot).trust.is_disproven();
+        let is_disproven = is_here && self.link(slot).trust.is_disproven();
         if is_disproven && !self.held.contains_key(&key) {
             if !self.wait_for_proof(list, key, record) {
                 self.refused(slot, list, now);
