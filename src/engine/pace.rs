@@ -25,6 +25,7 @@ use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::config::RateLimits;
+use crate::swarm::DownLimit;
 
 mod way;
 
@@ -252,11 +253,10 @@ impl Engine {
         for (id, torrent) in &mut self.torrents {
             let sharers = count + u64::from(!torrent.swarm.is_asking());
             let own = self.pace.down.own.get(id).and_then(Bucket::rate);
-            let all = all.map(|rate| blocks_ahead(rate, sharers.max(1)));
-            let own = own.map(|rate| blocks_ahead(rate, 1));
-            torrent
-                .swarm
-                .set_asked_max(all.into_iter().chain(own).min());
+            let all = all.map(|rate| down_limit(rate, sharers.max(1)));
+            let own = own.map(|rate| down_limit(rate, 1));
+            let lowest = all.into_iter().chain(own).min();
+            torrent.swarm.set_down_limit(lowest);
         }
         for id in self.torrents.keys().copied().collect::<Vec<_>>() {
             self.run_effects(id, now);
@@ -316,6 +316,14 @@ impl Engine {
             self.pace.armed = at;
             self.timers.arm(TimerId::Pace, at);
         }
+    }
+}
+
+/// What a limit of `rate` is for one of `sharers` torrents.
+fn down_limit(rate: u64, sharers: u64) -> DownLimit {
+    DownLimit {
+        rate: rate / sharers,
+        blocks: blocks_ahead(rate, sharers),
     }
 }
 
