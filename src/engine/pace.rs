@@ -205,10 +205,15 @@ impl Engine {
         }
     }
 
-    /// Whether a limit of ours keeps `conn` from reading, or from writing: its silence, or that it
-    /// takes nothing, says nothing of the peer.
-    pub(super) fn is_held_back(&self, conn: ConnId) -> bool {
-        self.pace.up.waits.contains_key(&conn) || self.pace.down.waits.contains_key(&conn)
+    /// Whether a limit of ours keeps `conn` from being read: its silence says nothing of the peer.
+    pub(super) fn waits_to_read(&self, conn: ConnId, now: Instant) -> bool {
+        self.pace.down.holds_back(conn, now)
+    }
+
+    /// Whether a limit of ours keeps `conn` from being written to: that it takes nothing says
+    /// nothing of the peer.
+    pub(super) fn waits_to_write(&self, conn: ConnId, now: Instant) -> bool {
+        self.pace.up.holds_back(conn, now)
     }
 
     /// Wakes those who may go on.
