@@ -70,7 +70,7 @@ impl Engine {
                 generation: *generation,
             };
             let silent = now - conn.last_in;
-            let is_due = is_due || self.is_held_back(id);
+            let is_due = is_due || self.waits_to_read(id, now);
             if !is_due && silent > limits::IDLE_TIMEOUT + limits::KEEPALIVE_INTERVAL {
                 return Err(format!("{} was silent for {silent:?}", conn.remote));
             }

@@ -48,7 +48,8 @@ impl Seeded {
 
     /// How long it was, in all runs.
     pub fn time(&self, now: Instant) -> Duration {
-        self.before + self.since.map_or(Duration::ZERO, |since| now - since)
+        let now = self.since.map_or(Duration::ZERO, |since| now - since);
+        self.before.saturating_add(now)
     }
 }
 
@@ -107,11 +108,12 @@ impl Engine {
         }
     }
 
-    /// The user resumes a torrent: if its goal is reached, that is of no interest any more.
+    /// The user resumes a torrent: if its goal is reached, that is of no interest any more. What is
+    /// on disk may not have been looked at in this run.
     pub(super) fn goal_passed(&mut self, id: TorrentId, now: Instant) {
         let goals = self.config.seed_goals;
         if let Some(torrent) = self.torrents.get_mut(&id)
-            && torrent.swarm.is_complete()
+            && torrent.was_complete
             && torrent.goal(goals, now).is_some_and(|(at, _)| at <= now)
         {
             torrent.seeded.goes_on = true;

@@ -25,6 +25,7 @@ use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::config::RateLimits;
+use crate::swarm::DownLimit;
 
 mod way;
 
@@ -204,10 +205,15 @@ impl Engine {
         }
     }
 
-    /// Whether a limit of ours keeps `conn` from reading, or from writing: its silence, or that it
-    /// takes nothing, says nothing of the peer.
-    pub(super) fn is_held_back(&self, conn: ConnId) -> bool {
-        self.pace.up.waits.contains_key(&conn) || self.pace.down.waits.contains_key(&conn)
+    /// Whether a limit of ours keeps `conn` from being read: its silence says nothing of the peer.
+    pub(super) fn waits_to_read(&self, conn: ConnId, now: Instant) -> bool {
+        self.pace.down.holds_back(conn, now)
+    }
+
+    /// Whether a limit of ours keeps `conn` from being written to: that it takes nothing says
+    /// nothing of the peer.
+    pub(super) fn waits_to_write(&self, conn: ConnId, now: Instant) -> bool {
+        self.pace.up.holds_back(conn, now)
     }
 
     /// Wakes those who may go on.
@@ -252,11 +258,10 @@ impl Engine {
         for (id, torrent) in &mut self.torrents {
             let sharers = count + u64::from(!torrent.swarm.is_asking());
             let own = self.pace.down.own.get(id).and_then(Bucket::rate);
-            let all = all.map(|rate| blocks_ahead(rate, sharers.max(1)));
-            let own = own.map(|rate| blocks_ahead(rate, 1));
-            torrent
-                .swarm
-                .set_asked_max(all.into_iter().chain(own).min());
+            let all = all.map(|rate| down_limit(rate, sharers.max(1)));
+            let own = own.map(|rate| down_limit(rate, 1));
+            let lowest = all.into_iter().chain(own).min();
+            torrent.swarm.set_down_limit(lowest);
         }
         for id in self.torrents.keys().copied().collect::<Vec<_>>() {
             self.run_effects(id, now);
@@ -316,6 +321,14 @@ impl Engine {
             self.pace.armed = at;
             self.timers.arm(TimerId::Pace, at);
         }
+    }
+}
+
+/// What a limit of `rate` is for one of `sharers` torrents.
+fn down_limit(rate: u64, sharers: u64) -> DownLimit {
+    DownLimit {
+        rate: rate / sharers,
+        blocks: blocks_ahead(rate, sharers),
     }
 }
 

@@ -76,7 +76,8 @@ impl Engine {
     /// from its first deadline on, whatever becomes of it meanwhile.
     fn conn_due(&mut self, id: ConnId, now: Instant) {
         let speaks = self.network_is_ready(id);
-        let is_held_back = self.is_held_back(id);
+        let waits_to_read = self.waits_to_read(id, now);
+        let waits_to_write = self.waits_to_write(id, now);
         let Some(conn) = self.conn_mut(id) else {
             return;
         };
@@ -120,8 +121,9 @@ impl Engine {
         let idle_at = conn.last_in + limits::IDLE_TIMEOUT;
         // What waits has not moved since the last write: the peer does not read.
         let stuck_at = conn.last_out + limits::UNREAD_TIMEOUT;
-        let is_silent = idle_at <= now || (!conn.outbox.is_empty() && stuck_at <= now);
-        if is_silent && !is_held_back {
+        let is_silent = idle_at <= now && !waits_to_read;
+        let is_stuck = stuck_at <= now && !conn.outbox.is_empty() && !waits_to_write;
+        if is_silent || is_stuck {
             return self.close(id, Ending::Failed("silent for too long"), now);
         }
         if conn.outbox.is_empty() && conn.last_out + limits::KEEPALIVE_INTERVAL <= now {

@@ -1,6 +1,6 @@
 //! Asking: which blocks are requested of whom, and how many at a time.
 
-use super::peer::{PeerKey, Request};
+use super::peer::{Peer, PeerKey, Request};
 use super::{Effect, Swarm};
 use crate::base::bits::Bitfield;
 use crate::base::time::Instant;
@@ -12,16 +12,18 @@ impl Swarm {
     pub(super) fn fill_all(&mut self, now: Instant) {
         let mut keys = self.keys();
         let mut asked = self.asked();
-        if self.asked_max.is_some() && !keys.is_empty() {
+        if self.down_limit.is_some() && !keys.is_empty() {
             let first = self.first_to_fill % keys.len();
             keys.rotate_left(first);
             self.first_to_fill = first + 1;
+            keys.sort_by_key(|&key| self.peer(key).is_last_to_ask());
         }
         for key in keys {
             let before = self.peer(key).requests.len();
             self.fill_within(key, asked, now);
-            if self.peer(key).is_limited {
-                asked.blocks += self.peer(key).requests.len() - before;
+            let peer = self.peer(key);
+            if peer.is_limited {
+                *asked.blocks_of(peer) += peer.requests.len() - before;
             }
         }
     }
@@ -73,23 +75,27 @@ impl Swarm {
     /// What is asked for under a limit of rate.
     fn asked(&self) -> AllAsked {
         let mut all = AllAsked::default();
-        if self.asked_max.is_some() {
+        if self.down_limit.is_some() {
             for (_, peer) in self.peers.iter().filter(|(_, peer)| peer.is_limited) {
-                all.blocks += peer.blocks_under_way();
-                all.peers += usize::from(peer.may_be_asked());
+                *all.blocks_of(peer) += peer.blocks_under_way();
+                all.peers += usize::from(peer.may_be_asked() && !peer.is_last_to_ask());
             }
         }
         all
     }
 
     /// Requests that may be open with this peer under a limit of rate: an equal share of all, as
-    /// long as there is room.
+    /// long as there is room. What those who are asked last hold is no loss to the others.
     fn asked_share(&self, key: PeerKey, asked: AllAsked) -> usize {
         let peer = self.peer(key);
-        match self.asked_max {
-            Some(most) if peer.is_limited => {
-                let most = most as usize;
-                let room = most.saturating_sub(asked.blocks);
+        match self.down_limit {
+            Some(limit) if peer.is_limited => {
+                let most = limit.blocks as usize;
+                let held = match peer.is_last_to_ask() {
+                    true => asked.blocks + asked.last,
+                    false => asked.blocks,
+                };
+                let room = most.saturating_sub(held);
                 let share = (most / asked.peers.max(1)).max(1);
                 let arriving = peer.blocks_under_way() - peer.requests.len();
                 share
@@ -129,10 +135,22 @@ impl Swarm {
 /// What is asked of all peers to whom limits of rate apply.
 #[derive(Clone, Copy, Debug, Default)]
 struct AllAsked {
-    /// Blocks that are open or arriving.
+    /// Blocks that are open or arriving, but for those of peers that are asked last.
     blocks: usize,
-    /// Peers that may be asked.
+    /// Blocks that are open with peers that are asked last.
+    last: usize,
+    /// Peers that may be asked, but for those that are asked last.
     peers: usize,
+}
+
+impl AllAsked {
+    /// The count that the blocks of `peer` belong to.
+    fn blocks_of(&mut self, peer: &Peer) -> &mut usize {
+        match peer.is_last_to_ask() {
+            true => &mut self.last,
+            false => &mut self.blocks,
+        }
+    }
 }
 
 /// A queue is filled up once this many requests are free, or a quarter of it.

@@ -197,7 +197,7 @@ impl Swarm {
             }
             Reception::Drop => {}
         }
-        match self.asked_max {
+        match self.down_limit {
             // Who was too late for a share of them gets it now.
             Some(_) => self.refill_all = true,
             None => self.fill(key, now),

@@ -45,6 +45,7 @@ mod tests;
 
 pub use effect::{Departure, Effect, Fault};
 pub use peer::{Caps, Origin, Peer, PeerKey};
+pub use timeouts::DownLimit;
 
 use blame::Blame;
 use choker::Choker;
@@ -79,8 +80,8 @@ pub struct Swarm {
     exchange: Exchange,
     /// Blocks became free: every peer's queue has to be looked at.
     refill_all: bool,
-    /// Blocks that are open at most with peers to whom limits of rate apply.
-    asked_max: Option<u32>,
+    /// What limits of rate let come in from the peers to whom they apply.
+    down_limit: Option<DownLimit>,
     /// Under such a limit: whose queue is filled first the next time.
     first_to_fill: usize,
     /// Blocks that are being collected aside.
@@ -135,7 +136,7 @@ impl Swarm {
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
             refill_all: false,
-            asked_max: None,
+            down_limit: None,
             first_to_fill: 0,
             aside_count: 0,
             down: Rate::new(now),
@@ -252,10 +253,11 @@ impl Swarm {
         PeerKey(self.peers.insert(peer) as u32)
     }
 
-    /// A limit of rate lets so many blocks be asked for ahead, or there is none.
-    pub fn set_asked_max(&mut self, most: Option<u32>) {
-        self.refill_all |= self.asked_max != most;
-        self.asked_max = most;
+    /// There is a limit of rate on what comes in, or none.
+    pub fn set_down_limit(&mut self, limit: Option<DownLimit>) {
+        let blocks = |limit: Option<DownLimit>| limit.map(|limit| limit.blocks);
+        self.refill_all |= blocks(self.down_limit) != blocks(limit);
+        self.down_limit = limit;
     }
 
     /// Whether limits of rate apply to this peer; they do until this is said.
@@ -342,8 +344,9 @@ impl Swarm {
 
     /// Time passes; to be called about once a second while there are peers.
     pub fn tick(&mut self, now: Instant) {
+        let turn = self.limited_turn();
         for key in self.keys() {
-            self.expire_requests(key, now);
+            self.expire_requests(key, turn, now);
         }
         if self.choker.next_round() <= now {
             self.rechoke(now);

@@ -247,6 +247,12 @@ impl Peer {
         self.requests.len() + usize::from(arriving)
     }
 
+    /// Whether others come first where not all can be asked: it was silent, or is in the middle of
+    /// a block that nobody waits for any more.
+    pub(super) fn is_last_to_ask(&self) -> bool {
+        self.snubbed || self.incoming.as_ref().is_some_and(|i| !i.counted)
+    }
+
     /// Whether it has every piece.
     pub fn is_seed(&self) -> bool {
         self.have.is_full() && !self.have.is_empty()

@@ -49,6 +49,12 @@ impl Script {
         }
     }
 
+    /// A limit of rate, as so many blocks that may be asked for ahead.
+    fn limit(&mut self, blocks: u32) {
+        let rate = u64::from(blocks * BLOCK_LEN) / 2;
+        self.swarm.set_down_limit(Some(DownLimit { rate, blocks }));
+    }
+
     fn join(&mut self, caps: Caps) -> PeerKey {
         self.peers += 1;
         let conn = ConnId {
@@ -616,14 +622,14 @@ fn piece_that_was_lost_before_it_was_told_of_is_not_told_of() {
 #[test]
 fn blocks_asked_for_are_few_under_a_limit() {
     let mut script = Script::new(100);
-    script.swarm.set_asked_max(Some(5));
+    script.limit(5);
     let (a, b, exempt) = (script.seed(), script.seed(), script.seed());
     let asked = script.requests(a).len() + script.requests(b).len();
     assert_eq!(asked, 5, "of both");
     script.swarm.set_limited(exempt, false);
     script.wait(2);
     assert!(script.requests(exempt).len() > 5);
-    script.swarm.set_asked_max(None);
+    script.swarm.set_down_limit(None);
     script.wait(2);
     assert!(script.requests(a).len() + script.requests(b).len() > 5);
 }
@@ -633,7 +639,7 @@ fn blocks_asked_for_are_few_under_a_limit() {
 #[test]
 fn what_may_be_asked_for_is_shared_by_all_who_have_something() {
     let mut script = Script::new(100);
-    script.swarm.set_asked_max(Some(8));
+    script.limit(8);
     let first = script.seed();
     let asked = script.requests(first);
     assert_eq!(asked.len(), 8, "nobody else is there");
@@ -645,8 +651,12 @@ fn what_may_be_asked_for_is_shared_by_all_who_have_something() {
     }
     let open = |key| script.swarm.peer(key).open_requests();
     assert_eq!((open(first), open(second)), (4, 4), "half each");
-    // A block in ten seconds: nothing is taken back, nobody is snubbed.
-    script.swarm.set_asked_max(Some(1));
+    // A block in 80 seconds: nothing is taken back, nobody is snubbed.
+    let slow = DownLimit {
+        rate: 205,
+        blocks: 1,
+    };
+    script.swarm.set_down_limit(Some(slow));
     let begun = asked[4];
     for part in 0..16 {
         script.wait(5);
@@ -658,6 +668,65 @@ fn what_may_be_asked_for_is_shared_by_all_who_have_something() {
         .into_iter()
         .filter(|m| matches!(m, Outgoing::Cancel(_)));
     assert!(cancels.count() <= 3, "only what waited behind it");
+}
+
+/// Goal: under a limit that lets one block be asked for at a time, one who begins it and does not
+/// go on, or hardly, keeps it from the others for a while only.
+#[test]
+fn block_that_does_not_go_on_is_taken_back_under_a_limit() {
+    for (silence, most_s) in [(1000, 30), (15, 100)] {
+        let mut script = Script::new(100);
+        script.limit(1);
+        let stalls = script.seed();
+        let begun = script.requests(stalls)[0];
+        let other = script.seed();
+        assert_eq!(script.requests(other), [], "there is no room");
+        let (mut asked, mut done) = (None, 0);
+        script.part(stalls, begun, 0, 0);
+        let mut trickle = |script: &mut Script, second: u64| {
+            if second % silence == 0 {
+                script.part(stalls, begun, done + 1, 1);
+                done += 1;
+            }
+        };
+        for second in 1..=most_s {
+            script.wait(1);
+            trickle(&mut script, second);
+            asked = asked.or(script.requests(other).first().copied());
+        }
+        let mut next = asked.expect("it is asked");
+        // From now on nobody waits for the first, though it is still in the middle of its block.
+        for second in most_s..most_s + 100 {
+            script.whole(other, next);
+            next = script.requests(other)[0];
+            script.wait(1);
+            trickle(&mut script, second);
+        }
+        script.swarm.audit().expect("all is in order");
+    }
+}
+
+/// Goal: those who let requests time out take nothing from one who delivers.
+#[test]
+fn silent_peers_take_no_share_under_a_limit() {
+    let mut script = Script::new(100);
+    script.limit(4);
+    let silent = [(); 6].map(|()| script.seed());
+    for _ in 0..150 {
+        script.wait(1);
+        script.effects();
+    }
+    assert!(silent.iter().all(|&key| script.swarm.peer(key).snubbed));
+    let honest = script.seed();
+    let mut asked = script.requests(honest);
+    for _ in 0..60 {
+        assert_eq!(open(&script, honest), 4, "all that may be asked for");
+        script.whole(honest, asked.remove(0));
+        script.wait(1);
+        asked.extend(script.requests(honest));
+    }
+    let open: usize = silent.iter().map(|&key| open(&script, key)).sum();
+    assert!(open <= 4, "{open} on top of it");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Swarm;
 use super::peer::{PATIENCE_MAX, PeerKey};
 use crate::base::id::PieceIndex;
+use crate::base::limits::BLOCK_LEN;
 use crate::base::time::Instant;
 use crate::wire::message::{BlockRef, Outgoing};
 
@@ -60,20 +61,33 @@ impl Swarm {
         gone.into_iter().map(|request| request.block).collect()
     }
 
-    /// Gives up requests that take too long.
+    /// How long a limit of rate lets a block take if all who have one under way get the same.
+    pub(super) fn limited_turn(&self) -> Option<Duration> {
+        let limit = self.down_limit?;
+        let peers = self.peers.iter().filter(|(_, peer)| peer.is_limited);
+        let busy = peers.filter(|(_, peer)| peer.incoming.is_some() || !peer.requests.is_empty());
+        let bytes = u64::from(BLOCK_LEN) * (busy.count() as u64).max(1);
+        Some(Duration::from_millis(bytes * 1000 / limit.rate.max(1)))
+    }
+
+    /// Gives up requests that take too long; `turn` is the [`Self::limited_turn`].
     ///
     /// A peer that was silent for the whole time is snubbed and loses all of them; one that
     /// answered later requests has lost the older ones (libtorrent drops what exceeds its queue).
-    pub(super) fn expire_requests(&mut self, key: PeerKey, now: Instant) {
+    /// Under a limit of rate a block that has begun counts as a request: it may be all that is
+    /// asked of anybody.
+    pub(super) fn expire_requests(&mut self, key: PeerKey, turn: Option<Duration>, now: Instant) {
         // In the endgame others are idle: they should not wait long for one who is silent.
         let hurry = self.peers.len() > 1 && self.picker.is_endgame();
         // A limit of ours that lets a block through only now and then is not its fault.
-        let is_slowed = self.asked_max.is_some_and(|most| most <= SLOW_ASKED_MAX);
+        let rate = self.down_limit.map_or(u64::MAX, |limit| limit.rate);
         let peer = self.peer_mut(key);
-        let is_slowed = is_slowed && peer.is_limited;
+        let turn = turn.filter(|_| peer.is_limited);
+        let by_limit = turn.unwrap_or(Duration::ZERO).saturating_mul(2);
+        let is_slowed = turn.is_some() && (rate <= SLOW_RATE_MAX || by_limit > ENDGAME_PATIENCE);
         let patience = match is_slowed {
-            true => PATIENCE_MAX,
-            false => peer.patience(now),
+            true => PATIENCE_MAX.max(by_limit),
+            false => peer.patience(now).max(by_limit),
         };
         let silence_max = if hurry && !peer.snubbed && !is_slowed {
             patience.min(ENDGAME_PATIENCE)
@@ -82,16 +96,17 @@ impl Swarm {
         };
         if let Some(incoming) = &peer.incoming
             && incoming.counted
-            && !is_slowed
-            && now - incoming.since > BLOCK_TIME_MAX
+            && now - incoming.since > BLOCK_TIME_MAX.max(by_limit.saturating_mul(2))
         {
             self.stop_receiving(key, now);
         }
         let peer = self.peer_mut(key);
-        let Some(oldest) = peer.requests.front().copied() else {
+        let begun = peer.incoming.as_ref().filter(|i| i.counted);
+        let begun = begun.filter(|_| turn.is_some()).map(|i| i.since);
+        let Some(since) = begun.or(peer.requests.front().map(|oldest| oldest.at)) else {
             return;
         };
-        if now - peer.heard.max(oldest.at) > silence_max {
+        if now - peer.heard.max(since) > silence_max {
             peer.snubbed = true;
             // It may only be slow: what is asked of it again shall not come twice.
             let asked: Vec<BlockRef> = peer.requested().collect();
@@ -118,10 +133,19 @@ impl Swarm {
     }
 }
 
-/// Under a limit of rate with no more open requests than this, all peers together, time-outs are
-/// long: less than 64 KiB a second.
-const SLOW_ASKED_MAX: u32 = 8;
-/// Time after which a block that is still arriving is asked of others too.
+/// What limits of rate let come in for one torrent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DownLimit {
+    /// Bytes a second, the other torrents having had their part.
+    pub rate: u64,
+    /// Blocks that may be open or arriving, of all peers to whom limits apply.
+    pub blocks: u32,
+}
+
+/// Under a limit of no more than this, bytes a second, time-outs are long.
+const SLOW_RATE_MAX: u64 = 64 * 1024;
+/// Time after which a block that is still arriving is asked of others too; a limit of rate that
+/// lets a block through more slowly makes it longer.
 const BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
 /// Time after which a silent peer loses its requests when nothing else is left to ask for.
 const ENDGAME_PATIENCE: Duration = Duration::from_secs(5);

@@ -17,6 +17,7 @@ use crate::meta::metainfo::Metainfo;
 use crate::wire::handshake::{Handshake, Reserved};
 
 mod goals;
+mod held_back;
 mod plight;
 
 const PIECES: u32 = 1100;
@@ -170,6 +171,11 @@ impl Script {
 
     /// A seed connects, and does not choke us.
     fn join_seed(&mut self) -> ConnId {
+        self.join(&[0, 0, 0, 1, 14, 0, 0, 0, 1, 1]) // have all, unchoke
+    }
+
+    /// A peer connects, and says this.
+    fn join(&mut self, said: &[u8]) -> ConnId {
         let local = ([10, 0, 0, 1], 6881).into();
         let conn = self.engine.accepted(SEED, local, self.now);
         let conn = conn.expect("there is room");
@@ -183,8 +189,7 @@ impl Script {
             peer_id: PeerId([9; 20]),
         };
         self.feed(conn, &handshake.encode());
-        self.feed(conn, &[0, 0, 0, 1, 14]); // have all
-        self.feed(conn, &[0, 0, 0, 1, 1]); // unchoke
+        self.feed(conn, said);
         conn
     }
 

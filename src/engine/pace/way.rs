@@ -107,6 +107,12 @@ impl Way {
         }
     }
 
+    /// Whether `conn` waits for its turn, or was told only now that it has come.
+    pub fn holds_back(&self, conn: ConnId, now: Instant) -> bool {
+        let woken = self.woken.get(&conn);
+        self.waits.contains_key(&conn) || woken.is_some_and(|w| now - w.at < WOKEN_TIME)
+    }
+
     /// Takes those from the lines who may move a portion now.
     pub fn wake(&mut self, now: Instant) -> Vec<ConnId> {
         self.all.refill(now);

@@ -96,6 +96,45 @@ fn torrent_is_paused_when_its_time_is_over() {
     assert_eq!(again.state(), State::Paused);
 }
 
+/// Goal: who resumes a torrent in a later run than that in which its goal paused it wants it seeded
+/// on, and has to say so once.
+#[test]
+fn torrent_paused_by_its_goal_is_seeded_on_when_it_is_resumed_in_a_later_run() {
+    let mut script = seeding(time(7200), None);
+    script.synced();
+    script.pass(3 * HOUR);
+    assert_eq!(script.state(), State::Paused);
+    let memory = script.memory();
+    let mut again = Script::new();
+    again.engine.config.seed_goals = time(7200);
+    again.engine.recall(again.id, &memory, again.now);
+    again.settle();
+    assert_eq!(again.state(), State::Paused);
+    again.resume();
+    let mut all = Bitfield::new(PIECES);
+    for piece in 0..PIECES {
+        all.set(piece);
+    }
+    again.scanned(all);
+    again.check_all();
+    again.synced();
+    again.pass(HOUR);
+    assert_eq!(again.state(), State::Seeding);
+}
+
+/// Goal: no time that a session names is too long.
+#[test]
+fn remembered_time_may_be_of_any_length() {
+    let mut memory = seeding(time(7200), None).memory();
+    memory.seeded_s = u64::MAX;
+    let mut script = seeding(time(u64::MAX), Some(&memory));
+    script.pass(HOUR);
+    assert_eq!(script.memory().seeded_s, u64::MAX);
+    script.synced();
+    script.pass(HOUR);
+    assert_eq!(script.state(), State::Paused);
+}
+
 /// Goal: what was sent in all runs counts.
 #[test]
 fn torrent_is_paused_when_its_ratio_is_reached() {
