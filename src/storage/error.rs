@@ -30,7 +30,7 @@ pub enum StorageError {
     },
     /// What was mounted there in an earlier run is not now.
     #[error(
-        "the disk of {} is gone; mount it, or have all fetched anew without it by evpeer ctl resume",
+        "the disk of {} is gone; mount it, or fetch all anew without it by evpeer ctl resume",
         shown(.path)
     )]
     NotMounted {

@@ -7,9 +7,10 @@
 //!    └────────────── there is room again: made whole, before any data ──────┘
 //! ```
 //!
-//! It is a file of 1 MiB of zeros. Whatever else has its name is somebody's, and left alone. Who filled the disk may take at once what is given up, so that never more
-//! of it is than a write needs. What is lacking of it is no room for data: a torrent that waits for
-//! space does not begin on what was given up for its journal.
+//! It is a file of 1 MiB of zeros. Whatever else has its name is somebody's, and left alone. Who
+//! filled the disk may take at once what is given up, so that never more of it is than a write
+//! needs. What is lacking of it is no room for data: a torrent that waits for space does not begin
+//! on what was given up for its journal.
 //!
 //! Where a write finds no room although there is some, another thing is lacking, such as inodes.
 //! Nothing is given up for that, but for two trials now and then.
