@@ -67,8 +67,7 @@ pub struct SessionTorrent {
     pub up_bytes: u64,
     /// Payload received in all runs, bytes.
     pub down_bytes: u64,
-    /// The mount points on the way to its files, relative to the output folder; that one, if it is
-    /// one, has no name.
+    /// The mount points on the way to its files, by their whole paths.
     pub mounts: Vec<String>,
     /// Whether it was complete once.
     pub was_complete: bool,

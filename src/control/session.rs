@@ -6,6 +6,7 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -192,6 +193,7 @@ fn torrent(value: &Value) -> Option<SessionTorrent> {
             .iter()
             .take(MOUNTS_MAX)
             .filter_map(|mount| Some(mount.as_str()?.to_owned()))
+            .filter(|mount| Path::new(mount).is_absolute())
             .collect(),
         was_complete: value["was_complete"].as_bool().unwrap_or(false),
         untold: untold
@@ -263,7 +265,7 @@ mod tests {
             }],
             up_bytes: u64::MAX,
             down_bytes: 7,
-            mounts: vec![String::new(), "a/ü".to_owned()],
+            mounts: vec!["/mnt".to_owned(), "/mnt/a/ü".to_owned()],
             was_complete: true,
             untold: vec!["http://h/a".to_owned()],
             limits: RateLimits { up: 5000, down: 0 },
@@ -298,6 +300,18 @@ mod tests {
         for session in [session(), Session::default()] {
             assert_eq!(decode(&encode(&session)), Ok(session));
         }
+    }
+
+    /// Goal: of what is relative it is not known to which folder: it is nothing to wait for.
+    #[test]
+    fn mounts_without_their_whole_path_are_dropped() {
+        let mut session = session();
+        let whole = session.torrents[0].mounts.clone();
+        session.torrents[0]
+            .mounts
+            .extend([String::new(), "a/b".to_owned()]);
+        let read = decode(&encode(&session)).expect("a session");
+        assert_eq!(read.torrents[0].mounts, whole);
     }
 
     #[test]

@@ -96,6 +96,12 @@ pub enum StorageAction {
         /// The torrent.
         torrent: TorrentId,
     },
+    /// If the files of a torrent were not opened for a disk that was there in an earlier run and is
+    /// not now, they are to be without it.
+    DoWithoutDisk {
+        /// The torrent.
+        info_hash: InfoHash,
+    },
     /// Create the files that have no bytes: a download begins.
     Begin {
         /// The torrent.

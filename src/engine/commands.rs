@@ -101,6 +101,11 @@ impl Engine {
             return true;
         }
         if torrent.plight.is_some() {
+            // One that is paused did not tell its user what he would do without.
+            if torrent.state == State::Error {
+                let info_hash = torrent.swarm.meta().info_hash;
+                self.storage(StorageAction::DoWithoutDisk { info_hash });
+            }
             self.try_now(id, now);
             return true;
         }

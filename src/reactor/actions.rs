@@ -113,6 +113,7 @@ impl Reactor {
             } => storage.add(torrent, meta),
             StorageAction::Open { torrent, meta, .. } => storage.add_to_serve(torrent, meta),
             StorageAction::Probe { torrent } => storage.probe(torrent),
+            StorageAction::DoWithoutDisk { info_hash } => storage.do_without_disk(info_hash),
             StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
             StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
             StorageAction::Store { slot, bytes } => self.store(slot, &bytes),

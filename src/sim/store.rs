@@ -174,6 +174,7 @@ fn apply(storage: &mut Storage, action: StorageAction) {
         } => storage.add(torrent, meta),
         StorageAction::Open { torrent, meta, .. } => storage.add_to_serve(torrent, meta),
         StorageAction::Probe { torrent } => storage.probe(torrent),
+        StorageAction::DoWithoutDisk { info_hash } => storage.do_without_disk(info_hash),
         StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
         StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
         StorageAction::Store { slot, bytes } => storage.store(slot, &bytes),
@@ -230,7 +231,8 @@ impl Tagged {
                 let result = Ok(());
                 self.events.push_back(Event::Probed { torrent, result });
             }
-            StorageAction::Begin { .. }
+            StorageAction::DoWithoutDisk { .. }
+            | StorageAction::Begin { .. }
             | StorageAction::Prepare { .. }
             | StorageAction::Close { .. } => {}
         }

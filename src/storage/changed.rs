@@ -208,7 +208,11 @@ impl Storage {
     /// If the output folder itself is gone, nothing can be synced through it any more. All torrents
     /// that rely on that have to be checked.
     fn leave_anchor(&mut self, error: &StorageError) {
-        let is_root = matches!(error, StorageError::Gone { path } if **path == *self.root);
+        let is_root = match error {
+            StorageError::Gone { path } => **path == *self.root,
+            StorageError::NotMounted { path } => self.root.starts_with(path),
+            _ => false,
+        };
         if !is_root || self.anchor.take().is_none() {
             return;
         }

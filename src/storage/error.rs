@@ -28,6 +28,15 @@ pub enum StorageError {
         /// The folder that was on it, or the file.
         path: PathBuf,
     },
+    /// What was mounted there in an earlier run is not now.
+    #[error(
+        "the disk of {} is gone; mount it, or fetch all anew without it by evpeer ctl resume",
+        shown(.path)
+    )]
+    NotMounted {
+        /// Where it was mounted.
+        path: PathBuf,
+    },
     /// The folder, or the whole file system, takes no new files.
     #[error("{} is read-only; make it writable or name another folder with -o", shown(.path))]
     ReadOnly {
@@ -155,10 +164,12 @@ impl StorageError {
 
     /// Whether the disk has no room for what is to be written, or is gone.
     pub fn is_of_disk(&self) -> bool {
-        matches!(
-            self,
-            Self::NoSpace { .. } | Self::Quota { .. } | Self::Gone { .. }
-        )
+        matches!(self, Self::NoSpace { .. } | Self::Quota { .. }) || self.is_lost_disk()
+    }
+
+    /// Whether the disk is gone.
+    pub fn is_lost_disk(&self) -> bool {
+        matches!(self, Self::Gone { .. } | Self::NotMounted { .. })
     }
 
     /// Whether what is in the way may go away, so that it is worth trying again: space, rights, a
@@ -168,6 +179,7 @@ impl StorageError {
             Self::NoFolder { .. }
             | Self::NotAFolder { .. }
             | Self::Gone { .. }
+            | Self::NotMounted { .. }
             | Self::ReadOnly { .. }
             | Self::Denied { .. }
             | Self::NoSpace { .. }

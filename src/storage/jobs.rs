@@ -322,8 +322,7 @@ pub struct Scan {
     pub stamps: Vec<Stamp>,
     /// When each file was last written.
     pub times: Vec<u64>,
-    /// The mount points on the way to the files, relative to the output folder; that one, if it is
-    /// one, has no name.
+    /// The mount points on the way to the files, by their whole paths.
     pub mounts: Vec<String>,
     /// The run of the machine.
     pub boot: Option<BootId>,

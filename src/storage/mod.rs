@@ -222,6 +222,8 @@ pub struct Storage {
     stalls: Stalls,
     /// See [`Storage::mounts`].
     mounts: BTreeMap<InfoHash, Vec<String>>,
+    /// Those of them whose disk was found missing.
+    not_mounted: BTreeSet<InfoHash>,
 }
 
 #[derive(Debug)]
@@ -335,6 +337,7 @@ impl Storage {
             watch: Watch::new(),
             stalls: Stalls::default(),
             mounts: BTreeMap::new(),
+            not_mounted: BTreeSet::new(),
         }
     }
 

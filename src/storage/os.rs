@@ -226,30 +226,27 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    /// The mount points on the way to the files `paths`, as far as they were found, relative to the
-    /// output folder; that one is the first, with no name, if it is one itself.
+    /// The mount points on the way to the files `paths`, as far as they were found, by their whole
+    /// paths: those that the output folder `real` lies on first.
     pub fn mounts_on_the_way<'p>(
         &self,
+        real: &Path,
         paths: impl Iterator<Item = &'p Path> + Clone,
     ) -> Vec<String> {
-        let itself = self.root_place.is_mount_point(&self.root_fd);
-        let itself = itself.then(PathBuf::new).into_iter();
+        let above = places::mounts_above(real).into_iter();
         let below = self.places.mounts_below(self.root).into_iter();
         let below = below.filter(|mount| paths.clone().any(|path| path.starts_with(mount)));
-        // Those below are made of names in the metainfo, which are text.
+        let below = below.map(|mount| real.join(mount));
+        // What is no text is not remembered.
         let text = |mount: PathBuf| mount.into_os_string().into_string().ok();
-        itself.chain(below).filter_map(text).collect()
+        above.chain(below).filter_map(text).collect()
     }
 
-    /// The folder `dir`, relative to the output folder, is the bare mount point of a disk: returns
-    /// the error that says so. What comes in its place will be another one.
-    pub fn is_bare(&self, dir: &str) -> StorageError {
-        let path = match dir {
-            "" => self.root.to_path_buf(),
-            _ => self.root.join(dir),
-        };
-        self.places.forget(&path);
-        StorageError::Gone { path }
+    /// The folder `dir`, relative to the output folder, or the whole path of one above it, is the
+    /// bare mount point of a disk. What comes in its place will be another one.
+    pub fn is_bare(&self, dir: Option<&Path>) {
+        let path = dir.map(|dir| self.root.join(dir));
+        self.places.forget(path.as_deref().unwrap_or(self.root));
     }
 
     /// Opens the file at `path`, relative to the output folder, for reading; `None` if it does not

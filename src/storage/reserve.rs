@@ -7,15 +7,20 @@
 //!    └────────────── there is room again: made whole, before any data ──────┘
 //! ```
 //!
-//! It is a file of 1 MiB. Who filled the disk may take at once what is given up, so that never more
-//! of it is than a write needs. What is lacking of it is no room for data: a torrent that waits for
-//! space does not begin on what was given up for its journal.
+//! It is a file of 1 MiB of zeros. Whatever else has its name is somebody's, and left alone. Who
+//! filled the disk may take at once what is given up, so that never more of it is than a write
+//! needs. What is lacking of it is no room for data: a torrent that waits for space does not begin
+//! on what was given up for its journal.
+//!
+//! Where a write finds no room although there is some, another thing is lacking, such as inodes.
+//! Nothing is given up for that, but for two trials now and then.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, open};
 
@@ -30,6 +35,8 @@ pub struct Reserve(Option<Kept>);
 struct Kept {
     folder: PathBuf,
     state: Mutex<State>,
+    /// Nothing is given up before.
+    rests_until: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,7 @@ impl Reserve {
         let kept = Kept {
             folder: folder.to_owned(),
             state: Mutex::new(State::Held(0)),
+            rests_until: Mutex::new(None),
         };
         let found = kept.open().and_then(|file| file.metadata());
         let state = match found {
@@ -68,15 +76,39 @@ impl Reserve {
         len: u64,
         mut write: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        loop {
-            match (write(), &self.0) {
-                (Err(error), Some(kept)) if is_lack_of_room(&error) && kept.cut(len) => {}
-                (result, _) => {
-                    self.refill();
-                    return result;
-                }
-            }
+        let has_room =
+            |folder: &Path| os::free_space(folder).is_ok_and(|free| free >= len + STEP_LEN);
+        self.spend_where(len, &mut write, has_room)
+    }
+
+    fn spend_where<T>(
+        &self,
+        len: u64,
+        mut write: impl FnMut() -> io::Result<T>,
+        has_room: impl Fn(&Path) -> bool,
+    ) -> io::Result<T> {
+        let Some(kept) = &self.0 else {
+            return write();
+        };
+        let mut written = write();
+        let (mut cuts, mut in_vain) = (0, 0);
+        while written.as_ref().is_err_and(is_lack_of_room) && in_vain < IN_VAIN_MAX && kept.cut(len)
+        {
+            cuts += 1;
+            let is_room = has_room(&kept.folder);
+            written = write();
+            in_vain += u32::from(is_room);
         }
+        self.refill();
+        match &written {
+            Ok(_) => kept.rest_until(None),
+            // It was not room that was lacking.
+            Err(_) if cuts > 0 && (in_vain == IN_VAIN_MAX || !self.is_cut()) => {
+                kept.rest_until(Some(Instant::now() + REST));
+            }
+            Err(_) => {}
+        }
+        written
     }
 
     /// Makes it whole again if there is room by now. Blocks.
@@ -109,13 +141,32 @@ impl Kept {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn rest_until(&self, end: Option<Instant>) {
+        *self
+            .rests_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = end;
+    }
+
+    fn rests(&self) -> bool {
+        let end = *self
+            .rests_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        end.is_some_and(|end| Instant::now() < end)
+    }
+
+    /// Opens it, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// Among others, it is something that no evpeer made.
     fn open(&self) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = File::from(open(self.folder.join(NAME), flags | OFlags::CLOEXEC, mode)?);
-        match file.metadata()?.is_file() {
+        match is_ours(&file)? {
             true => Ok(file),
-            false => Err(io::Error::other("it is not a regular file")),
+            false => Err(io::Error::other(format!("{NAME} there is not evpeer's"))),
         }
     }
 
@@ -125,22 +176,25 @@ impl Kept {
         let State::Held(before) = *state else {
             return false;
         };
-        if before == 0 {
+        if before == 0 || self.rests() {
             return false;
         }
         let left = before.saturating_sub(len.next_multiple_of(STEP_LEN) + STEP_LEN);
         let cut = self.open().and_then(|file| {
             file.set_len(left)?;
             // Until this is on the disk, ext4 gives the blocks to nobody.
-            file.sync_all()
+            match file.sync_all() {
+                Err(error) if !is_lack_of_room(&error) => Err(error),
+                _ => Ok(()),
+            }
         });
+        let folder = shown(&self.folder);
         match cut {
             Ok(()) => {
                 let level = match before {
                     RESERVE_LEN => log::Level::Warn,
                     _ => log::Level::Debug,
                 };
-                let folder = shown(&self.folder);
                 log::log!(
                     level,
                     "disk of the state folder is full, its reserve is used: folder={folder} \
@@ -150,7 +204,7 @@ impl Kept {
                 true
             }
             Err(error) => {
-                *state = refused(&self.folder, &error);
+                *state = state_after(&error, before, &self.folder);
                 false
             }
         }
@@ -171,8 +225,7 @@ impl Kept {
                 log::debug!("reserve is whole folder={}", shown(&self.folder));
                 *state = State::Held(RESERVE_LEN);
             }
-            Err(error) if is_lack_of_room(&error) => {}
-            Err(error) => *state = refused(&self.folder, &error),
+            Err(error) => *state = state_after(&error, held, &self.folder),
         }
     }
 
@@ -208,6 +261,25 @@ fn fill(file: &File, held: u64) -> io::Result<()> {
     })
 }
 
+/// What there is of it in `folder` after an error while `held` bytes of it were there.
+fn state_after(error: &io::Error, held: u64, folder: &Path) -> State {
+    match is_lack_of_room(error) {
+        true => State::Held(held),
+        false => refused(folder, error),
+    }
+}
+
+/// Whether it is a file as it is left behind here: of zeros, and not too long.
+fn is_ours(file: &File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > RESERVE_LEN {
+        return Ok(false);
+    }
+    let mut bytes = vec![1; metadata.len() as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes.iter().all(|&byte| byte == 0))
+}
+
 fn refused(folder: &Path, error: &io::Error) -> State {
     let folder = shown(folder);
     log::warn!(
@@ -225,12 +297,17 @@ fn is_lack_of_room(error: &io::Error) -> bool {
 }
 
 /// Its name in the state folder.
-const NAME: &str = "reserve";
+const NAME: &str = "reserve.evpeer";
 /// Bytes that are kept: a session of several thousand peers, or a dozen journals made anew.
 const RESERVE_LEN: u64 = 1 << 20;
 /// It is cut in steps of so many bytes, and one more than is asked for: file systems need some for
 /// names and trees.
 const STEP_LEN: u64 = 64 * 1024;
+
+/// Trials of one write that may fail although there is room for it.
+const IN_VAIN_MAX: u32 = 2;
+/// Nothing is given up for so long after a write that found no room although there was some.
+const REST: Duration = Duration::from_secs(30);
 
 const _: () = assert!(RESERVE_LEN.is_multiple_of(STEP_LEN));
 
@@ -245,13 +322,14 @@ mod tests {
     /// A write that finds room only when the reserve is `left` bytes long.
     fn spend_until(reserve: &Reserve, dir: &Path, asked: u64, left: u64) -> (bool, u64) {
         let mut shortest = u64::MAX;
-        let written = reserve.spend(asked, || {
+        let write = || {
             shortest = len(dir);
             match shortest <= left {
                 true => Ok(()),
                 false => Err(io::ErrorKind::StorageFull.into()),
             }
-        });
+        };
+        let written = reserve.spend_where(asked, write, |_| false);
         (written.is_ok(), shortest)
     }
 
@@ -281,10 +359,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let reserve = Reserve::of(dir.path());
         let mut count = 0;
-        let written: io::Result<()> = reserve.spend(1, || {
+        let write = || -> io::Result<()> {
             count += 1;
             Err(io::ErrorKind::StorageFull.into())
-        });
+        };
+        let written = reserve.spend_where(1, write, |_| false);
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(count, 1 + RESERVE_LEN / (2 * STEP_LEN));
         let denied: io::Result<()> =
@@ -301,6 +380,7 @@ mod tests {
         let kept = Kept {
             folder: dir.path().to_owned(),
             state: Mutex::new(State::Held(RESERVE_LEN - 5000)),
+            rests_until: Mutex::new(None),
         };
         assert_eq!(kept.lacking(dir.path()), 5000);
         assert_eq!(kept.lacking(Path::new("/proc")), 0);
@@ -309,15 +389,80 @@ mod tests {
     }
 
     #[test]
-    fn what_a_former_process_left_is_taken_up_and_what_is_no_file_is_left_alone() {
+    fn what_a_former_process_left_is_taken_up() {
+        for before in [0, 5, RESERVE_LEN] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(NAME), vec![0; before as usize]).unwrap();
+            assert!(!Reserve::of(dir.path()).is_cut());
+            assert_eq!(len(dir.path()), RESERVE_LEN);
+        }
+    }
+
+    /// Goal: a user's file of the same name is not touched, whatever is written.
+    #[test]
+    fn what_is_not_ours_is_left_alone() {
+        let long = vec![0; RESERVE_LEN as usize + 1];
+        let mut last = vec![0; 5000];
+        last[4999] = 1;
+        for content in [&b"mine!"[..], &long, &last] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(NAME);
+            std::fs::write(&path, content).unwrap();
+            let reserve = Reserve::of(dir.path());
+            assert!(!spend_until(&reserve, dir.path(), 1, 0).0);
+            assert!(!reserve.is_cut());
+            assert!(std::fs::read(&path).unwrap() == content);
+        }
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(NAME), [1; 5]).unwrap();
-        assert!(!Reserve::of(dir.path()).is_cut());
+        std::fs::create_dir(dir.path().join(NAME)).unwrap();
+        let reserve = Reserve::of(dir.path());
+        assert!(!reserve.is_cut() && dir.path().join(NAME).is_dir());
+        assert!(reserve.room(dir.path()).unwrap() > 0);
+    }
+
+    /// Goal: one that came in its place meanwhile is not cut either.
+    #[test]
+    fn what_came_in_its_place_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let reserve = Reserve::of(dir.path());
+        let path = dir.path().join(NAME);
+        std::fs::write(&path, [7; 300_000]).unwrap();
+        assert!(!spend_until(&reserve, dir.path(), 1, 0).0);
+        assert_eq!(std::fs::read(&path).unwrap(), [7; 300_000]);
+    }
+
+    /// Goal: where something else than room is lacking, such as inodes, the reserve is not cut to
+    /// nothing for every write, but twice at most, and then not at all for a while.
+    #[test]
+    fn little_is_given_up_where_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let reserve = Reserve::of(dir.path());
+        let trials = |is_room: bool| {
+            let mut count = 0;
+            let write = || -> io::Result<()> {
+                count += 1;
+                Err(io::ErrorKind::StorageFull.into())
+            };
+            reserve.spend_where(1, write, |_| is_room).unwrap_err();
+            count
+        };
+        assert_eq!([trials(true), trials(true), trials(true)], [3, 1, 1]);
         assert_eq!(len(dir.path()), RESERVE_LEN);
-        let other = dir.path().join("other");
-        std::fs::create_dir_all(other.join(NAME)).unwrap();
-        let reserve = Reserve::of(&other);
-        assert!(!reserve.is_cut() && other.join(NAME).is_dir());
-        assert!(reserve.room(&other).unwrap() > 0);
+        // One that fits ends the rest.
+        reserve.spend(1, || Ok(())).unwrap();
+        assert_eq!([trials(true), trials(true)], [3, 1]);
+        // Room does not show where a quota sets it, but the reserve is whole again at once.
+        reserve.spend(1, || Ok(())).unwrap();
+        assert_eq!([trials(false), trials(false)], [9, 1]);
+        assert_eq!(len(dir.path()), RESERVE_LEN);
+    }
+
+    #[test]
+    fn reserve_that_cannot_be_cut_for_lack_of_room_stays_known() {
+        let dir = Path::new("/nowhere");
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(state_after(&full, 70_000, dir), State::Held(70_000));
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(state_after(&denied, 70_000, dir), State::Refused);
     }
 }

@@ -171,6 +171,15 @@ impl World {
         }
     }
 
+    /// The mount points that the output folder lies on.
+    fn mounts_of_folder(&mut self, meta: &Arc<Metainfo>) -> Vec<String> {
+        self.add(meta);
+        let mounts = self.storage.mounts(meta.info_hash).to_vec();
+        self.storage.remove(ID);
+        self.drive();
+        mounts
+    }
+
     fn add_error(&mut self, meta: &Arc<Metainfo>) -> StorageError {
         self.storage.add(ID, Arc::clone(meta));
         self.drive();
@@ -1196,14 +1205,30 @@ fn torrent_that_stalls_the_loop_goes_on_in_buffers() {
     }
 }
 
+fn text(path: &Path) -> String {
+    path.to_str().expect("a name of ours").to_owned()
+}
+
 /// Goal: a disk that was there in an earlier run is waited for, unless its files are there without
 /// it.
 #[test]
 fn disk_of_an_earlier_run_is_waited_for() {
-    for mount in ["", "t", "t/sub"] {
+    for mount in ["..", "", "t", "t/sub"] {
         let (meta, data) = torrent(16_384, &[("sub/a", 20_000, ""), ("sub/b", 5, "")]);
         let mut world = World::new(StorageKind::Auto, 2);
-        let mounts = [mount.to_owned(), "elsewhere".to_owned()];
+        let root = world.dir.path().to_owned();
+        let path = match mount {
+            ".." => root.parent().unwrap().to_owned(),
+            "" => root.clone(),
+            _ => root.join(mount),
+        };
+        let mut mounts = ["/nowhere", &text(&path), &text(&root.join("elsewhere"))];
+        mounts.sort_unstable();
+        let mounts = mounts.map(str::to_owned);
+        let before = world.mounts_of_folder(&meta);
+        if before.contains(&text(&path)) {
+            continue; // there is a disk
+        }
         world.storage.recall_mounts(meta.info_hash, mounts.to_vec());
         for _ in 0..2 {
             world.storage.add(ID, Arc::clone(&meta));
@@ -1211,15 +1236,40 @@ fn disk_of_an_earlier_run_is_waited_for() {
             let Some(Event::Lapsed { error, .. }) = world.events.pop() else {
                 panic!("it is not there");
             };
-            let path = match mount {
-                "" => world.dir.path().to_owned(),
-                _ => world.dir.path().join(mount),
-            };
-            assert_eq!(error, StorageError::Gone { path });
+            let path = path.clone();
+            assert_eq!(error, StorageError::NotMounted { path });
             assert_eq!(world.storage.mounts(meta.info_hash), mounts);
         }
         write_files(world.dir.path(), &meta, &data);
         assert_eq!(world.add(&meta).len(), 2);
-        assert!(world.storage.mounts(meta.info_hash).is_empty());
+        assert_eq!(world.storage.mounts(meta.info_hash), before);
     }
+}
+
+/// Goal: the disk of an output folder that is used no more is not waited for.
+#[test]
+fn disk_of_another_output_folder_does_not_matter() {
+    let (meta, _) = torrent(16_384, &[("a", 20_000, "")]);
+    let mut world = World::new(StorageKind::Auto, 2);
+    let mounts = vec!["/nowhere".to_owned(), "/nowhere/t".to_owned()];
+    world.storage.recall_mounts(meta.info_hash, mounts);
+    world.add(&meta); // it is looked at, and has not failed
+}
+
+/// Goal: who says so after it was told goes on without the disk, and nobody else does.
+#[test]
+fn user_may_do_without_a_disk_that_was_found_missing() {
+    let (meta, _) = torrent(16_384, &[("a", 20_000, "")]);
+    let mut world = World::new(StorageKind::Auto, 2);
+    let before = world.mounts_of_folder(&meta);
+    let mounts = vec![text(&world.dir.path().join("t"))];
+    world.storage.recall_mounts(meta.info_hash, mounts.clone());
+    world.storage.do_without_disk(meta.info_hash);
+    assert_eq!(world.storage.mounts(meta.info_hash), mounts);
+    world.storage.add(ID, Arc::clone(&meta));
+    world.drive();
+    assert!(matches!(world.events.pop(), Some(Event::Lapsed { .. })));
+    world.storage.do_without_disk(meta.info_hash);
+    world.add(&meta); // it is looked at, and has not failed
+    assert_eq!(world.storage.mounts(meta.info_hash), before);
 }

@@ -58,7 +58,7 @@ impl Storage {
     }
 
     /// The mount points on the way to a torrent's files when they were looked at last, in this run
-    /// or an earlier one.
+    /// or an earlier one, by their whole paths.
     pub fn mounts(&self, info_hash: InfoHash) -> &[String] {
         self.mounts.get(&info_hash).map_or(&[], Vec::as_slice)
     }
@@ -66,10 +66,18 @@ impl Storage {
     /// Says what [`mounts`](Self::mounts) were in an earlier run. A disk that is not there now is
     /// waited for, as is one that goes: no file is made in its place.
     pub fn recall_mounts(&mut self, info_hash: InfoHash, mounts: Vec<String>) {
+        self.not_mounted.remove(&info_hash);
         match mounts.is_empty() {
             true => self.mounts.remove(&info_hash),
             false => self.mounts.insert(info_hash, mounts),
         };
+    }
+
+    /// A torrent that was said to wait for a disk of an earlier run is to do without it.
+    pub fn do_without_disk(&mut self, info_hash: InfoHash) {
+        if self.not_mounted.contains(&info_hash) {
+            self.recall_mounts(info_hash, Vec::new());
+        }
     }
 
     /// Looks at the files of a torrent, and at its journal as soon as nobody writes it.
@@ -194,7 +202,11 @@ impl Storage {
         if !self.torrents.contains_key(&torrent) {
             return; // a late job of one that went: whoever waits to come after it is not concerned
         }
-        if let StorageError::Gone { .. } = error {
+        if let StorageError::NotMounted { .. } = error {
+            self.not_mounted
+                .extend(self.torrents.get(&torrent).map(|of| of.meta.info_hash));
+        }
+        if error.is_lost_disk() {
             return self.lose_faith(torrent, error);
         }
         self.keep_in_mind(torrent);

@@ -21,7 +21,7 @@ pub(super) fn start_again(name: &str, place: &Path, args: &[&str]) -> Evpeer {
 
 /// Bytes of the disk that a peer keeps for a time when it is full.
 fn reserve(place: &Path) -> u64 {
-    let metadata = fs::metadata(place.join(".evpeer/reserve"));
+    let metadata = fs::metadata(place.join(".evpeer/reserve.evpeer"));
     metadata.map_or(0, |metadata| metadata.len().min(512 * metadata.blocks()))
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::storage::error::StorageError;
@@ -38,9 +38,8 @@ impl Place {
     }
 
     /// Whether a mount begins at this folder, which is open as `folder`.
-    pub(super) fn is_mount_point(&self, folder: impl AsFd) -> bool {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let above = openat(folder, "..", flags, Mode::empty()).and_then(see);
+    fn is_mount_point(&self, folder: impl AsFd) -> bool {
+        let above = openat(folder, "..", LOOK, Mode::empty()).and_then(see);
         above.is_ok_and(|above| self.is_mounted_in(&above))
     }
 
@@ -123,6 +122,24 @@ impl Places {
     }
 }
 
+/// The mount points on the way to the folder `real`, which no link leads to, and itself.
+pub(super) fn mounts_above(real: &Path) -> Vec<PathBuf> {
+    let is_mount_point = |folder: &&Path| {
+        let opened = openat(CWD, *folder, LOOK, Mode::empty());
+        opened.is_ok_and(|fd| see(&fd).is_ok_and(|place| place.is_mount_point(&fd)))
+    };
+    let above = real.ancestors().filter(is_mount_point);
+    above.map(Path::to_path_buf).collect()
+}
+
+/// How a folder is opened of which only is asked which one it is.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const LOOK: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const LOOK: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn see(folder: impl AsFd) -> Result<Place, Errno> {
     use rustix::fs::{AtFlags, StatxFlags, statx};
@@ -168,6 +185,16 @@ fn see_without_mount(folder: impl AsFd) -> Result<Place, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a disk shows from any folder on it, not only from its first one.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn mount_points_above_a_folder_are_found() {
+        assert_eq!(mounts_above(Path::new("/proc/self")), [Path::new("/proc")]);
+        assert_eq!(mounts_above(Path::new("/proc")), [Path::new("/proc")]);
+        assert!(mounts_above(Path::new("/")).is_empty());
+        assert!(mounts_above(Path::new("/proc/not/there")).contains(&"/proc".into()));
+    }
 
     const DISK: Place = Place {
         device: 7,

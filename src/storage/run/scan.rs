@@ -80,31 +80,44 @@ pub(super) fn anchor(root: &Path, places: &Places) -> Result<Option<Handle>, Sto
     Ok(is_whole.then(|| Handle::File(Arc::new(folder.into()))))
 }
 
-/// The mount points on the way to the files of a torrent, relative to the output folder, which may
-/// be one itself.
+/// The mount points on the way to the files of a torrent, by their whole paths.
 ///
 /// # Errors
 /// One that was `expected` is an ordinary folder, or not there, and none of the files below it is:
-/// its disk is not mounted. Where some are, somebody has put them there, and that is well.
+/// its disk is not mounted. Where some are, somebody has put them there, and that is well; nor does
+/// it matter if the output folder is another one, and nothing of the torrent belongs there now.
 fn mounts_on_the_way(
     meta: &Metainfo,
     files: &[Presence],
     expected: &[String],
     walker: &Walker,
 ) -> Result<Vec<String>, StorageError> {
-    let paths = || meta.files.iter().map(|entry| entry.path.as_path());
-    let found = walker.mounts_on_the_way(paths());
-    let is_bare = |mount: &Path| {
+    let root = walker.root();
+    let real = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    let paths = meta.files.iter().map(|entry| entry.path.as_path());
+    let found = walker.mounts_on_the_way(&real, paths);
+    // Whether none of the files below `dir` is there, all in the output folder if none is given.
+    let is_bare = |dir: Option<&Path>| {
         let all = meta.files.iter().zip(files);
         let mut below = all.filter(|(entry, _)| {
-            entry.kind == FileKind::Data && entry.path.as_path().starts_with(mount)
+            let is_below = dir.is_none_or(|dir| entry.path.as_path().starts_with(dir));
+            entry.kind == FileKind::Data && is_below
         });
         let has_some = below.clone().next().is_some();
         has_some && below.all(|(_, presence)| *presence == Presence::Absent)
     };
-    let lost = |mount: &&String| !found.contains(mount) && is_bare(Path::new(mount.as_str()));
-    match expected.iter().find(lost) {
-        Some(mount) => Err(walker.is_bare(mount)),
-        None => Ok(found),
+    for mount in expected.iter().filter(|mount| !found.contains(mount)) {
+        let path = Path::new(mount);
+        let dir = match (real.starts_with(path), path.strip_prefix(&real)) {
+            (true, _) => None,
+            (false, Ok(below)) => Some(below),
+            (false, Err(_)) => continue,
+        };
+        if is_bare(dir) {
+            walker.is_bare(dir);
+            let path = path.to_owned();
+            return Err(StorageError::NotMounted { path });
+        }
     }
+    Ok(found)
 }

@@ -10,6 +10,22 @@ fn no_space(free: u64) -> Trouble {
     }
 }
 
+/// Goal: who is told that a torrent waits and has it resumed does without the disk; who resumes one
+/// that he paused was told nothing.
+#[test]
+fn resume_of_a_torrent_that_waits_does_without_its_disk() {
+    let is_it = |a: &StorageAction| matches!(a, StorageAction::DoWithoutDisk { .. });
+    let mut script = Script::in_plight();
+    script.pause();
+    script.resume();
+    assert_eq!(script.state(), State::Error);
+    assert_eq!(script.count(is_it), 0);
+    script.storage.clear();
+    script.resume();
+    assert_eq!(script.count(is_it), 1);
+    assert!(is_it(&script.storage[0]), "before it is tried again");
+}
+
 impl Script {
     /// One that has half of the pieces when its disk is full.
     fn in_plight() -> Self {
