@@ -29,11 +29,16 @@ use crate::base::id::TorrentId;
 use crate::config::Config;
 use crate::config::session::{Session, SessionTorrent};
 use crate::control::api;
+use crate::engine::TorrentSpec;
 use crate::engine::action::{Report, Snapshot, State};
-use crate::engine::{AddError, HostPort, TorrentSpec};
 use crate::meta::metainfo::Metainfo;
 use crate::reactor::{Keeping, Reactor, ReactorOptions};
 use crate::storage::Access;
+use census::{CENSUS_INTERVAL, Swarms};
+use watched::Watched;
+
+mod census;
+mod watched;
 
 /// Runs a peer for all torrents of `args`.
 ///
@@ -138,26 +143,6 @@ pub struct Peer {
     lonely_at: Option<Instant>,
     watched: Option<Watched>,
     census: Swarms,
-}
-
-/// A folder that is watched, and what its torrents are given.
-struct Watched {
-    watch: Watch,
-    /// As many were taken as one turn takes.
-    may_have_more: bool,
-    peers: Vec<HostPort>,
-    trackers: Vec<String>,
-}
-
-/// What is known of the swarms, for a peer that leaves when they are done.
-#[derive(Debug, Default)]
-struct Swarms {
-    /// Somebody else was there.
-    is_anybody: bool,
-    /// Since when all have everything.
-    done_at: Option<Instant>,
-    /// When it is looked at next.
-    next_at: Option<Instant>,
 }
 
 /// How far a torrent got.
@@ -280,35 +265,6 @@ impl Peer {
         self.torrents.insert(torrent, Outcome::Open);
     }
 
-    /// Takes up what was found in the watched folder, unless it is there already.
-    fn add_watched(&mut self) {
-        let Some(watched) = &mut self.watched else {
-            return;
-        };
-        let found: Vec<Source> = std::iter::from_fn(|| watched.watch.poll())
-            .take(WATCHED_PER_TURN)
-            .collect();
-        watched.may_have_more = found.len() == WATCHED_PER_TURN;
-        for found in found {
-            let spec = TorrentSpec {
-                meta: found.meta,
-                peers: watched.peers.clone(),
-                trackers: watched.trackers.clone(),
-            };
-            match self.reactor.add_torrent(spec) {
-                Ok(torrent) => {
-                    self.torrents.insert(torrent, Outcome::Open);
-                }
-                // As after each start.
-                Err(AddError::Duplicate { .. }) => {}
-                Err(error) => {
-                    let path = printable_path(&found.path);
-                    log::warn!("'{path}' of the watched folder is left out: {error}");
-                }
-            }
-        }
-    }
-
     /// Tells where any swarm may announce itself.
     pub fn tell_tracker(&mut self) {
         let urls = announce_urls(&self.reactor);
@@ -360,33 +316,6 @@ impl Peer {
             _ if is_synced => Ok(ExitCode::SUCCESS),
             _ => Err(CliError::NotSynced),
         }
-    }
-
-    /// Whether somebody else was there, and for some seconds all whom this peer knew in the swarms
-    /// of its torrents had everything.
-    fn is_swarm_done(&mut self) -> bool {
-        let now = Instant::now();
-        if self.census.next_at.is_some_and(|at| now < at) {
-            return false;
-        }
-        self.census.next_at = Some(now + CENSUS_INTERVAL);
-        let is_whole = |outcome: &Outcome| *outcome == Outcome::Durable;
-        let whole = self
-            .torrents
-            .iter()
-            .filter(|(_, outcome)| is_whole(outcome));
-        let engine = self.reactor.engine_mut();
-        let mut missing = 0;
-        for census in whole.filter_map(|(torrent, _)| engine.swarm_census(*torrent)) {
-            self.census.is_anybody |= census.peers > 0;
-            missing += census.peers - census.complete;
-        }
-        if missing > 0 || !self.census.is_anybody {
-            self.census.done_at = None;
-            return false;
-        }
-        let since = *self.census.done_at.get_or_insert(now);
-        now - since >= SWARM_DONE_TIME
     }
 
     /// One pass of the loop, and what is to be told after it.
@@ -536,13 +465,7 @@ pub fn announce_urls(reactor: &Reactor) -> Vec<String> {
         .collect()
 }
 
-/// How often a peer that leaves with its swarm counts it.
-const CENSUS_INTERVAL: Duration = Duration::from_millis(500);
-/// How long all others have to have everything before it leaves: newcomers may be on their way.
-const SWARM_DONE_TIME: Duration = Duration::from_secs(2);
 /// How long others have to come to what is shared before it is told that none has.
 const LONELY_TIME: Duration = Duration::from_secs(30);
-/// Torrents of a watched folder that one turn takes up.
-const WATCHED_PER_TURN: usize = 4;
 /// How long the last sync may take before the process leaves without it.
 const LAST_SYNC_TIME: Duration = Duration::from_secs(30);

@@ -104,7 +104,7 @@ impl Reserve {
             Ok(_) => kept.rest_until(None),
             // It was not room that was lacking.
             Err(_) if cuts > 0 && (in_vain == IN_VAIN_MAX || !self.is_cut()) => {
-                kept.rest_until(Some(Instant::now() + REST));
+                kept.rest_until(Some(now() + REST));
             }
             Err(_) => {}
         }
@@ -136,6 +136,15 @@ impl Reserve {
     }
 }
 
+/// The time of the job at hand.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "jobs run on threads that nobody tells the time"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
 impl Kept {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -153,7 +162,7 @@ impl Kept {
             .rests_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        end.is_some_and(|end| Instant::now() < end)
+        end.is_some_and(|end| now() < end)
     }
 
     /// Opens it, and makes it if it is not there.

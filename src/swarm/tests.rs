@@ -684,7 +684,7 @@ fn block_that_does_not_go_on_is_taken_back_under_a_limit() {
         let (mut asked, mut done) = (None, 0);
         script.part(stalls, begun, 0, 0);
         let mut trickle = |script: &mut Script, second: u64| {
-            if second % silence == 0 {
+            if second.is_multiple_of(silence) {
                 script.part(stalls, begun, done + 1, 1);
                 done += 1;
             }
