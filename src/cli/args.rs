@@ -557,7 +557,7 @@ mod tests {
             ("evpeer -t x --storage tape", InvalidValue),
             ("evpeer -q -v -t x", ArgumentConflict),
             ("evpeer --seed-ratios 2 -t x", UnknownArgument),
-            ("evpeer --watch d -t x", UnknownArgument),
+            ("evpeer --watches d -t x", UnknownArgument),
             ("evpeer share", MissingRequiredArgument),
             ("evpeer share d e", UnknownArgument),
             ("evpeer share d -o e", UnknownArgument),

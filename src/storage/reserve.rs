@@ -19,8 +19,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, open};
 
@@ -35,8 +35,8 @@ pub struct Reserve(Option<Kept>);
 struct Kept {
     folder: PathBuf,
     state: Mutex<State>,
-    /// Nothing is given up before.
-    rests_until: Mutex<Option<Instant>>,
+    /// Writes without room for which nothing is given up.
+    rest: AtomicU32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Reserve {
         let kept = Kept {
             folder: folder.to_owned(),
             state: Mutex::new(State::Held(0)),
-            rests_until: Mutex::new(None),
+            rest: AtomicU32::new(0),
         };
         let found = kept.open().and_then(|file| file.metadata());
         let state = match found {
@@ -91,6 +91,9 @@ impl Reserve {
             return write();
         };
         let mut written = write();
+        if written.as_ref().is_err_and(is_lack_of_room) && kept.rests() {
+            return written;
+        }
         let (mut cuts, mut in_vain) = (0, 0);
         while written.as_ref().is_err_and(is_lack_of_room) && in_vain < IN_VAIN_MAX && kept.cut(len)
         {
@@ -101,10 +104,10 @@ impl Reserve {
         }
         self.refill();
         match &written {
-            Ok(_) => kept.rest_until(None),
+            Ok(_) => kept.rest.store(0, Relaxed),
             // It was not room that was lacking.
             Err(_) if cuts > 0 && (in_vain == IN_VAIN_MAX || !self.is_cut()) => {
-                kept.rest_until(Some(now() + REST));
+                kept.rest.store(REST, Relaxed);
             }
             Err(_) => {}
         }
@@ -136,33 +139,15 @@ impl Reserve {
     }
 }
 
-/// The time of the job at hand.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "jobs run on threads that nobody tells the time"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
 impl Kept {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rest_until(&self, end: Option<Instant>) {
-        *self
-            .rests_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = end;
-    }
-
+    /// Whether a write that finds no room is to be left alone; counts it.
     fn rests(&self) -> bool {
-        let end = *self
-            .rests_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        end.is_some_and(|end| now() < end)
+        let less = |rest: u32| rest.checked_sub(1);
+        self.rest.fetch_update(Relaxed, Relaxed, less).is_ok()
     }
 
     /// Opens it, and makes it if it is not there.
@@ -185,7 +170,7 @@ impl Kept {
         let State::Held(before) = *state else {
             return false;
         };
-        if before == 0 || self.rests() {
+        if before == 0 {
             return false;
         }
         let left = before.saturating_sub(len.next_multiple_of(STEP_LEN) + STEP_LEN);
@@ -315,8 +300,9 @@ const STEP_LEN: u64 = 64 * 1024;
 
 /// Trials of one write that may fail although there is room for it.
 const IN_VAIN_MAX: u32 = 2;
-/// Nothing is given up for so long after a write that found no room although there was some.
-const REST: Duration = Duration::from_secs(30);
+/// Nothing is given up for so many writes without room after one that found none although there
+/// was some: journal and session are tried again about once a second.
+const REST: u32 = 30;
 
 const _: () = assert!(RESERVE_LEN.is_multiple_of(STEP_LEN));
 
@@ -389,7 +375,7 @@ mod tests {
         let kept = Kept {
             folder: dir.path().to_owned(),
             state: Mutex::new(State::Held(RESERVE_LEN - 5000)),
-            rests_until: Mutex::new(None),
+            rest: AtomicU32::new(0),
         };
         assert_eq!(kept.lacking(dir.path()), 5000);
         assert_eq!(kept.lacking(Path::new("/proc")), 0);
