@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::error::CliError;
 use super::output::printable_path;
 use crate::base::id::InfoHash;
-use crate::config::RateLimits;
 use crate::config::session::{Session, SessionTorrent};
 use crate::control::session::{self, SessionError};
 use crate::engine::TorrentSpec;
@@ -124,22 +123,7 @@ fn kept_torrents(folder: &Path) -> Vec<SessionTorrent> {
     };
     let mut hashes: Vec<InfoHash> = names.filter_map(hash).collect();
     hashes.sort_unstable();
-    let torrents = hashes.into_iter().map(|info_hash| SessionTorrent {
-        info_hash,
-        is_paused: false,
-        trackers: Vec::new(),
-        peers: Vec::new(),
-        up_bytes: 0,
-        down_bytes: 0,
-        mounts: Vec::new(),
-        was_complete: false,
-        untold: Vec::new(),
-        limits: RateLimits::default(),
-        seeded_s: 0,
-        seeds_on: false,
-        known: Vec::new(),
-    });
-    torrents.collect()
+    hashes.into_iter().map(SessionTorrent::new).collect()
 }
 
 /// The metainfo that was kept of a torrent. If it is lost, that is said, and the torrent stays in

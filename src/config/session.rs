@@ -140,6 +140,27 @@ impl Given {
     }
 }
 
+impl SessionTorrent {
+    /// A torrent of which nothing but its name is known.
+    pub fn new(info_hash: InfoHash) -> Self {
+        Self {
+            info_hash,
+            is_paused: false,
+            trackers: Vec::new(),
+            peers: Vec::new(),
+            up_bytes: 0,
+            down_bytes: 0,
+            mounts: Vec::new(),
+            was_complete: false,
+            untold: Vec::new(),
+            limits: RateLimits::default(),
+            seeded_s: 0,
+            seeds_on: false,
+            known: Vec::new(),
+        }
+    }
+}
+
 impl Session {
     /// The memory of one torrent.
     pub fn torrent(&self, info_hash: InfoHash) -> Option<&SessionTorrent> {
@@ -230,19 +251,8 @@ mod tests {
 
     fn torrent(known: Vec<KnownPeer>) -> SessionTorrent {
         SessionTorrent {
-            info_hash: HASH,
-            is_paused: false,
-            trackers: Vec::new(),
-            peers: Vec::new(),
-            up_bytes: 0,
-            down_bytes: 0,
-            mounts: Vec::new(),
-            was_complete: false,
-            untold: Vec::new(),
-            limits: RateLimits::default(),
-            seeded_s: 0,
-            seeds_on: false,
             known,
+            ..SessionTorrent::new(HASH)
         }
     }
 

@@ -34,11 +34,6 @@ impl Peers {
         self.listed.clear();
     }
 
-    /// The form of the answer.
-    pub fn form(&self) -> Form {
-        self.form
-    }
-
     /// Adds a peer at `addr`, called what `peer_id` says if the form has room for it.
     #[inline]
     pub fn push(&mut self, addr: SocketAddr, peer_id: impl FnOnce() -> Option<PeerId>) {
