@@ -44,7 +44,7 @@ fn sizes(small: &[usize]) -> Vec<usize> {
 fn grown(rng_seed: u64, count: usize, latency: Duration) -> Net {
     let mut net = Net::new(rng_seed, latency);
     grow(&mut net, count);
-    let agreed = net.time_until(secs(1), 3 * MINUTE, |net| net.wrong_lists().0 == 0);
+    let agreed = net.time_until(secs(1), 3 * MINUTE, |net| net.are_lists_true());
     assert!(
         agreed.is_some(),
         "rng_seed {rng_seed}: {:?}",
@@ -204,7 +204,7 @@ fn holds_under_churn(net: &mut Net, count: usize, duration: Duration) {
         apart * 20 <= looks,
         "{count} hosts: apart {apart} of {looks} looks"
     );
-    let agreed = net.time_until(secs(1), 3 * MINUTE, |net| net.wrong_lists().0 == 0);
+    let agreed = net.time_until(secs(1), 3 * MINUTE, |net| net.are_lists_true());
     println!("lists are the truth after {agreed:?}");
     assert!(agreed.is_some(), "{count} hosts: {:?}", net.wrong_lists());
 }
@@ -245,12 +245,14 @@ fn half_dies(net: &mut Net, state: State) {
     let count = order.len();
     net.rng.shuffle(&mut order);
     order[..count / 2].iter().for_each(|&n| net.kill(n, state));
+    // The larger the network, the more a look costs.
+    let step = ms(100 + count as u64 / 10);
     let is_whole = |net: &Net| {
         let graph = net.graph();
         graph.parts == 1 && graph.diameter <= 8
     };
-    let whole = net.time_until(ms(100), 3 * MINUTE, is_whole);
-    let agreed = net.time_until(secs(1), 10 * MINUTE, |net| net.wrong_lists().0 == 0);
+    let whole = net.time_until(step, 3 * MINUTE, is_whole);
+    let agreed = net.time_until(secs(1), 10 * MINUTE, |net| net.are_lists_true());
     println!("{count} hosts, {state:?}: one after {whole:?}, the truth {agreed:?} later");
     let limit = if state == State::Killed {
         secs(5)
@@ -315,7 +317,7 @@ fn two_halves_are_joined_again() {
             }
             net.run(MINUTE);
             net.join_sides();
-            let right = |net: &Net| net.graph().parts == 1 && net.wrong_lists().0 == 0;
+            let right = |net: &Net| net.graph().parts == 1 && net.are_lists_true();
             let healed = net.time_until(ms(200), 10 * MINUTE, right);
             println!("{count} hosts, {apart:?} apart: healed after {healed:?}");
             let found = (net.graph(), net.wrong_lists());
@@ -338,7 +340,7 @@ fn one_host_is_cut_off_and_comes_back() {
     net.run(MINUTE);
     assert!(net.wrong_lists().0 > 0, "it cannot know");
     net.join_sides();
-    let healed = net.time_until(ms(200), 2 * MINUTE, |net| net.wrong_lists().0 == 0);
+    let healed = net.time_until(ms(200), 2 * MINUTE, |net| net.are_lists_true());
     println!("healed after {healed:?}");
     assert!(healed.is_some(), "{:?}", net.wrong_lists());
 }
@@ -386,7 +388,7 @@ fn liars(lies: &[Lie], honest: usize, rng_seed: u64) {
         }
     }
     let bytes_s = (traffic(&net, honest) - before) / 60 / honest as u64;
-    let agreed = net.time_until(secs(1), 3 * MINUTE, |net| net.wrong_lists().0 == 0);
+    let agreed = net.time_until(secs(1), 3 * MINUTE, |net| net.are_lists_true());
     println!(
         "{lies:?}: a list was wrong at {lost} of {looks} looks, {bytes_s} B/s a host, the \
         truth {agreed:?} after the last lie"

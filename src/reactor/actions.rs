@@ -53,6 +53,13 @@ impl Lanes {
 impl Reactor {
     /// Does everything that the engine asks for. Due after each of its inputs.
     pub(super) fn run_actions(&mut self, now: Instant) {
+        self.take_actions(now);
+        self.flush_datagrams();
+    }
+
+    /// Does what the engine asks for, but for datagrams that wait for company until
+    /// [`Reactor::flush_datagrams`].
+    pub(super) fn take_actions(&mut self, now: Instant) {
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Connect { conn, remote } => self.connect(conn, remote, now),
@@ -65,7 +72,7 @@ impl Reactor {
                     }
                 }
                 Action::Resolve { lookup, host, port } => self.resolve(lookup, host, port, now),
-                Action::Datagram { to, from, bytes } => self.send_datagram(to, from, &bytes),
+                Action::Datagram { to, from, bytes } => self.send_datagram(to, from, bytes),
                 Action::Multicast {
                     interface,
                     family,

@@ -1,9 +1,10 @@
 //! What differs between operating systems, with fallbacks that are right everywhere.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 
-use mio::net::TcpStream;
+use bytes::Bytes;
+use mio::net::{TcpStream, UdpSocket};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockRef, Socket};
@@ -44,6 +45,35 @@ pub fn write_last(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
         let _ = stream.shutdown(Shutdown::Write);
     }
     written
+}
+
+/// Sends the first of `datagrams`, as many as the system takes in one call; says how many it took.
+///
+/// # Errors
+/// As of the first of them, which has not left.
+pub fn send_many(socket: &UdpSocket, datagrams: &[(SocketAddr, Bytes)]) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::net::addr::SocketAddrArg;
+        use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+        if datagrams.len() > 1 {
+            let to: Vec<_> = datagrams.iter().map(|(to, _)| to.as_any()).collect();
+            let parts: Vec<_> = datagrams.iter().map(|(_, b)| [IoSlice::new(b)]).collect();
+            let mut controls: Vec<_> = to.iter().map(|_| SendAncillaryBuffer::default()).collect();
+            let mut heads: Vec<_> = to
+                .iter()
+                .zip(&parts)
+                .zip(&mut controls)
+                .map(|((to, parts), control)| MMsgHdr::new_with_addr(to, parts, control))
+                .collect();
+            let send = || Ok(sendmmsg(socket, &mut heads, SendFlags::NOSIGNAL)?);
+            return socket.try_io(send);
+        }
+    }
+    match datagrams.first() {
+        Some((to, bytes)) => socket.send_to(bytes, *to).map(|_| 1),
+        None => Ok(0),
+    }
 }
 
 /// Where a socket binds to hear `group`. Where the system can, nothing else gets in there.

@@ -1,13 +1,15 @@
 //! The UDP side of the port: datagrams in batches, each with the address that it came to, and
 //! answers that leave from there.
 //!
-//! Nothing is kept: what cannot leave at once is dropped and counted, and what comes faster than
-//! it is looked at is dropped by the kernel. Whoever asks by UDP asks again.
+//! Answers to what came in one batch leave in one call where the socket has one address to leave
+//! from. Nothing is kept beyond that: what cannot leave at once is dropped and counted, and what
+//! comes faster than it is looked at is dropped by the kernel. Whoever asks by UDP asks again.
 
 use std::io::{self, IoSliceMut};
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -25,6 +27,8 @@ pub struct Udp {
     state: UdpSocketState,
     local: SocketAddr,
     is_readable: bool,
+    /// Datagrams that wait for company.
+    outbox: Vec<(SocketAddr, Bytes)>,
     /// Datagrams that the system did not take.
     unsent: u64,
 }
@@ -38,6 +42,7 @@ impl Udp {
             local: socket.local_addr()?,
             socket,
             is_readable: false,
+            outbox: Vec::with_capacity(BATCH_SIZE),
             unsent: 0,
         })
     }
@@ -85,12 +90,12 @@ impl Udp {
         };
     }
 
-    /// Sends `bytes` to `to`, from the address `from` if this socket has several.
+    /// Sends `bytes` to `to` at once, from the address `from` if this socket has several.
     ///
     /// # Errors
     /// The system did not take it; that is counted already.
     pub fn send(&mut self, to: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
-        let result = match from.filter(|_| self.local.ip().is_unspecified()) {
+        let result = match self.source(from) {
             None => self.socket.send_to(bytes, to).map(drop),
             from => {
                 let transmit = Transmit {
@@ -106,10 +111,59 @@ impl Udp {
             }
         };
         if let Err(e) = &result {
-            self.unsent += 1;
-            log::trace!("datagram lost to={to} error={e} unsent={}", self.unsent);
+            self.count_unsent(e, to, 1);
         }
         result
+    }
+
+    /// Sends `bytes` like [`Udp::send`], but may keep it until [`Udp::flush`].
+    pub fn post(&mut self, to: SocketAddr, from: Option<IpAddr>, bytes: Bytes) {
+        if self.source(from).is_some() {
+            // Whoever waits for it asks again.
+            let _ = self.send(to, from, &bytes);
+            return;
+        }
+        self.outbox.push((to, bytes));
+        if self.outbox.len() >= BATCH_SIZE {
+            self.flush();
+        }
+    }
+
+    /// Sends what waits.
+    pub fn flush(&mut self) {
+        let outbox = mem::take(&mut self.outbox);
+        let mut left = &outbox[..];
+        while let Some((to, _)) = left.first() {
+            match os::send_many(&self.socket, left) {
+                Ok(sent) => left = &left[sent.clamp(1, left.len())..],
+                // Whoever is behind waits in vain too.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.count_unsent(&e, *to, left.len());
+                    break;
+                }
+                // That is about the first of them.
+                Err(e) => {
+                    self.count_unsent(&e, *to, 1);
+                    left = &left[1..];
+                }
+            }
+        }
+        self.outbox = outbox;
+        self.outbox.clear();
+    }
+
+    /// What has to be said of the source: nothing if the socket has one address only.
+    fn source(&self, from: Option<IpAddr>) -> Option<IpAddr> {
+        from.filter(|_| self.local.ip().is_unspecified())
+    }
+
+    /// Counts `datagrams`, of which the first was for `to`.
+    fn count_unsent(&mut self, error: &io::Error, to: SocketAddr, datagrams: usize) {
+        self.unsent += datagrams as u64;
+        log::trace!(
+            "datagrams lost to={to} error={error} unsent={}",
+            self.unsent
+        );
     }
 }
 
@@ -183,18 +237,25 @@ impl Reactor {
                         from, to, bytes, ..
                     } = datagram;
                     self.engine.datagram(from, to, bytes, now);
-                    self.run_actions(now);
+                    self.take_actions(now);
                 }
+                self.flush_datagrams();
             }
         }
         self.batch = batch;
     }
 
-    /// Sends a datagram from the port.
-    pub(super) fn send_datagram(&mut self, to: SocketAddr, from: Option<IpAddr>, bytes: &[u8]) {
+    /// Sends a datagram from the port, at the next [`Reactor::flush_datagrams`] if not before.
+    pub(super) fn send_datagram(&mut self, to: SocketAddr, from: Option<IpAddr>, bytes: Bytes) {
         if let Some(udp) = self.udp.iter_mut().find(|udp| udp.reaches(to)) {
-            // Whoever waits for it asks again.
-            let _ = udp.send(to, from, bytes);
+            udp.post(to, from, bytes);
+        }
+    }
+
+    /// Sends all datagrams that wait for company.
+    pub(super) fn flush_datagrams(&mut self) {
+        for udp in &mut self.udp {
+            udp.flush();
         }
     }
 }
@@ -255,7 +316,8 @@ mod tests {
             assert_eq!(all[0].to, Some(asked), "{bound}");
             assert!(!udp.is_readable(), "one was all");
 
-            udp.send(all[0].from, all[0].to, b"answer").unwrap();
+            udp.post(all[0].from, all[0].to, Bytes::from_static(b"answer"));
+            udp.flush();
             let mut buffer = [0; 64];
             let (len, from) = asker.recv_from(&mut buffer).unwrap();
             assert_eq!(
@@ -299,13 +361,41 @@ mod tests {
     }
 
     #[test]
-    fn datagram_that_cannot_leave_is_counted_and_forgotten() {
-        let (mut udp, _poll) = udp("127.0.0.1");
+    fn datagrams_that_cannot_leave_are_counted_and_forgotten() {
+        let (mut udp, mut poll) = udp("127.0.0.1");
         let to = |port| (Ipv4Addr::LOCALHOST, port).into();
-        assert!(udp.send(to(0), None, b"x").is_err());
-        assert!(udp.send(to(9), None, &[0; 70_000]).is_err());
-        assert_eq!(udp.unsent, 2);
-        udp.send(udp.local, None, b"x").unwrap();
-        assert_eq!(udp.unsent, 2, "the next one leaves");
+        let short = || Bytes::from_static(b"x");
+        udp.post(to(0), None, short());
+        udp.post(udp.local, None, short());
+        udp.post(to(9), None, vec![0; 70_000].into());
+        udp.post(to(0), None, short());
+        udp.post(udp.local, None, short());
+        udp.flush();
+        assert_eq!(udp.unsent, 3);
+        wait(&mut udp, &mut poll);
+        let mut batch = Batch::new();
+        udp.receive(&mut batch);
+        assert_eq!(batch.datagrams().count(), 2, "those between them leave");
+        assert!(udp.outbox.is_empty());
+    }
+
+    #[test]
+    fn more_datagrams_than_a_batch_leave_in_their_order() {
+        let (mut udp, mut poll) = udp("127.0.0.1");
+        let count = 3 * BATCH_SIZE + 1;
+        for number in 0..count {
+            udp.post(udp.local, None, vec![number as u8].into());
+        }
+        udp.flush();
+        wait(&mut udp, &mut poll);
+        let mut batch = Batch::new();
+        let mut heard = Vec::new();
+        while udp.is_readable() {
+            udp.receive(&mut batch);
+            heard.extend(batch.datagrams().map(|d| d.bytes[0]));
+        }
+        let sent: Vec<u8> = (0..count).map(|number| number as u8).collect();
+        assert_eq!(heard, sent);
+        assert_eq!(udp.unsent, 0);
     }
 }

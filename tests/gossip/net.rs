@@ -541,33 +541,40 @@ impl Net {
         up.into_iter().take(count).map(Self::addr_of).collect()
     }
 
-    /// How many honest hosts' network lists are not the truth about honest hosts; an example.
+    /// Whether the network lists of all honest hosts are the truth about honest hosts. Looks no
+    /// further than to the first that is not.
+    pub fn are_lists_true(&self) -> bool {
+        self.wrong_lists_iter().next().is_none()
+    }
+
+    /// How many honest hosts' network lists are not the truth; an example.
     pub fn wrong_lists(&self) -> (usize, String) {
+        let wrong: Vec<String> = self.wrong_lists_iter().collect();
+        (wrong.len(), wrong.last().cloned().unwrap_or_default())
+    }
+
+    /// What is wrong with each list that is not the truth.
+    fn wrong_lists_iter(&self) -> impl Iterator<Item = String> {
         let up = self.up();
         let truth: BTreeSet<SocketAddr> = up.iter().map(|&n| Self::addr_of(n)).collect();
-        let gone = |addr: &SocketAddr| match self.at.get(addr) {
-            Some(&n) => self.hosts[n].state != State::Up,
-            None => false,
-        };
-        let mut wrong = 0;
-        let mut example = String::new();
-        for &n in &up {
+        up.into_iter().filter_map(move |n| {
             let broadcast = &self.mate(n).broadcast;
             let own = Self::addr_of(n);
             // Nearly always they are the same, and in the same order.
             let others = truth.iter().filter(|addr| **addr != own);
             if broadcast.network().eq(others.clone().copied()) {
-                continue;
+                return None;
             }
+            let gone = |addr: &SocketAddr| match self.at.get(addr) {
+                Some(&n) => self.hosts[n].state != State::Up,
+                None => false,
+            };
             let missing = others.filter(|addr| !broadcast.is_in_network(**addr));
             let ghosts = broadcast.network().filter(gone);
             let (missing, ghosts) = (missing.count(), ghosts.count());
-            if missing + ghosts > 0 {
-                wrong += 1;
-                example = format!("host {n} lacks {missing}, has {ghosts} ghosts");
-            }
-        }
-        (wrong, example)
+            (missing + ghosts > 0)
+                .then(|| format!("host {n} lacks {missing}, has {ghosts} ghosts"))
+        })
     }
 
     pub fn mate(&self, n: usize) -> &Mate {
