@@ -37,6 +37,8 @@ pub(super) struct Repair {
     rounds: u32,
     /// Until when the answer to our digest is one.
     asked_until: Option<Instant>,
+    /// Digests in a row that were not answered.
+    unanswered: u32,
     /// What the answer told, and we know as well or took over.
     told: BTreeMap<Key, (u64, Standing, bool)>,
     /// Whether this round changed anything.
@@ -221,6 +223,13 @@ impl Broadcast {
         repair.rounds += 1;
         repair.is_progress = false;
         repair.told.clear();
+        // Whoever is too busy to compare says nothing.
+        let unanswered = repair.unanswered;
+        repair.unanswered += 1;
+        if unanswered < UNANSWERED_MAX {
+            let pause = ANSWER_TIME * 2_u32.pow(unanswered) + BUSY_PAUSE;
+            self.schedule(slot, list, Due::Digest, now + pause);
+        }
         self.counts.repairs += 1;
         self.send(slot, body);
     }
@@ -268,7 +277,7 @@ impl Broadcast {
         }
         let remote = self.link(slot).remote;
         let repair = self.repair(slot, list);
-        repair.asked_until = None;
+        (repair.asked_until, repair.unanswered, repair.due) = (None, 0, None);
         let told = std::mem::take(&mut repair.told);
         let wanted: Vec<bool> = (0..1 << want.bits).map(|bucket| want.has(bucket)).collect();
         let Some(roster) = self.roster(list) else {
@@ -346,6 +355,8 @@ const JITTER_MS: u32 = 2000;
 const AHEAD_PAUSE: Duration = Duration::from_secs(10);
 /// Time for an answer to a digest.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// Digests in a row that one side sends in vain; each pause is twice the one before.
+const UNANSWERED_MAX: u32 = 5;
 /// Time between two rounds on one link.
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
 /// Time before another link is tried while one repairs the list.

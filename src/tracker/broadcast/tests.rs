@@ -20,6 +20,8 @@ struct Hosts {
     /// Bodies that crossed each link, with their sender.
     bodies: Vec<(usize, Bytes)>,
     open: BTreeMap<(usize, usize), ()>,
+    /// Digests that the other end is too busy to answer, from now on.
+    ignored_digests: usize,
     now: Instant,
 }
 
@@ -31,6 +33,7 @@ impl Hosts {
             heard: vec![Vec::new(); count],
             bodies: Vec::new(),
             open: BTreeMap::new(),
+            ignored_digests: 0,
             now,
         }
     }
@@ -81,6 +84,10 @@ impl Hosts {
             return;
         };
         self.bodies.push((from, body.clone()));
+        if matches!(Message::decode(body), Ok(Message::Digest(_))) && self.ignored_digests > 0 {
+            self.ignored_digests -= 1;
+            return;
+        }
         let ends = (link.index as usize / 100, link.index as usize % 100);
         if self.open.contains_key(&ends) {
             let to = if ends.0 == from { ends.1 } else { ends.0 };
@@ -805,6 +812,37 @@ fn limits_of_a_link_are_reached_and_kept() {
     let violation = flood.into_iter().find_map(Result::err);
     assert_eq!(violation, Some(Violation::Flood));
     assert!(!hosts.all[0].has_link(liar.id));
+}
+
+/// Goal: lists become the same although the other side is too busy to compare at first; one that
+/// never answers is not asked for ever.
+#[test]
+fn list_is_compared_again_if_nobody_answered() {
+    for (ignored, agree) in [(3, true), (usize::MAX, false)] {
+        let mut hosts = Hosts::new(2);
+        for n in 0..600_u32 {
+            let [_, b, c, d] = n.to_be_bytes();
+            let record = Record {
+                epoch: UNIX_MS,
+                changed_s: 5,
+                teller: NOBODY,
+                standing: Standing::Leecher,
+                before: Standing::Left,
+                is_evpeer: true,
+            };
+            let peer = SocketAddr::from(([10, 64 + b, c, d], 7000));
+            hosts.all[1].network.put(peer.into(), record);
+        }
+        hosts.ignored_digests = ignored;
+        hosts.link(0, 1);
+        hosts.run(2 * MINUTE);
+        assert_eq!(hosts.network(0).len() == 601, agree, "{ignored} ignored");
+        hosts.run(58 * MINUTE);
+        let bodies = hosts.bodies.iter();
+        let digests = bodies.filter(|(_, b)| matches!(Message::decode(b), Ok(Message::Digest(_))));
+        let count = digests.count();
+        assert!(count <= 16, "{count} digests in an hour, {ignored} ignored");
+    }
 }
 
 /// Goal: comparing long lists again and again costs us a bounded part of each second, whoever of
