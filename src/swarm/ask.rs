@@ -51,6 +51,8 @@ impl Swarm {
             self.picker.pick(&allowed, free, &mut picked);
         } else {
             self.pick_alone(key, free, &mut picked);
+            let suggestions = &mut self.peers[key.0 as usize].suggestions;
+            suggestions.pick(&mut self.picker, free, &mut picked);
             let peer = &self.peers[key.0 as usize];
             self.picker
                 .pick(&peer.have, free - picked.len(), &mut picked);

@@ -20,6 +20,7 @@ impl Swarm {
             return Ok(());
         }
         peer.chokes_us = true;
+        peer.suggestions.clear();
         // With the fast extension each open request is still answered, by a block or a reject.
         if !peer.caps.fast {
             let conn = peer.conn;
@@ -64,11 +65,6 @@ impl Swarm {
             self.complained(key, block.piece);
         }
         Ok(())
-    }
-
-    pub(super) fn suggested(&mut self, key: PeerKey, piece: PieceIndex) -> Result<(), Fault> {
-        self.check_fast(key)?;
-        self.check_index(piece)
     }
 
     pub(super) fn allowed_fast(

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::doubt::Served;
+use super::suggest::Suggestions;
 use crate::base::bits::Bitfield;
 use crate::base::id::{ConnId, PeerId, PieceIndex};
 use crate::base::limits;
@@ -87,6 +88,10 @@ pub struct Peer {
     pub(super) allowed_fast: Vec<PieceIndex>,
     /// Pieces that it may ask for while choked, and blocks served so.
     pub(super) granted_fast: Vec<(PieceIndex, u32)>,
+    /// Pieces that it said it had best be asked for (BEP 6).
+    pub(super) suggestions: Suggestions,
+    /// Pieces that were suggested to it and that it has not asked for.
+    pub(super) suggested: VecDeque<PieceIndex>,
     /// Requests of its that wait for an answer, oldest first.
     pub(super) uploads: VecDeque<BlockRef>,
     /// How much of the swarm's log of new pieces it was told.
@@ -217,6 +222,8 @@ impl Peer {
             snubbed: false,
             allowed_fast: Vec::new(),
             granted_fast: Vec::new(),
+            suggestions: Suggestions::default(),
+            suggested: VecDeque::new(),
             uploads: VecDeque::new(),
             news_told: 0,
             seed_told: false,
