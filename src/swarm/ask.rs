@@ -35,11 +35,12 @@ impl Swarm {
 
     fn fill_within(&mut self, key: PeerKey, asked: AllAsked, now: Instant) {
         let most = self.asked_share(key, asked);
+        let is_only = self.peers.len() == 1;
         let peer = self.peer_mut(key);
         if !peer.wanted || (peer.chokes_us && peer.allowed_fast.is_empty()) {
             return;
         }
-        let target = peer.queue_target(now).min(most);
+        let target = peer.queue_target(is_only, now).min(most);
         let free = target.saturating_sub(peer.requests.len());
         if free < (target / 4).clamp(1, REFILL_BATCH) {
             return;

@@ -36,6 +36,7 @@ impl Swarm {
         let peer = self.peer_mut(key);
         if peer.chokes_us {
             peer.chokes_us = false;
+            peer.latency = None; // nothing is queued
             peer.heard = now;
             self.fill(key, now);
         }
@@ -336,6 +337,8 @@ impl Swarm {
                     asked,
                 });
             }
+            let took = now - peer.requests[place].at;
+            peer.latency = Some(peer.latency.map_or(took, |least| least.min(took)));
             peer.requests.remove(place);
             return Ok(Asked::Now);
         }

@@ -76,7 +76,8 @@ impl Swarm {
             return;
         }
         let piece_len = self.geometry().nominal_piece_len().max(1);
-        let ahead = (peer.uploads.len().max(AHEAD_MIN) as u32).saturating_mul(crate::base::limits::BLOCK_LEN);
+        let ahead = (peer.uploads.len().max(AHEAD_MIN) as u32)
+            .saturating_mul(crate::base::limits::BLOCK_LEN);
         let most = (ahead / piece_len) as usize + 2;
         while self.peer(key).suggested.len() < most
             && let Some(piece) = self.next_unnamed(key)
@@ -84,6 +85,12 @@ impl Swarm {
             self.peer_mut(key).suggested.push_back(piece);
             self.send(key, Outgoing::Suggest(piece));
         }
+    }
+
+    /// Whether we are a seed that has not named every piece yet.
+    pub(super) fn is_spreading(&self) -> bool {
+        let left = self.spread.left.as_ref();
+        self.is_complete() && left.is_none_or(|left| !left.is_empty())
     }
 
     /// The next piece that nobody but we has, and that was named to nobody.

@@ -199,7 +199,9 @@ impl Swarm {
     fn grant_fast(&mut self, key: PeerKey) {
         let peer = self.peer(key);
         let few = peer.have.count_ones() < ALLOWED_FAST_COUNT as u32;
-        if !peer.caps.fast || !few || !peer.granted_fast.is_empty() {
+        // A seed would give the same pieces to many before it gave each once.
+        let is_spreading = self.is_spreading();
+        if !peer.caps.fast || !few || !peer.granted_fast.is_empty() || is_spreading {
             return;
         }
         let IpAddr::V4(ip) = peer.origin.remote.ip().to_canonical() else {
