@@ -35,11 +35,12 @@ impl Swarm {
 
     fn fill_within(&mut self, key: PeerKey, asked: AllAsked, now: Instant) {
         let most = self.asked_share(key, asked);
+        let is_only = self.peers.len() == 1;
         let peer = self.peer_mut(key);
         if !peer.wanted || (peer.chokes_us && peer.allowed_fast.is_empty()) {
             return;
         }
-        let target = peer.queue_target(now).min(most);
+        let target = peer.queue_target(is_only, now).min(most);
         let free = target.saturating_sub(peer.requests.len());
         if free < (target / 4).clamp(1, REFILL_BATCH) {
             return;
@@ -51,6 +52,8 @@ impl Swarm {
             self.picker.pick(&allowed, free, &mut picked);
         } else {
             self.pick_alone(key, free, &mut picked);
+            let suggestions = &mut self.peers[key.0 as usize].suggestions;
+            suggestions.pick(&mut self.picker, free, &mut picked);
             let peer = &self.peers[key.0 as usize];
             self.picker
                 .pick(&peer.have, free - picked.len(), &mut picked);

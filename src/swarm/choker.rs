@@ -254,7 +254,7 @@ enum Direction {
 impl Default for Slots {
     fn default() -> Self {
         Self {
-            count: SLOTS_MIN,
+            count: SLOTS_FIRST,
             peak: 0,
             trial: Trial::Rest(0),
             next: Direction::More,
@@ -338,6 +338,8 @@ pub const SEED_TURN: Duration = Duration::from_secs(20);
 const IDLE_TURN: Duration = Duration::from_secs(10);
 /// Slots of a torrent at least (BEP 3: four downloaders) and at most.
 pub const SLOTS_MIN: usize = 4;
+/// Slots at first: with fewer, some of many peers that begin together are served by too few.
+const SLOTS_FIRST: usize = 8;
 /// See [`SLOTS_MIN`].
 pub const SLOTS_MAX: usize = 16;
 /// The peak loses one of so many parts each round: half of it in under two minutes.
@@ -396,7 +398,13 @@ mod tests {
     /// A choker whose first round is at [`NOW`].
     fn choker(rng_seed: u64) -> Choker {
         let created = Instant::from_micros(NOW.as_micros() - ROUND.as_micros() as u64);
-        Choker::new(Rng::new(rng_seed), created)
+        few_slots(Choker::new(Rng::new(rng_seed), created))
+    }
+
+    /// A choker that has come down to the fewest slots.
+    fn few_slots(mut choker: Choker) -> Choker {
+        choker.slots.count = SLOTS_MIN;
+        choker
     }
 
     #[test]
@@ -513,7 +521,7 @@ mod tests {
         for (name, role, interested, unchoked, snubbed, chosen) in cases {
             let rows = [interested, unchoked, snubbed, "000000", "000000", "987654"];
             let peers = peers(rows);
-            let mut early = Choker::new(Rng::new(1), NOW);
+            let mut early = few_slots(Choker::new(Rng::new(1), NOW));
             let got = early.unchoke_now(&peers, role, NOW);
             assert_eq!(shown(&got, &peers), chosen, "{name}");
             let got = early.rechoke(&peers, role, NOW);
@@ -547,7 +555,7 @@ mod tests {
                 joined: NOW,
                 last_unchoked: None,
             };
-            let choker = Choker::new(Rng::new(rng_seed), NOW);
+            let choker = few_slots(Choker::new(Rng::new(rng_seed), NOW));
             Self {
                 peers: (0..count).map(peer).collect(),
                 choker,

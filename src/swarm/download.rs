@@ -20,6 +20,7 @@ impl Swarm {
             return Ok(());
         }
         peer.chokes_us = true;
+        peer.suggestions.clear();
         // With the fast extension each open request is still answered, by a block or a reject.
         if !peer.caps.fast {
             let conn = peer.conn;
@@ -35,6 +36,7 @@ impl Swarm {
         let peer = self.peer_mut(key);
         if peer.chokes_us {
             peer.chokes_us = false;
+            peer.latency = None; // nothing is queued
             peer.heard = now;
             self.fill(key, now);
         }
@@ -64,11 +66,6 @@ impl Swarm {
             self.complained(key, block.piece);
         }
         Ok(())
-    }
-
-    pub(super) fn suggested(&mut self, key: PeerKey, piece: PieceIndex) -> Result<(), Fault> {
-        self.check_fast(key)?;
-        self.check_index(piece)
     }
 
     pub(super) fn allowed_fast(
@@ -340,6 +337,8 @@ impl Swarm {
                     asked,
                 });
             }
+            let took = now - peer.requests[place].at;
+            peer.latency = Some(peer.latency.map_or(took, |least| least.min(took)));
             peer.requests.remove(place);
             return Ok(Asked::Now);
         }

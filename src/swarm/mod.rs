@@ -8,6 +8,7 @@
 //! ```text
 //!  message ──▶ peer state ──┬──▶ upload.rs    requests in, blocks out, choking
 //!  payload ──▶ block ───────┼──▶ download.rs  requests out, receptions, endgame; timeouts.rs
+//!             ──▶ order ───────┼──▶ suggest.rs   what a seed gives first
 //!  verdict ──▶ pieces ──────┴──▶ pieces.rs    verified pieces, blame, fetching alone; doubt.rs
 //! ```
 
@@ -37,6 +38,7 @@ mod news;
 pub mod peer;
 pub mod picker;
 mod pieces;
+mod suggest;
 mod timeouts;
 mod upload;
 
@@ -52,6 +54,7 @@ use choker::Choker;
 use news::News;
 use picker::Picker;
 use pieces::Alone;
+use suggest::Spread;
 
 /// The exchange of one torrent.
 #[derive(Debug)]
@@ -75,6 +78,7 @@ pub struct Swarm {
     /// Verified pieces that are being hashed again, as a peer seems to have got them wrong.
     rechecking: BTreeSet<PieceIndex>,
     news: News,
+    spread: Spread,
     effects: VecDeque<Effect>,
     /// Whether pieces may be asked for.
     exchange: Exchange,
@@ -133,6 +137,7 @@ impl Swarm {
             hashing: BTreeSet::new(),
             rechecking: BTreeSet::new(),
             news: News::new(),
+            spread: Spread::new(Rng::new(rng.next_u64())),
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
             refill_all: false,
@@ -278,6 +283,7 @@ impl Swarm {
         self.drop_incoming(key, now);
         self.abandon_alone(key, now);
         self.left_us(key, now);
+        self.take_back_suggestions(key);
         let peer = self.peers.remove(key.0 as usize);
         self.picker.peer_left(&peer.have, peer.counted);
         if !peer.choked {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::doubt::Served;
+use super::suggest::Suggestions;
 use crate::base::bits::Bitfield;
 use crate::base::id::{ConnId, PeerId, PieceIndex};
 use crate::base::limits;
@@ -79,6 +80,8 @@ pub struct Peer {
     pub(super) incoming: Option<Incoming>,
     /// Requests that we may have open with it: its `reqq`, or a default.
     pub(super) requests_max: u32,
+    /// The least time from a request to the head of its block, since it unchoked us.
+    pub(super) latency: Option<Duration>,
     /// Last payload byte, or when it unchoked us.
     pub(super) heard: Instant,
     /// It let requests time out and has not delivered since.
@@ -87,6 +90,10 @@ pub struct Peer {
     pub(super) allowed_fast: Vec<PieceIndex>,
     /// Pieces that it may ask for while choked, and blocks served so.
     pub(super) granted_fast: Vec<(PieceIndex, u32)>,
+    /// Pieces that it said it had best be asked for (BEP 6).
+    pub(super) suggestions: Suggestions,
+    /// Pieces that were suggested to it and that it has not asked for.
+    pub(super) suggested: VecDeque<PieceIndex>,
     /// Requests of its that wait for an answer, oldest first.
     pub(super) uploads: VecDeque<BlockRef>,
     /// How much of the swarm's log of new pieces it was told.
@@ -213,10 +220,13 @@ impl Peer {
             withdrawn: VecDeque::new(),
             incoming: None,
             requests_max: limits::REQUESTS_OUT_DEFAULT,
+            latency: None,
             heard: now,
             snubbed: false,
             allowed_fast: Vec::new(),
             granted_fast: Vec::new(),
+            suggestions: Suggestions::default(),
+            suggested: VecDeque::new(),
             uploads: VecDeque::new(),
             news_told: 0,
             seed_told: false,
@@ -264,15 +274,22 @@ impl Peer {
     }
 
     /// Requests that should be open with it: what it delivers in [`QUEUE_TIME`], within its `reqq`.
-    pub(super) fn queue_target(&mut self, now: Instant) -> usize {
+    /// `is_only`: there is no other peer.
+    pub(super) fn queue_target(&mut self, is_only: bool, now: Instant) -> usize {
         if self.snubbed {
             return 1;
         }
-        let by_rate = self.down.bytes_per_sec(now) * QUEUE_TIME.as_millis() as u64
+        let (ahead, least) = match self.latency {
+            _ if is_only => (QUEUE_TIME, QUEUE_MIN),
+            None => (QUEUE_TIME, QUEUE_MIN_NEAR),
+            Some(latency) if latency <= NEAR => (NEAR * QUEUE_LATENCIES, QUEUE_MIN_NEAR),
+            Some(latency) => ((latency * QUEUE_LATENCIES).min(QUEUE_TIME), QUEUE_MIN),
+        };
+        let by_rate = self.down.bytes_per_sec(now) * ahead.as_millis() as u64
             / 1000
             / u64::from(limits::BLOCK_LEN);
         let most = self.requests_max.clamp(1, limits::REQUESTS_OUT_MAX) as usize;
-        (by_rate as usize).max(QUEUE_MIN).min(most)
+        (by_rate as usize).max(least).min(most)
     }
 
     /// How long an answer may take before its request counts as lost.
@@ -300,10 +317,16 @@ impl Peer {
     }
 }
 
-/// How much of a peer's delivery is asked for ahead.
+/// How much of a peer's delivery is asked for ahead at most; so much of one that is alone.
 const QUEUE_TIME: Duration = Duration::from_secs(1);
-/// Requests with a peer whose rate is not known yet.
+/// The same where there are others: what one will deliver late, another might deliver soon. In
+/// times that an answer takes.
+const QUEUE_LATENCIES: u32 = 4;
+/// A peer is near if it answers so soon: then the loops at both ends take most of that time.
+const NEAR: Duration = Duration::from_millis(5);
+/// Requests with a peer whose rate is not known yet, and with one that is near or just began.
 const QUEUE_MIN: usize = 32;
+const QUEUE_MIN_NEAR: usize = 8;
 /// A request is never given up sooner.
 const PATIENCE_MIN: Duration = Duration::from_secs(4);
 /// A request is given up at the latest.

@@ -101,6 +101,7 @@ impl Swarm {
             return;
         }
         self.picker.lose(piece);
+        self.nothing_to_suggest();
         self.lost_in_doubt(piece);
         for key in self.keys() {
             self.refuse_piece(key, piece);

@@ -25,6 +25,7 @@ impl Swarm {
         self.peer_mut(key).wants_us = wants;
         if wants {
             self.grant_fast(key);
+            self.suggest(key);
         }
         if wants == self.peer(key).choked {
             self.interest_changed(now);
@@ -64,6 +65,7 @@ impl Swarm {
         }
         self.peer_mut(key).uploads.push_back(block);
         self.flush(key);
+        self.suggestion_taken(key, block.piece);
         Ok(())
     }
 
@@ -168,6 +170,7 @@ impl Swarm {
             match (chosen.contains(&peer.conn), peer.choked) {
                 (true, true) => self.unchoke(key, now),
                 (false, false) => self.choke(key),
+                (true, false) => self.suggest(key),
                 _ => {}
             }
         }
@@ -177,6 +180,7 @@ impl Swarm {
         let peer = self.peer_mut(key);
         peer.choked = false;
         peer.unchoked_at = Some(now);
+        self.suggest(key);
         self.send(key, Outgoing::Unchoke);
     }
 
@@ -184,6 +188,7 @@ impl Swarm {
     fn choke(&mut self, key: PeerKey) {
         self.peer_mut(key).choked = true;
         self.send(key, Outgoing::Choke);
+        self.take_back_suggestions(key);
         let queued = std::mem::take(&mut self.peer_mut(key).uploads);
         for block in queued {
             self.refuse(key, block);
@@ -194,7 +199,9 @@ impl Swarm {
     fn grant_fast(&mut self, key: PeerKey) {
         let peer = self.peer(key);
         let few = peer.have.count_ones() < ALLOWED_FAST_COUNT as u32;
-        if !peer.caps.fast || !few || !peer.granted_fast.is_empty() {
+        // A seed would give the same pieces to many before it gave each once.
+        let is_spreading = self.is_spreading();
+        if !peer.caps.fast || !few || !peer.granted_fast.is_empty() || is_spreading {
             return;
         }
         let IpAddr::V4(ip) = peer.origin.remote.ip().to_canonical() else {

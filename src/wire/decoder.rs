@@ -458,6 +458,7 @@ mod tests {
             Outgoing::Piece(BlockRef { len: 0, ..BLOCK }),
             Outgoing::Reject(BLOCK),
             Outgoing::Raw(framed(13, &[0, 0, 0, 9]).into()),
+            Outgoing::Suggest(PieceIndex(7)),
             Outgoing::AllowedFast(PieceIndex(7)),
             Outgoing::Raw(framed(255, &[]).into()),
             Outgoing::Extended {

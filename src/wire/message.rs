@@ -95,7 +95,9 @@ pub enum Outgoing {
     Cancel(BlockRef),
     /// Id 9 (BEP 5); only to peers with the DHT bit.
     Port(u16),
-    /// Id 14 (BEP 6); only if both sides set the fast bit, as the next three.
+    /// Id 13 (BEP 6); only if both sides set the fast bit, as the next four.
+    Suggest(PieceIndex),
+    /// Id 14 (BEP 6).
     HaveAll,
     /// Id 15 (BEP 6).
     HaveNone,
@@ -135,6 +137,7 @@ impl Outgoing {
                 encode_head(id::PORT, 2, out);
                 out.extend_from_slice(&port.to_be_bytes());
             }
+            Self::Suggest(piece) => encode_index(id::SUGGEST, *piece, out),
             Self::HaveAll => encode_head(id::HAVE_ALL, 0, out),
             Self::HaveNone => encode_head(id::HAVE_NONE, 0, out),
             Self::Reject(block) => encode_block(id::REJECT, *block, out),
@@ -155,7 +158,7 @@ impl Outgoing {
             | Self::HaveAll
             | Self::HaveNone => 5,
             Self::Port(_) => 7,
-            Self::Have(_) | Self::AllowedFast(_) => 9,
+            Self::Have(_) | Self::Suggest(_) | Self::AllowedFast(_) => 9,
             Self::Request(_) | Self::Cancel(_) | Self::Reject(_) => 17,
             Self::Piece(block) => PIECE_HEAD_LEN + block.len as usize,
             Self::Bitfield(bits) => 5 + bits.len(),
@@ -273,6 +276,7 @@ mod tests {
                 Outgoing::Reject(BLOCK),
                 "0000000d10000000070000800000004000",
             ),
+            (Outgoing::Suggest(PieceIndex(7)), "000000050d00000007"),
             (Outgoing::AllowedFast(PieceIndex(7)), "000000051100000007"),
             (
                 Outgoing::Extended {

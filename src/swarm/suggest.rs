@@ -1,0 +1,154 @@
+//! What a seed gives first: each piece once before any of them goes out twice (BEP 6, "Suggest
+//! Piece").
+//!
+//! All that leechers know at the start is that the seed has everything, so they would ask it for the
+//! same pieces, and each piece that it sends twice keeps the rest of the swarm waiting for another.
+//! So a seed names to each peer that it serves pieces that nobody else has, each to one peer only,
+//! and always so many that its queue of requests is made of them; and whoever is told so asks for
+//! these first. Nobody is hindered: who does not know of it asks for what it likes.
+//!
+//! Nothing is kept before the first peer is served, nor once every piece was named.
+
+use std::collections::VecDeque;
+
+use super::peer::PeerKey;
+use super::picker::Picker;
+use super::{Exchange, Fault, Swarm};
+use crate::base::id::PieceIndex;
+use crate::base::rng::Rng;
+use crate::wire::message::{BlockRef, Outgoing};
+
+/// A seed's list of what it has not named to anybody.
+#[derive(Debug)]
+pub(super) struct Spread {
+    rng: Rng,
+    /// Pieces to name, the next one last; `None` before the first is.
+    left: Option<Vec<PieceIndex>>,
+}
+
+/// What a peer suggested that we have not asked it for, in its order.
+#[derive(Debug, Default)]
+pub(super) struct Suggestions {
+    pieces: VecDeque<PieceIndex>,
+    /// The first of them was begun because of its suggestion.
+    is_begun: bool,
+}
+
+impl Spread {
+    pub fn new(rng: Rng) -> Self {
+        Self { rng, left: None }
+    }
+}
+
+impl Suggestions {
+    /// Takes note of a suggestion; those of one that makes too many are not.
+    fn add(&mut self, piece: PieceIndex) {
+        if self.pieces.len() < SUGGESTIONS_MAX && !self.pieces.contains(&piece) {
+            self.pieces.push_back(piece);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Appends blocks of suggested pieces until there are `end`. What was begun with others since
+    /// is fetched from them.
+    pub fn pick(&mut self, picker: &mut Picker, end: usize, out: &mut Vec<BlockRef>) {
+        while out.len() < end
+            && let Some(&piece) = self.pieces.front()
+        {
+            let is_ours = self.is_begun || picker.is_at_rest(piece);
+            self.is_begun = is_ours && picker.pick_piece(piece, end, out);
+            if !self.is_begun {
+                self.pieces.pop_front();
+            }
+        }
+    }
+}
+
+impl Swarm {
+    /// Names to a peer that is served what it should ask for, if we are a seed.
+    pub(super) fn suggest(&mut self, key: PeerKey) {
+        let peer = self.peer(key);
+        let is_served = peer.caps.fast && peer.wants_us && !peer.choked;
+        if !is_served || !self.is_complete() || self.exchange != Exchange::Full {
+            return;
+        }
+        let piece_len = self.geometry().nominal_piece_len().max(1);
+        let ahead = (peer.uploads.len().max(AHEAD_MIN) as u32)
+            .saturating_mul(crate::base::limits::BLOCK_LEN);
+        let most = (ahead / piece_len) as usize + 2;
+        while self.peer(key).suggested.len() < most
+            && let Some(piece) = self.next_unnamed(key)
+        {
+            self.peer_mut(key).suggested.push_back(piece);
+            self.send(key, Outgoing::Suggest(piece));
+        }
+    }
+
+    /// Whether we are a seed that has not named every piece yet.
+    pub(super) fn is_spreading(&self) -> bool {
+        let left = self.spread.left.as_ref();
+        self.is_complete() && left.is_none_or(|left| !left.is_empty())
+    }
+
+    /// The next piece that nobody but we has, and that was named to nobody.
+    fn next_unnamed(&mut self, key: PeerKey) -> Option<PieceIndex> {
+        let count = self.geometry().piece_count();
+        let Spread { rng, left } = &mut self.spread;
+        let left = left.get_or_insert_with(|| {
+            let mut pieces: Vec<PieceIndex> = (0..count).map(PieceIndex).collect();
+            rng.shuffle(&mut pieces);
+            pieces
+        });
+        while let Some(piece) = left.pop() {
+            let peer = &self.peers[key.0 as usize];
+            if self.picker.availability(piece) == 0 && !peer.have.has(piece.0) {
+                return Some(piece);
+            }
+        }
+        left.shrink_to_fit();
+        None
+    }
+
+    /// A peer asks for what was suggested to it: more is.
+    pub(super) fn suggestion_taken(&mut self, key: PeerKey, piece: PieceIndex) {
+        let suggested = &mut self.peer_mut(key).suggested;
+        if let Some(place) = suggested.iter().position(|named| *named == piece) {
+            suggested.remove(place);
+            self.suggest(key);
+        }
+    }
+
+    /// A peer is served no longer: what it has not asked for is named to others.
+    pub(super) fn take_back_suggestions(&mut self, key: PeerKey) {
+        let suggested = std::mem::take(&mut self.peer_mut(key).suggested);
+        if let Some(left) = &mut self.spread.left {
+            left.extend(suggested);
+        }
+    }
+
+    /// We are a seed no longer.
+    pub(super) fn nothing_to_suggest(&mut self) {
+        self.spread.left = None;
+        for key in self.keys() {
+            self.peer_mut(key).suggested.clear();
+        }
+    }
+
+    /// A peer says what it had best be asked for.
+    pub(super) fn suggested(&mut self, key: PeerKey, piece: PieceIndex) -> Result<(), Fault> {
+        self.check_fast(key)?;
+        self.check_index(piece)?;
+        if self.picker.is_missing(piece) {
+            self.peer_mut(key).suggestions.add(piece);
+        }
+        Ok(())
+    }
+}
+
+/// Suggestions of a peer that are remembered at most.
+const SUGGESTIONS_MAX: usize = 512;
+/// Blocks that are suggested ahead of a peer's requests at least.
+const AHEAD_MIN: usize = 64;
