@@ -572,8 +572,7 @@ impl Net {
             let missing = others.filter(|addr| !broadcast.is_in_network(**addr));
             let ghosts = broadcast.network().filter(gone);
             let (missing, ghosts) = (missing.count(), ghosts.count());
-            (missing + ghosts > 0)
-                .then(|| format!("host {n} lacks {missing}, has {ghosts} ghosts"))
+            (missing + ghosts > 0).then(|| format!("host {n} lacks {missing}, has {ghosts} ghosts"))
         })
     }
 
