@@ -193,6 +193,7 @@ fn spec(meta: &Arc<Metainfo>, peers: Vec<HostPort>) -> TorrentSpec {
         meta: Arc::clone(meta),
         peers,
         trackers: Vec::new(),
+        choice: evpeer::base::choice::Choice::default(),
     }
 }
 

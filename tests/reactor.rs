@@ -70,6 +70,7 @@ fn spec(meta: &Arc<Metainfo>, peers: &[u16]) -> TorrentSpec {
         meta: Arc::clone(meta),
         peers: peers.iter().map(local).collect(),
         trackers: Vec::new(),
+        choice: evpeer::base::choice::Choice::default(),
     }
 }
 

@@ -41,7 +41,7 @@ const ROOMS: Table = &[
 const CRATES: Table = &[
     ("base",      "sha1 siphasher crc32c"),
     ("wire",      "httparse"),
-    ("meta",      "unicode_normalization"),
+    ("meta",      "globset unicode_normalization"),
     ("control",   "serde_json"),
     ("storage",   "memmap2 rustix libc sha1"),
     ("reactor",   "mio socket2 quinn_udp getifaddrs signal_hook signal_hook_mio getrandom

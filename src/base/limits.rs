@@ -31,6 +31,8 @@ pub const PIECES_MAX: u32 = 2_097_152;
 pub const PIECE_LEN_MAX: u32 = 256 * 1024 * 1024;
 /// Largest .torrent file that is read, bytes.
 pub const TORRENT_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Longest glob that names files of a torrent, bytes: longer than any path that it may match.
+pub const PATTERN_LEN_MAX: usize = 4096;
 /// Files of a torrent at most.
 pub const FILES_MAX: usize = 1_000_000;
 /// Folders inside one another in a file's path at most.

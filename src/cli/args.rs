@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::choosing::ChoosingArgs;
 use super::ctl::args::CtlArgs;
 use super::units;
 use crate::base::limits::{BLOCK_LEN, PIECE_LEN_MAX};
@@ -85,7 +86,11 @@ pub struct RunArgs {
     /// One more tracker for every torrent of this command; repeatable
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
-    /// Leave with exit code 0 when all torrents are complete and durable on disk
+    /// Which files of its torrents are wanted.
+    #[command(flatten)]
+    pub choosing: ChoosingArgs,
+    /// Leave with exit code 0 when all torrents are complete and durable on disk, as far as their
+    /// files are wanted
     #[arg(long, conflicts_with = "until_swarm_complete")]
     pub exit_on_complete: bool,
     /// Leave with exit code 0 when, beside that, every peer that is known in their swarms has
@@ -515,6 +520,10 @@ mod tests {
             "evpeer simulate --hosts 2 --link 125MB --size 1 --racks 2 --uplink 1M --plot x.svg",
             "evpeer soak --for 12h --jobs 8",
             "evpeer soak --seed 7 --only hosts=3,faults=1.4",
+            "evpeer x.torrent --only *.iso --only docs/** --sequential --exit-on-complete",
+            "evpeer -o d --sequential=no",
+            "evpeer ctl add x.torrent --only {a,b}.txt --sequential",
+            "evpeer ctl files x --skip 1,3-5 --skip *.nfo --want 2 --high docs --sequential on",
             "evpeer -o d --state-dir s --no-lsd=no",
             "evpeer ctl status",
             "evpeer ctl -o d --json peers x y",
@@ -588,6 +597,10 @@ mod tests {
             ),
             ("evpeer soak --for ever", ValueValidation),
             ("evpeer soak --only hosts=3", MissingRequiredArgument),
+            ("evpeer x.torrent --only [", ValueValidation),
+            ("evpeer ctl files x --skip 3-1", ValueValidation),
+            ("evpeer ctl files --skip 1", MissingRequiredArgument),
+            ("evpeer share x --only y", UnknownArgument),
             ("evpeer soak --seed 1 --only host=3", ValueValidation),
             ("evpeer ctl pause", MissingRequiredArgument),
             ("evpeer ctl pause x --all", ArgumentConflict),

@@ -7,6 +7,7 @@ use super::output::{printable, printable_path};
 use super::units::show_len;
 use crate::base::limits;
 use crate::control::session::SessionError;
+use crate::meta::choice::ChoiceError;
 use crate::meta::create::CreateError;
 use crate::meta::magnet::MagnetError;
 use crate::meta::metainfo::MetainfoError;
@@ -304,6 +305,9 @@ pub enum CliError {
         /// The file.
         path: SafePath,
     },
+    /// Files of a torrent are chosen that it does not have.
+    #[error("{}", printable(&.0.to_string()))]
+    Choice(#[from] ChoiceError),
     /// The loop cannot go on.
     #[error(transparent)]
     Loop(#[from] ReactorError),
@@ -360,6 +364,7 @@ impl CliError {
             | Self::NoSwarm { .. }
             | Self::NewerSession { .. }
             | Self::SamePath { .. }
+            | Self::Choice(_)
             | Self::BadTracker { .. } => 2,
             Self::Changed { .. }
             | Self::Unwritable { .. }

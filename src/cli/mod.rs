@@ -16,6 +16,7 @@
 //! what to do; only here is it printed. Codes: 0 done, 1 failed while running, 2 unusable input.
 
 pub mod args;
+mod choosing;
 mod create;
 mod ctl;
 mod error;

@@ -164,9 +164,10 @@ const QUIET_TIME: Duration = Duration::from_secs(60);
 const LAST_LINES_TIME: Duration = Duration::from_secs(1);
 
 /// The figures whose change is worth a line; rates alone are not.
-fn counters(snapshot: &Snapshot) -> [u64; 6] {
+fn counters(snapshot: &Snapshot) -> [u64; 7] {
     [
         snapshot.done_bytes,
+        snapshot.left_bytes,
         snapshot.checked_bytes,
         snapshot.up_bytes,
         snapshot.down_bytes,
@@ -189,6 +190,8 @@ mod tests {
             reason: None,
             retry_in: None,
             length: 1000,
+            wanted_bytes: 1000,
+            left_bytes: 1000 - done,
             done_bytes: done,
             checked_bytes: done,
             up_bytes: 0,

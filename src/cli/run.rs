@@ -25,6 +25,7 @@ use super::output::{printable, printable_path};
 use super::progress::Progress;
 use super::source::{self, Source};
 use super::watch::{self, Watch};
+use crate::base::choice::Choice;
 use crate::base::id::TorrentId;
 use crate::config::Config;
 use crate::config::session::{Session, SessionTorrent};
@@ -61,6 +62,10 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     source::refuse_unusable_folder(&args.output)?;
     source::refuse_unusable_trackers(&args.trackers)?;
     refuse_common_files(&sources, &args.output)?;
+    for source in &sources {
+        let meta = source::named_as_in(&args.output, &source.meta);
+        args.choosing.choice(&meta, &Choice::default())?;
+    }
     let watch = args.watch.as_deref();
     let watch = watch.map(|folder| Watch::start(folder, &args.output));
     let watch = watch.transpose()?;
@@ -107,6 +112,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
         may_have_more: false,
         peers: args.peer.host_ports(),
         trackers: args.trackers.clone(),
+        choosing: args.choosing.clone(),
     });
     peer.run(match (args.exit_on_complete, args.until_swarm_complete) {
         (_, true) => Leave::WithTheSwarm,
@@ -209,11 +215,15 @@ impl Peer {
             meta,
             peers: args.peer.host_ports(),
             trackers: args.trackers.clone(),
+            choice: Choice::default(),
         };
         for source in sources {
             let mut spec = spec(source::named_as_in(&args.output, &source.meta));
             spec.peers.extend(source.peers.iter().cloned());
-            match before.torrent(spec.meta.info_hash) {
+            let memory = before.torrent(spec.meta.info_hash);
+            let chosen = memory.map_or_else(Choice::default, |memory| memory.choice.clone());
+            spec.choice = args.choosing.choice_or(&spec.meta, chosen);
+            match memory {
                 // Whoever names a torrent wants it to run.
                 Some(memory) => {
                     let running = SessionTorrent {
@@ -232,13 +242,19 @@ impl Peer {
             {
                 // Peers and trackers that are given are those of the torrents that are named, or
                 // of all if none is.
-                let spec = match sources.is_empty() {
+                let mut spec = match sources.is_empty() {
                     true => spec(meta),
                     false => TorrentSpec {
                         meta,
                         peers: Vec::new(),
                         trackers: Vec::new(),
+                        choice: Choice::default(),
                     },
+                };
+                let chosen = memory.choice.clone();
+                spec.choice = match sources.is_empty() {
+                    true => args.choosing.choice_or(&spec.meta, chosen),
+                    false => chosen,
                 };
                 self.restore(keeping::joined(spec, memory), memory);
             }
@@ -378,7 +394,8 @@ impl Peer {
             Report::TrackerAnswered { .. }
             | Report::TrackerFailed { .. }
             | Report::NameFailed { .. }
-            | Report::Limited { .. } => return,
+            | Report::Limited { .. }
+            | Report::Chosen { .. } => return,
             Report::State { torrent, .. }
             | Report::Complete { torrent }
             | Report::Durable { torrent }
@@ -406,7 +423,7 @@ impl Peer {
                 reason: reason.clone().unwrap_or_default(),
             },
             Report::State {
-                state: State::Checking,
+                state: State::Checking | State::Downloading,
                 ..
             } => Outcome::Open,
             _ => return,

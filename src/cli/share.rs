@@ -21,6 +21,7 @@ use super::output::printable_path;
 use super::progress::Progress;
 use super::run::{Leave, Peer, announce_urls};
 use super::source;
+use crate::base::choice::Choice;
 use crate::control::api;
 use crate::engine::TorrentSpec;
 use crate::meta::metainfo::Metainfo;
@@ -74,6 +75,7 @@ pub fn share(args: &ShareArgs) -> Result<ExitCode, CliError> {
         meta: source::named_as_in(&root, &meta),
         peers: args.peer.host_ports(),
         trackers: Vec::new(), // all of them are in the torrent
+        choice: Choice::default(),
     });
     peer.progress().tell(&offer.lines(), &offer.object(&meta));
     peer.expect_others();

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Config, Goal, RateLimits, SeedGoals, StorageKind};
 use crate::base::address::HostPort;
+use crate::base::choice::Choice;
 use crate::base::id::InfoHash;
 
 /// The memory of a peer.
@@ -79,6 +80,8 @@ pub struct SessionTorrent {
     pub seeded_s: u64,
     /// Whether its user resumed it at its goal.
     pub seeds_on: bool,
+    /// Which of its files are wanted.
+    pub choice: Choice,
     /// Peers that it was connected to, the one seen last first.
     pub known: Vec<KnownPeer>,
 }
@@ -156,6 +159,7 @@ impl SessionTorrent {
             limits: RateLimits::default(),
             seeded_s: 0,
             seeds_on: false,
+            choice: Choice::default(),
             known: Vec::new(),
         }
     }

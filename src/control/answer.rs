@@ -14,7 +14,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api;
+use super::choose::choose;
 use super::request::{Addition, Command, Limiting, Request, VERSION};
+use crate::base::choice::{PieceOrder, Priority};
 use crate::base::id::TorrentId;
 use crate::base::status::{Buffered, DiskStatus, LoopStatus, LoopWork};
 use crate::base::time::Instant;
@@ -189,6 +191,11 @@ fn act(
                     .map(|(place, view)| (place, file(&view))),
             );
             listed(engine, id, "files", page, now)
+        }
+        Command::Choose { torrent, choosing } => {
+            let id = find(engine, &torrent, now)?;
+            choose(engine, id, &choosing, now)?;
+            torrent_now(engine, shell, id, now)
         }
         Command::Trackers { torrent } => {
             let id = find(engine, &torrent, now)?;
@@ -385,6 +392,8 @@ fn listed(
         object["info_hash"] = json!(snapshot.info_hash.to_string());
         object["state"] = json!(snapshot.state.name());
     }
+    let order = engine.choice(id).map(|choice| choice.order);
+    object["sequential"] = json!(order == Some(PieceOrder::Sequential));
     object
 }
 
@@ -438,10 +447,12 @@ fn host(view: &HostView) -> Value {
 
 fn file(view: &FileView) -> Value {
     json!({
+        "number": view.number,
         "path": view.path,
         "length": view.length,
         "done_bytes": view.done_bytes,
-        "wanted": null,
+        "wanted": view.priority > Priority::Skip,
+        "priority": view.priority.name(),
     })
 }
 

@@ -74,6 +74,7 @@ pub fn event(report: &Report, snapshot: &Snapshot) -> Option<Value> {
         }
         Report::Removed { .. }
         | Report::Limited { .. }
+        | Report::Chosen { .. }
         | Report::TrackerFailed { .. }
         | Report::TrackerAnswered { .. }
         | Report::NameFailed { .. } => return None,
@@ -197,6 +198,8 @@ pub(super) fn figures(snapshot: &Snapshot) -> Value {
         "reason": snapshot.reason,
         "retry_s": snapshot.retry_in.map(|time| time.as_secs()),
         "length": snapshot.length,
+        "wanted_bytes": snapshot.wanted_bytes,
+        "left_bytes": snapshot.left_bytes,
         "done_bytes": snapshot.done_bytes,
         "checked_bytes": snapshot.checked_bytes,
         "up_bytes": snapshot.up_bytes,
@@ -232,6 +235,8 @@ mod tests {
             reason: None,
             retry_in: None,
             length: 1000,
+            wanted_bytes: 900,
+            left_bytes: 600,
             done_bytes: 400,
             checked_bytes: 0,
             up_bytes: 7,
@@ -252,7 +257,7 @@ mod tests {
         let expected = json!({
             "event": "progress", "torrent": "a \"b\"\n", "info_hash": "ab".repeat(20),
             "state": "downloading", "reason": null, "retry_s": null,
-            "length": 1000, "done_bytes": 400,
+            "length": 1000, "wanted_bytes": 900, "left_bytes": 600, "done_bytes": 400,
             "checked_bytes": 0, "up_bytes": 7, "down_bytes": 410, "wasted_bytes": 10,
             "up_bytes_s": 1, "down_bytes_s": 100, "peers": 3, "seeds": 1, "eta_s": 6,
         });

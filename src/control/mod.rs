@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod api;
+pub mod choose;
 pub mod lines;
 pub mod request;
 pub mod session;

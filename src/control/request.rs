@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Refusal;
 use crate::base::limits::{
-    NAME_LEN_MAX, RATE_LIMIT_MAX, RATE_LIMIT_MIN, TRACKER_URL_LEN_MAX, TRACKERS_MAX,
+    NAME_LEN_MAX, PATTERN_LEN_MAX, RATE_LIMIT_MAX, RATE_LIMIT_MIN, TRACKER_URL_LEN_MAX,
+    TRACKERS_MAX,
 };
 use crate::engine::HostPort;
 
@@ -56,6 +57,13 @@ pub enum Command {
         /// Files that are left out at the front.
         from: usize,
     },
+    /// Want other files of a torrent, or in another order.
+    Choose {
+        /// Which torrent.
+        torrent: String,
+        /// What is wanted of it.
+        choosing: Choosing,
+    },
     /// The trackers of a torrent.
     Trackers {
         /// Which.
@@ -89,6 +97,22 @@ pub enum Command {
     Shutdown,
 }
 
+/// Files of a torrent as patterns, see [`Pattern`](crate::meta::choice::Pattern). Where several
+/// mean the same file the later list counts: skip, want, high.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choosing {
+    /// Of a torrent that is taken up: nothing but these.
+    pub only: Vec<String>,
+    /// Not wanted.
+    pub skip: Vec<String>,
+    /// Wanted.
+    pub want: Vec<String>,
+    /// Wanted before others.
+    pub high: Vec<String>,
+    /// Whether pieces come in the order of the torrent; `None`: as it is.
+    pub sequential: Option<bool>,
+}
+
 /// Limits of rate that are to hold from now on, bytes per second; 0 is none, `None`: as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limiting {
@@ -118,6 +142,8 @@ pub struct Addition {
     pub peers: Vec<HostPort>,
     /// Trackers beside those of the torrent.
     pub trackers: Vec<String>,
+    /// Which of its files are wanted.
+    pub choosing: Choosing,
 }
 
 impl Request {
@@ -167,7 +193,18 @@ impl Request {
                 let peers: Vec<Value> = peers
                     .map(|peer| json!({ "host": peer.host, "port": peer.port }))
                     .collect();
-                json!({ "source": addition.source, "peers": peers, "trackers": addition.trackers })
+                let mut object = json!({
+                    "source": addition.source,
+                    "peers": peers,
+                    "trackers": addition.trackers,
+                });
+                choosing_into(&addition.choosing, &mut object);
+                object
+            }
+            Command::Choose { torrent, choosing } => {
+                let mut object = json!({ "torrent": torrent });
+                choosing_into(choosing, &mut object);
+                object
             }
             Command::Limit(limiting) => json!({
                 "torrent": limiting.torrent,
@@ -196,6 +233,7 @@ impl Command {
             | Self::Why { .. } => false,
             Self::Limit(limiting) => limiting.is_order(),
             Self::Add(_)
+            | Self::Choose { .. }
             | Self::Remove { .. }
             | Self::Pause { .. }
             | Self::Resume { .. }
@@ -210,6 +248,7 @@ impl Command {
             Self::Peers { .. } => "peers",
             Self::Network { .. } => "network",
             Self::Files { .. } => "files",
+            Self::Choose { .. } => "choose",
             Self::Trackers { .. } => "trackers",
             Self::Why { .. } => "why",
             Self::Add(_) => "add",
@@ -251,6 +290,10 @@ fn read(object: &Map<String, Value>) -> Result<Command, Refusal> {
         "files" => Command::Files {
             torrent: torrent()?,
             from: from()?,
+        },
+        "choose" => Command::Choose {
+            torrent: torrent()?,
+            choosing: choosing(object)?,
         },
         "trackers" => Command::Trackers {
             torrent: torrent()?,
@@ -309,6 +352,38 @@ fn addition(object: &Map<String, Value>) -> Result<Addition, Refusal> {
         source,
         peers: peers.collect::<Result<_, Refusal>>()?,
         trackers: trackers.collect::<Result<_, Refusal>>()?,
+        choosing: choosing(object)?,
+    })
+}
+
+fn choosing_into(choosing: &Choosing, object: &mut Value) {
+    object["only"] = json!(choosing.only);
+    object["skip"] = json!(choosing.skip);
+    object["want"] = json!(choosing.want);
+    object["high"] = json!(choosing.high);
+    object["sequential"] = json!(choosing.sequential);
+}
+
+fn choosing(object: &Map<String, Value>) -> Result<Choosing, Refusal> {
+    let patterns = |key: &'static str| {
+        let patterns = list(object, key)?.iter().map(|pattern| {
+            let pattern = pattern.as_str().filter(|p| p.len() <= PATTERN_LEN_MAX);
+            let pattern = pattern.ok_or_else(|| wrong(key, "a list of globs or numbers"))?;
+            Ok(pattern.to_owned())
+        });
+        patterns.collect::<Result<Vec<String>, Refusal>>()
+    };
+    let sequential = object.get("sequential").filter(|value| !value.is_null());
+    let sequential = sequential.map(|value| {
+        let value = value.as_bool();
+        value.ok_or_else(|| wrong("sequential", "true or false"))
+    });
+    Ok(Choosing {
+        only: patterns("only")?,
+        skip: patterns("skip")?,
+        want: patterns("want")?,
+        high: patterns("high")?,
+        sequential: sequential.transpose()?,
     })
 }
 
@@ -382,7 +457,22 @@ mod tests {
                 source: "/a b.torrent".to_owned(),
                 peers: vec![peer],
                 trackers: vec!["http://h/a".to_owned()],
+                choosing: Choosing {
+                    only: vec!["*.iso".to_owned()],
+                    sequential: Some(true),
+                    ..Choosing::default()
+                },
             }),
+            Command::Choose {
+                torrent: torrent(),
+                choosing: Choosing {
+                    only: Vec::new(),
+                    skip: vec!["1,3-5".to_owned(), "ü \"*".to_owned()],
+                    want: vec!["2".to_owned()],
+                    high: vec!["docs/**".to_owned()],
+                    sequential: None,
+                },
+            },
             Command::Remove { torrent: torrent() },
             Command::Pause { torrent: torrent() },
             Command::Resume { torrent: torrent() },

@@ -10,9 +10,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::base::choice::{Choice, PieceOrder, Priority};
 use crate::base::digest::sha1;
 use crate::base::id::{InfoHash, hex};
-use crate::base::limits::TRACKERS_MAX;
+use crate::base::limits::{FILES_MAX, TRACKERS_MAX};
 use crate::config::session::{
     EVPEERS_MAX, Given, KNOWN_PER_TORRENT_MAX, KnownPeer, MOUNTS_MAX, Session, SessionTorrent,
     TORRENTS_MAX,
@@ -117,8 +118,41 @@ fn torrent_value(torrent: &SessionTorrent) -> Value {
         "down_limit": torrent.limits.down,
         "seeded_s": torrent.seeded_s,
         "seeds_on": torrent.seeds_on,
+        "files": files_value(&torrent.choice),
+        "sequential": torrent.choice.order == PieceOrder::Sequential,
         "known": known_value(&torrent.known),
     })
+}
+
+/// Files that are not wanted as usual: `[first, last, how much]`, the first file being 0.
+fn files_value(choice: &Choice) -> Value {
+    let runs = choice.runs().into_iter();
+    runs.map(|(run, priority)| json!([run.start, run.end - 1, priority.name()]))
+        .collect()
+}
+
+fn choice(value: &Value) -> Choice {
+    let mut files: Vec<Priority> = Vec::new();
+    for run in list(&value["files"]).iter().take(FILES_MAX) {
+        let place = |at: usize| {
+            let place = u32::try_from(run[at].as_u64()?).ok()?;
+            ((place as usize) < FILES_MAX).then_some(place)
+        };
+        let known = [Priority::Skip, Priority::High];
+        let priority = known.into_iter().find(|p| run[2] == p.name());
+        if let (Some(first), Some(last), Some(priority)) = (place(0), place(1), priority) {
+            let len = files.len().max(last as usize + 1);
+            files.resize(len, Priority::Normal);
+            if let Some(run) = files.get_mut(first as usize..=last as usize) {
+                run.fill(priority);
+            }
+        }
+    }
+    let order = match value["sequential"] == true {
+        true => PieceOrder::Sequential,
+        false => PieceOrder::RarestFirst,
+    };
+    Choice::new(files, order)
 }
 
 fn goal_value(goal: Goal) -> Value {
@@ -205,6 +239,7 @@ fn torrent(value: &Value) -> Option<SessionTorrent> {
         },
         seeded_s: value["seeded_s"].as_u64().unwrap_or(0),
         seeds_on: value["seeds_on"].as_bool().unwrap_or(false),
+        choice: choice(value),
         known: known(&value["known"], KNOWN_PER_TORRENT_MAX),
     })
 }
@@ -271,6 +306,15 @@ mod tests {
             limits: RateLimits { up: 5000, down: 0 },
             seeded_s: 77,
             seeds_on: true,
+            choice: Choice::new(
+                vec![
+                    Priority::Skip,
+                    Priority::Normal,
+                    Priority::High,
+                    Priority::High,
+                ],
+                PieceOrder::Sequential,
+            ),
             known: vec![known],
         };
         Session {

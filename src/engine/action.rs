@@ -102,7 +102,14 @@ pub enum StorageAction {
         /// The torrent.
         info_hash: InfoHash,
     },
-    /// Create the files that have no bytes: a download begins.
+    /// These files of a torrent are not wanted, all others are: from now on, or from its opening.
+    Choose {
+        /// The torrent.
+        torrent: TorrentId,
+        /// Their indices.
+        skipped: Vec<u32>,
+    },
+    /// Create the wanted files that have no bytes: a download begins.
     Begin {
         /// The torrent.
         torrent: TorrentId,
@@ -167,12 +174,12 @@ pub enum Report {
         /// Why, where that is not plain: the message of an error.
         reason: Option<String>,
     },
-    /// A download ended: every byte is verified and with the kernel.
+    /// A download ended: every byte that is wanted is verified and with the kernel.
     Complete {
         /// The torrent.
         torrent: TorrentId,
     },
-    /// Every byte of a torrent that has them all is synced to disk.
+    /// Every byte of a torrent that has all that is wanted is synced to disk.
     Durable {
         /// The torrent.
         torrent: TorrentId,
@@ -218,6 +225,11 @@ pub enum Report {
         /// Those of this torrent; `None`: those of all together.
         torrent: Option<TorrentId>,
     },
+    /// Its user wants other files of a torrent, or in another order.
+    Chosen {
+        /// The torrent.
+        torrent: TorrentId,
+    },
     /// A peer finished its handshake.
     PeerJoined {
         /// The torrent.
@@ -252,9 +264,9 @@ pub enum Report {
 pub enum State {
     /// Data that is already there is hashed.
     Checking,
-    /// Pieces are missing.
+    /// Pieces that are wanted are missing.
     Downloading,
-    /// Everything is there.
+    /// Everything that is wanted is there.
     Seeding,
     /// Stopped by the user, or by a goal that the user set.
     Paused,
@@ -290,6 +302,10 @@ pub struct Snapshot {
     pub retry_in: Option<Duration>,
     /// Bytes of all files.
     pub length: u64,
+    /// Bytes of the pieces that are wanted: all, unless files are not.
+    pub wanted_bytes: u64,
+    /// Bytes of those that are not verified yet.
+    pub left_bytes: u64,
     /// Bytes that are verified.
     pub done_bytes: u64,
     /// While checking: bytes looked at so far.
@@ -311,9 +327,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Bytes of the pieces that are wanted and there.
+    pub fn wanted_done_bytes(&self) -> u64 {
+        self.wanted_bytes.saturating_sub(self.left_bytes)
+    }
+
     /// Seconds until the download ends at the present rate; `None` if that is not foreseeable.
     pub fn eta_s(&self) -> Option<u64> {
-        let left = self.length.saturating_sub(self.done_bytes);
+        let left = self.left_bytes;
         match self.state {
             State::Downloading if left > 0 => left.checked_div(self.down_bytes_s),
             _ => None,

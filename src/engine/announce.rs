@@ -164,6 +164,7 @@ impl Engine {
             downloaded: swarm.downloaded_bytes(),
             left: swarm.meta().geometry().length() - swarm.done_bytes(),
             event,
+            is_paused: running.is_partial_seed(),
             numwant: wanted.numwant,
             tracker_id: wanted.tracker_id,
         };

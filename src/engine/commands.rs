@@ -17,6 +17,7 @@
 use std::sync::Arc;
 
 use super::action::StorageAction;
+use super::choosing;
 use super::torrent::{Torrent, Transferred};
 use super::view::{Direction, FileView, PeerView, TrackerView};
 use super::{Ending, Engine, Report, State};
@@ -120,7 +121,7 @@ impl Engine {
             return false;
         };
         let before = torrent.paused_from.take();
-        let is_complete = torrent.swarm.is_complete();
+        let is_complete = torrent.swarm.has_all_wanted();
         match before {
             _ if !torrent.is_open => self.open_again(id, now),
             Some(State::Checking) => {
@@ -148,6 +149,7 @@ impl Engine {
         let meta = Arc::clone(torrent.swarm.meta());
         let swarm = Swarm::new(id, Arc::clone(&meta), rng, now);
         let old = std::mem::replace(&mut torrent.swarm, swarm);
+        choosing::apply_to_new(&mut torrent.swarm, &torrent.choice, now);
         torrent.before.add(&Transferred::of(&old));
         torrent.check = None;
         torrent.durable = false;
@@ -156,6 +158,7 @@ impl Engine {
         if writable {
             self.set_state(id, State::Checking, None, now);
         }
+        self.choice_before_opening(id);
         self.storage(StorageAction::Open {
             torrent: id,
             meta,
@@ -232,10 +235,15 @@ impl Engine {
     pub fn files(&self, id: TorrentId, from: usize) -> impl Iterator<Item = (usize, FileView)> {
         let torrent = self.torrents.get(&id);
         torrent.into_iter().flat_map(move |torrent| {
-            let files = torrent.swarm.meta().files.iter().enumerate().skip(from);
+            let files = torrent.swarm.meta().files.iter().enumerate();
             let files = files.filter(|(_, file)| file.kind == FileKind::Data);
-            files.map(|(place, file)| {
+            let files = (1..)
+                .zip(files)
+                .skip_while(move |(_, (place, _))| *place < from);
+            files.map(|(number, (place, file))| {
                 let view = FileView {
+                    number,
+                    priority: torrent.choice.of(place as u32),
                     path: file.path.as_str().to_owned(),
                     length: file.len,
                     done_bytes: done_bytes_of_file(&torrent.swarm, place as u32),

@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::Engine;
 use super::timers::TimerId;
-use super::{Engine, State};
 use crate::base::address::Interfaces;
 use crate::base::id::{ConnId, InfoHash, PeerId, TorrentId};
 use crate::base::limits;
@@ -162,7 +162,7 @@ impl Engine {
             self.announced_to_us(info_hash, (addr, peer_id), (is_seed, event), now);
             if let Some(&id) = self.by_hash.get(&info_hash)
                 && is_of_use
-                && !(is_seed && self.state(id) == Some(State::Seeding))
+                && !(is_seed && self.is_whole_seed(id))
             {
                 self.heard_of(id, addr, Source::Incoming, now);
             }
@@ -200,6 +200,7 @@ impl Engine {
             names_us: self.names_us(&meta.trackers),
         };
         let (info_hash, is_seed) = (meta.info_hash, torrent.swarm.is_complete());
+        let is_paused = torrent.is_partial_seed();
         let registry = &mut self.server.registry;
         registry.track(info_hash, terms, now);
         if self.port == 0 {
@@ -211,7 +212,7 @@ impl Engine {
                 peer_id: Some(self.secrets.peer_id),
                 key: Some(self.secrets.key),
                 is_seed: Some(is_seed),
-                is_paused: false,
+                is_paused,
                 heard: Heard::Ourselves,
             };
             registry.heard(info_hash, &sighting, &self.interfaces, now);

@@ -113,7 +113,7 @@ impl Engine {
     pub(super) fn goal_passed(&mut self, id: TorrentId, now: Instant) {
         let goals = self.config.seed_goals;
         if let Some(torrent) = self.torrents.get_mut(&id)
-            && torrent.was_complete
+            && (torrent.was_complete || torrent.swarm.has_all_wanted())
             && torrent.goal(goals, now).is_some_and(|(at, _)| at <= now)
         {
             torrent.seeded.goes_on = true;

@@ -54,6 +54,7 @@ impl Engine {
                 _ => torrent.seeded.formerly_s(),
             },
             seeds_on: torrent.seeded.goes_on,
+            choice: torrent.choice.clone(),
             known,
         })
     }
@@ -228,6 +229,7 @@ mod tests {
             meta: Arc::new(meta),
             peers: Vec::new(),
             trackers: Vec::new(),
+            choice: crate::base::choice::Choice::default(),
         };
         let id = engine.add_torrent(spec, NOW).expect("it is new");
         (id, info_hash)

@@ -51,6 +51,7 @@ pub mod action;
 pub mod announce;
 mod announce_udp;
 mod audit;
+mod choosing;
 mod commands;
 pub mod conn;
 mod datagrams;

@@ -127,7 +127,8 @@ impl Engine {
         };
         let standing = match state {
             State::Downloading => Some(Standing::Leecher),
-            State::Seeding => Some(Standing::Seed),
+            State::Seeding if self.is_whole_seed(id) => Some(Standing::Seed),
+            State::Seeding => Some(Standing::Leecher),
             State::Checking | State::Paused | State::Error => None,
         };
         if let Some(network) = &mut self.network {

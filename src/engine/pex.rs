@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Ending, Engine, State};
+use super::{Ending, Engine};
 use crate::base::id::ConnId;
 use crate::base::time::Instant;
 use crate::discovery::Privacy;
@@ -108,7 +108,7 @@ impl Engine {
         };
         match link.heard.received(pex, sender, ourselves, now) {
             Ok(peers) => {
-                let is_seed = self.state(torrent) == Some(State::Seeding);
+                let is_seed = self.is_whole_seed(torrent);
                 let is_of_use = |flags: Flags| !(is_seed && flags.has(Flags::SEED));
                 for (addr, _) in peers.into_iter().filter(|(_, flags)| is_of_use(*flags)) {
                     self.heard_of(torrent, addr, Source::Pex { sender }, now);

@@ -132,7 +132,7 @@ impl Engine {
         if let Some(plight) = &mut torrent.plight {
             plight.is_serving = true;
             let is_back = std::mem::take(&mut plight.was_closed);
-            if is_back || torrent.swarm.is_complete() {
+            if is_back || torrent.swarm.has_all_wanted() {
                 plight.retry_at = now; // perhaps all is well, or there is nothing to be written
             }
         }

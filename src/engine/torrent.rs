@@ -10,6 +10,7 @@ use super::plight::{Cure, Plight};
 use super::view::Heard;
 pub use crate::base::address::HostPort;
 use crate::base::bits::Bitfield;
+use crate::base::choice::Choice;
 use crate::base::id::PieceIndex;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Candidates;
@@ -27,6 +28,8 @@ pub struct TorrentSpec {
     pub peers: Vec<HostPort>,
     /// Trackers beside those of the metainfo, each a tier of its own.
     pub trackers: Vec<String>,
+    /// Which of its files are wanted.
+    pub choice: Choice,
 }
 
 /// What storage found of a torrent.
@@ -107,6 +110,8 @@ pub struct Torrent {
     pub armed: Instant,
     /// While it is paused: what it did before.
     pub paused_from: Option<State>,
+    /// Which of its files are wanted.
+    pub choice: Choice,
     /// Storage has its files.
     pub is_open: bool,
     /// What was transferred before the present exchange, in this run.
@@ -192,6 +197,11 @@ impl Torrent {
         all
     }
 
+    /// Whether it has all that is wanted of it, and that is not everything (BEP 21).
+    pub fn is_partial_seed(&self) -> bool {
+        self.state == State::Seeding && !self.swarm.is_complete()
+    }
+
     /// Its figures.
     pub fn snapshot(&mut self, now: Instant) -> Snapshot {
         let meta = Arc::clone(self.swarm.meta());
@@ -209,6 +219,8 @@ impl Torrent {
             reason: self.reason.clone(),
             retry_in: self.retry_in(now),
             length: meta.geometry().length(),
+            wanted_bytes: self.swarm.wanted_bytes(),
+            left_bytes: self.swarm.left_bytes(),
             done_bytes: self.swarm.done_bytes(),
             checked_bytes: self.check.as_ref().map_or(0, |check| check.bytes),
             up_bytes: all.up,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::action::StorageAction;
+use super::choosing;
 use super::conn::{Purpose, Stage};
 use super::goals::Seeded;
 use super::torrent::{AddError, Check, HostPort, OnDisk, Torrent, TorrentSpec, Transferred};
@@ -52,8 +53,11 @@ impl Engine {
         tiers.extend(spec.trackers.iter().map(|url| vec![url.clone()]));
         let mut candidates = Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64()));
         candidates.interfaces_found(&self.interfaces);
+        let mut swarm = Swarm::new(id, meta.clone(), Rng::new(self.rng.next_u64()), now);
+        choosing::apply_to_new(&mut swarm, &spec.choice, now);
         let torrent = Torrent {
-            swarm: Swarm::new(id, meta.clone(), Rng::new(self.rng.next_u64()), now),
+            swarm,
+            choice: spec.choice,
             state: State::Checking,
             reason: None,
             check: None,
@@ -81,6 +85,7 @@ impl Engine {
         self.server.set_rates(Rates::BESIDE_TORRENTS);
         self.track(id, now);
         self.set_state(id, State::Checking, None, now);
+        self.choice_before_opening(id);
         self.storage(StorageAction::Open {
             torrent: id,
             meta,
@@ -138,10 +143,8 @@ impl Engine {
             return;
         };
         torrent.swarm.lost(piece);
-        if torrent.state == State::Seeding {
-            torrent.durable = false;
-            self.set_state(id, State::Downloading, None, now);
-            self.tell_upload_only(id, false);
+        if torrent.state == State::Seeding && !torrent.swarm.has_all_wanted() {
+            self.become_leecher(id, now);
         }
         self.run_effects(id, now);
         self.rearm_torrent(id, now);
@@ -200,12 +203,21 @@ impl Engine {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
-        if torrent.swarm.is_complete() && torrent.state == State::Downloading {
-            if !torrent.was_complete {
-                torrent.tracker.completed(now);
+        let is_first = torrent.swarm.is_complete() && !torrent.was_complete;
+        match torrent.state {
+            State::Downloading if torrent.swarm.has_all_wanted() => {
+                if is_first {
+                    torrent.tracker.completed(now);
+                }
+                self.report(Report::Complete { torrent: id });
+                self.become_seed(id, now);
             }
-            self.report(Report::Complete { torrent: id });
-            self.become_seed(id, now);
+            // What was not wanted any more came all the same.
+            State::Seeding if is_first => {
+                torrent.tracker.completed(now);
+                self.become_seed(id, now);
+            }
+            _ => {}
         }
     }
 
@@ -284,7 +296,7 @@ impl Engine {
             return self.serve_meanwhile(id, now);
         }
         torrent.swarm.begin_exchange(now);
-        if torrent.swarm.is_complete() {
+        if torrent.swarm.has_all_wanted() {
             self.storage(StorageAction::Begin { torrent: id });
             self.become_seed(id, now);
         } else {
@@ -295,10 +307,14 @@ impl Engine {
         self.rearm_torrent(id, now);
     }
 
-    /// Everything is there: tells the peers that this one only uploads from now on (BEP 21).
+    /// Everything that is wanted is there: tells the peers that this one only uploads from now on,
+    /// and the trackers, if that is not all, that it waits (BEP 21).
     pub(super) fn become_seed(&mut self, id: TorrentId, now: Instant) {
         if let Some(torrent) = self.torrents.get_mut(&id) {
-            torrent.was_complete = true;
+            match torrent.swarm.is_complete() {
+                true => torrent.was_complete = true,
+                false => torrent.tracker.hurry(now),
+            }
         }
         self.set_state(id, State::Seeding, None, now);
         self.track(id, now);
@@ -308,7 +324,7 @@ impl Engine {
     }
 
     /// Tells the peers whether this one only uploads (BEP 21).
-    fn tell_upload_only(&mut self, id: TorrentId, is_upload_only: bool) {
+    pub(super) fn tell_upload_only(&mut self, id: TorrentId, is_upload_only: bool) {
         for conn in self.conns_of(id) {
             let Some(state) = self.conn_mut(conn) else {
                 continue;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::choice::Priority;
 use crate::base::id::PeerId;
 use crate::discovery::candidates::Source;
 
@@ -100,6 +101,10 @@ pub enum Heard {
 /// A file of a torrent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileView {
+    /// By which its user may name it: 1 for the first, pad files not counted.
+    pub number: u32,
+    /// How much it is wanted.
+    pub priority: Priority,
     /// Its path below the output folder.
     pub path: String,
     /// Its bytes.

@@ -48,8 +48,14 @@ impl Engine {
                 torrent.check.as_ref().map_or(0, |check| check.bytes),
                 meta.geometry().length()
             )],
-            State::Seeding => vec!["nothing is missing: it seeds".to_owned()],
-            State::Downloading if torrent.swarm.is_complete() => {
+            State::Seeding if torrent.swarm.is_complete() => {
+                vec!["nothing is missing: it seeds".to_owned()]
+            }
+            State::Seeding => vec![
+                "all that is wanted of it is here: it seeds that; evpeer ctl files shows the rest"
+                    .to_owned(),
+            ],
+            State::Downloading if torrent.swarm.has_all_wanted() => {
                 vec!["every piece is here; the last bytes are on their way to the disk".to_owned()]
             }
             State::Downloading => {

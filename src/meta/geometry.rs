@@ -221,6 +221,14 @@ impl Geometry {
         self.files[file as usize].len
     }
 
+    /// What the bytes of file `file` are.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn file_kind(&self, file: u32) -> FileKind {
+        self.files[file as usize].kind
+    }
+
     /// Where file `file` begins in the torrent.
     ///
     /// # Panics

@@ -4,6 +4,7 @@
 //! [`paths`] is the only way from a name in a torrent to a path on disk, and [`geometry`] the
 //! only place that knows how pieces, blocks, bytes and files relate. Nothing here does I/O.
 
+pub mod choice;
 pub mod create;
 pub mod geometry;
 pub mod magnet;

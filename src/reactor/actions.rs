@@ -121,6 +121,7 @@ impl Reactor {
             StorageAction::Open { torrent, meta, .. } => storage.add_to_serve(torrent, meta),
             StorageAction::Probe { torrent } => storage.probe(torrent),
             StorageAction::DoWithoutDisk { info_hash } => storage.do_without_disk(info_hash),
+            StorageAction::Choose { torrent, skipped } => storage.choose(torrent, skipped),
             StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
             StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
             StorageAction::Store { slot, bytes } => self.store(slot, &bytes),
@@ -222,7 +223,8 @@ fn is_passing_news(report: &Report) -> bool {
         | Report::Complete { .. }
         | Report::Durable { .. }
         | Report::Removed { .. }
-        | Report::Limited { .. } => false,
+        | Report::Limited { .. }
+        | Report::Chosen { .. } => false,
         Report::TrackerFailed { .. }
         | Report::TrackerAnswered { .. }
         | Report::NameFailed { .. }

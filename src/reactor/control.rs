@@ -30,6 +30,7 @@ use crate::base::id::TorrentId;
 use crate::base::limits::{CONTROL_CLIENTS_MAX, CONTROL_UNREAD_LEN_MAX};
 use crate::base::time::Instant;
 use crate::control::answer::{self, Answer, Id, Refusal, Shell, Work};
+use crate::control::choose;
 use crate::control::lines::Lines;
 use crate::control::request::Addition;
 use crate::engine::{AddError, TorrentSpec};
@@ -441,8 +442,14 @@ impl Reactor {
             Ok(mut spec) => {
                 spec.peers = waiting.addition.peers;
                 spec.trackers = waiting.addition.trackers;
-                self.add_torrent(spec)
-                    .map_err(|error: AddError| error.into())
+                match choose::chosen(&spec.meta, &waiting.addition.choosing) {
+                    Ok(choice) => {
+                        spec.choice = choice;
+                        let added = self.add_torrent(spec);
+                        added.map_err(|error: AddError| error.into())
+                    }
+                    Err(refusal) => Err(refusal),
+                }
             }
             Err(message) => Err(Refusal::Unusable(message)),
         };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::control::Control;
 use super::lanes::{Ending, Lane, LaneDied};
 use super::{Reactor, StartError, refused};
+use crate::base::choice::Choice;
 use crate::base::id::TorrentId;
 use crate::base::time::Instant;
 use crate::config::session::{Session, SessionTorrent};
@@ -159,7 +160,8 @@ impl Reactor {
                 ..
             }
             | Report::Complete { .. }
-            | Report::Limited { .. } => memory.schedule.changed(now),
+            | Report::Limited { .. }
+            | Report::Chosen { .. } => memory.schedule.changed(now),
             Report::Removed { info_hash, .. } => {
                 memory.keeping.session.remove(*info_hash);
                 self.storage.recall_mounts(*info_hash, Vec::new());
@@ -226,6 +228,7 @@ impl Reactor {
                         meta,
                         peers: Vec::new(),
                         trackers: Vec::new(),
+                        choice: Choice::default(),
                     });
                     self.torrent_loaded(ticket, spec, now);
                 }

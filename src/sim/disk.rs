@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::bits::Bitfield;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::meta::metainfo::{FileEntry, FileKind, Metainfo};
 use crate::storage::Access;
+use crate::storage::choose::is_skipped;
 use crate::storage::error::StorageError;
 use crate::storage::jobs::{
     Done, Handle, Job, Lane, OpenMode, Opened, Outcome, Presence, Scan, Work,
@@ -176,20 +178,24 @@ impl Disk {
                 root,
                 meta,
                 access,
+                skipped,
                 journal,
                 ..
             } => {
                 let journal = journal.and_then(|(path, _)| self.read_journal(path));
                 let scan = match access {
-                    Access::ReadWrite => self.has_room(&root, &meta),
+                    Access::ReadWrite => self.has_room(&root, &meta, skipped.as_deref()),
                     Access::ReadOnly => Ok(()),
                 };
                 let scan = scan.map(|()| self.scan(&meta));
                 Outcome::Scanned(scan.map(|scan| Scan { journal, ..scan }))
             }
-            Work::CreateEmpty { meta, .. } => {
+            Work::CreateEmpty { meta, skipped, .. } => {
                 let mut dirs = BTreeSet::new();
-                for file in data_files(&meta).filter(|file| file.len == 0) {
+                let files = (0..).zip(&meta.files);
+                let files = files.filter(|(file, _)| !is_skipped(skipped.as_deref(), *file));
+                let files = files.map(|(_, entry)| entry);
+                for file in files.filter(|file| file.kind == FileKind::Data && file.len == 0) {
                     dirs.insert(dir_of(file.path.as_path()));
                     self.made_if_missing(path_of(file));
                 }
@@ -209,11 +215,15 @@ impl Disk {
                 file,
                 offset,
                 bytes,
-                range,
+                ranges,
                 ..
             } => {
-                let at = offset as usize + range.start;
-                Outcome::Finished(self.write(&file, at, &bytes[range]))
+                let mut runs = ranges.iter().map(|r| r.start as usize..r.end as usize);
+                let written = runs.try_for_each(|run| {
+                    let at = offset as usize + run.start;
+                    self.write(&file, at, &bytes[run])
+                });
+                Outcome::Finished(written)
             }
             Work::Sync {
                 files, found, dirs, ..
@@ -286,13 +296,21 @@ impl Disk {
     }
 
     /// Whether all that is missing of a torrent fits.
-    fn has_room(&mut self, root: &Path, meta: &Metainfo) -> Result<(), StorageError> {
+    fn has_room(
+        &mut self,
+        root: &Path,
+        meta: &Metainfo,
+        skipped: Option<&Bitfield>,
+    ) -> Result<(), StorageError> {
         let missing = |file: &FileEntry| {
             let found = self.files.get(file.path.as_path());
             file.len
                 .saturating_sub(found.map_or(0, |f| f.bytes.len() as u64))
         };
-        let need = data_files(meta).map(missing).sum();
+        let files = (0..).zip(&meta.files);
+        let files = files
+            .filter(|(file, entry)| entry.kind == FileKind::Data && !is_skipped(skipped, *file));
+        let need = files.map(|(_, entry)| missing(entry)).sum();
         match self.free() {
             Some(free) if free < need && !self.faults.hides_lack => {
                 self.tally.refused += 1;
@@ -326,7 +344,7 @@ impl Disk {
             (OpenMode::Read, None) => return Ok(Opened::Absent),
             (OpenMode::Read, Some(len)) if len < entry.len => return Ok(Opened::Absent),
             (OpenMode::Read, Some(_)) => {}
-            (OpenMode::Write, _) => {
+            (OpenMode::Write | OpenMode::WritePart, _) => {
                 let need = entry.len.saturating_sub(len_before.unwrap_or(0));
                 if let Some(free) = free.filter(|&free| free < need) {
                     self.tally.refused += 1;
@@ -343,7 +361,7 @@ impl Disk {
         let after = self.stamp(&path);
         Ok(Opened::Open {
             file: self.handle(path),
-            is_writable: mode == OpenMode::Write,
+            is_writable: mode != OpenMode::Read,
             len_before: len_before.unwrap_or(0),
             stamps: [before, after],
             allocated: true,

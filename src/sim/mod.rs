@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::bits::Bitfield;
+use crate::base::choice::Choice;
 use crate::base::id::PeerId;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
@@ -235,6 +236,7 @@ impl World {
                 meta: Arc::clone(&self.meta),
                 peers: peer.spec.peers.iter().map(host_port).collect(),
                 trackers: peer.spec.trackers.clone(),
+                choice: Choice::default(),
             };
             peer.torrent = engine
                 .add_torrent(spec, now)

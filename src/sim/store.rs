@@ -175,6 +175,7 @@ fn apply(storage: &mut Storage, action: StorageAction) {
         StorageAction::Open { torrent, meta, .. } => storage.add_to_serve(torrent, meta),
         StorageAction::Probe { torrent } => storage.probe(torrent),
         StorageAction::DoWithoutDisk { info_hash } => storage.do_without_disk(info_hash),
+        StorageAction::Choose { torrent, skipped } => storage.choose(torrent, skipped),
         StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
         StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
         StorageAction::Store { slot, bytes } => storage.store(slot, &bytes),
@@ -233,6 +234,7 @@ impl Tagged {
             }
             StorageAction::DoWithoutDisk { .. }
             | StorageAction::Begin { .. }
+            | StorageAction::Choose { .. }
             | StorageAction::Prepare { .. }
             | StorageAction::Close { .. } => {}
         }

@@ -38,6 +38,8 @@ pub(super) struct FileSlot {
     is_named: bool,
     /// It is not mapped, as its file system does not do that well.
     pub is_buffered: bool,
+    /// It is open as one that is not wanted: nothing but what is stored may take room.
+    pub is_sparse: bool,
     fresh: Fresh,
 }
 
@@ -84,6 +86,7 @@ impl FileSlot {
             is_created: false,
             is_named: false,
             is_buffered: false,
+            is_sparse: false,
             fresh: Fresh::None,
         }
     }
@@ -136,16 +139,19 @@ impl Storage {
         self.uses += 1;
         let file = &mut torrent.files[key.file as usize];
         file.stamp = self.uses;
+        self.close_outgrown(key.torrent, key.file);
+        let write = self.write_mode(key.torrent, key.file);
+        let file = &self.torrents[&key.torrent].files[key.file as usize];
         match (&file.state, want) {
             (FileState::Opening, _) => {}
             (FileState::Absent, Want::Read) => self.drop_window(slot),
             (FileState::Closed, Want::Read) => self.open(key.torrent, key.file, OpenMode::Read),
             (FileState::Closed | FileState::Absent, Want::Write) => {
-                self.open(key.torrent, key.file, OpenMode::Write);
+                self.open(key.torrent, key.file, write);
             }
             (FileState::Open { is_writable, .. }, Want::Write) if !is_writable => {
                 self.close(key.torrent, key.file, Farewell::Sync);
-                self.open(key.torrent, key.file, OpenMode::Write);
+                self.open(key.torrent, key.file, write);
             }
             (FileState::Open { .. }, _) => self.load_from_open_file(slot),
         }
@@ -157,7 +163,9 @@ impl Storage {
         let Some(of) = self.torrents.get_mut(&torrent) else {
             return;
         };
-        of.files[file as usize].state = FileState::Opening;
+        let slot = &mut of.files[file as usize];
+        slot.state = FileState::Opening;
+        slot.is_sparse = mode == OpenMode::WritePart;
         let meta = Arc::clone(&of.meta);
         self.open_files.push((torrent, file));
         let work = Work::Open {

@@ -16,6 +16,7 @@ use super::journal::{BootId, Stamp};
 use super::map::{Map, MapAccess};
 use super::os::Populate;
 pub use super::run::{Runner, run};
+use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::meta::metainfo::Metainfo;
 
@@ -60,6 +61,8 @@ pub enum OpenMode {
     Read,
     /// Reading and writing: created, made long enough and allocated, never cut.
     Write,
+    /// The same without room for what is never stored: the file is not wanted.
+    WritePart,
 }
 
 /// The kinds of work. Paths are relative to `root`, the output folder, where one is given.
@@ -77,6 +80,8 @@ pub enum Work {
         wants_anchor: bool,
         /// Mount points that were on the way to its files before, see [`Scan::mounts`].
         mounts: Vec<String>,
+        /// Files for which no room is needed, as they are not wanted.
+        skipped: Option<Arc<Bitfield>>,
         /// The torrent's journal, to be read as far as it may be long, and opened to be written.
         journal: Option<(PathBuf, u64)>,
     },
@@ -86,6 +91,8 @@ pub enum Work {
         root: Arc<Path>,
         /// The torrent.
         meta: Arc<Metainfo>,
+        /// But for these.
+        skipped: Option<Arc<Bitfield>>,
     },
     /// Open a file.
     Open {
@@ -156,7 +163,7 @@ pub enum Work {
         /// The window.
         bytes: Arc<Vec<u8>>,
         /// Which of its bytes to write.
-        range: Range<usize>,
+        ranges: Vec<Range<u32>>,
     },
     /// Bring files and folders to the disk.
     Sync {
@@ -399,7 +406,7 @@ impl Job {
             | Work::AppendJournal { .. } => Lane::Paging,
             Work::Open { mode, .. } => match mode {
                 OpenMode::Read => Lane::Paging,
-                OpenMode::Write => Lane::Disk,
+                OpenMode::Write | OpenMode::WritePart => Lane::Disk,
             },
             Work::Scan { .. }
             | Work::CreateEmpty { .. }

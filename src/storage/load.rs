@@ -138,7 +138,8 @@ impl Storage {
             true => MapAccess::Write,
             false => MapAccess::Read,
         };
-        let work = if self.kind == StorageKind::Pwrite || file_slot.is_buffered {
+        let is_buffered = file_slot.is_buffered || file_slot.is_sparse;
+        let work = if self.kind == StorageKind::Pwrite || is_buffered {
             Work::Read {
                 file,
                 path,
@@ -223,9 +224,12 @@ impl Storage {
         };
         match result {
             Ok(bytes) => {
+                let torrent = self.torrents.get(&key.torrent);
+                let is_sparse = torrent.is_some_and(|of| of.files[key.file as usize].is_sparse);
                 self.windows.get_mut(slot).body = Body::Heap {
                     bytes: Arc::new(bytes),
                     is_writable: access == MapAccess::Write,
+                    is_sparse,
                     dirty: None,
                     in_flight: None,
                 };
@@ -307,7 +311,7 @@ impl Storage {
             path,
             offset: key.offset(),
             bytes: Arc::clone(bytes),
-            range: taken.range.start as usize..taken.range.end as usize,
+            ranges: taken.ranges,
         };
         let job = self.submit(Purpose::WriteBack(key), work);
         self.windows.get_mut(slot).job = Some(job);
@@ -340,6 +344,7 @@ impl Storage {
         }
         self.windows.stay(slot);
         self.land(slot);
+        self.close_outgrown(key.torrent, key.file);
     }
 
     /// Says once that whoever waits for bytes may try again.

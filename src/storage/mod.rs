@@ -29,6 +29,7 @@
 
 mod changed;
 mod check;
+pub mod choose;
 pub mod error;
 mod files;
 pub mod jobs;
@@ -220,6 +221,8 @@ pub struct Storage {
     waiting_scans: Vec<TorrentId>,
     watch: Watch,
     stalls: Stalls,
+    /// Files that are not wanted, of the torrents that have some.
+    skipped: BTreeMap<TorrentId, Arc<Bitfield>>,
     /// See [`Storage::mounts`].
     mounts: BTreeMap<InfoHash, Vec<String>>,
     /// Those of them whose disk was found missing.
@@ -336,6 +339,7 @@ impl Storage {
             waiting_scans: Vec::new(),
             watch: Watch::new(),
             stalls: Stalls::default(),
+            skipped: BTreeMap::new(),
             mounts: BTreeMap::new(),
             not_mounted: BTreeSet::new(),
         }

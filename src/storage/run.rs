@@ -7,12 +7,14 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::choose::is_skipped;
 use super::error::StorageError;
 use super::jobs::{Done, Handle, Job, MapError, OpenMode, Opened, Outcome, Scan, SyncFile, Work};
 use super::journal::Stamp;
 use super::map::{Map, MapAccess};
 use super::os::{self, Missing, Places, Populate, Walker};
 use super::reserve::Reserve;
+use crate::base::bits::Bitfield;
 use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::{FileEntry, Metainfo};
 
@@ -69,11 +71,19 @@ fn execute(work: Work, places: &Places, reserve: &Reserve) -> Outcome {
             access,
             wants_anchor,
             mounts,
+            skipped,
             journal,
         } => {
             let walker = Walker::new(&root, places);
-            let scanned =
-                walker.and_then(|walker| scan::scan(walker, &meta, access, &mounts, reserve));
+            let scanned = walker.and_then(|walker| {
+                scan::scan(
+                    walker,
+                    &meta,
+                    (access, skipped.as_deref()),
+                    &mounts,
+                    reserve,
+                )
+            });
             Outcome::Scanned(scanned.and_then(|scan| {
                 let journal = journal.and_then(|(path, len_max)| journal::read(&path, len_max));
                 let anchor = match wants_anchor {
@@ -87,9 +97,11 @@ fn execute(work: Work, places: &Places, reserve: &Reserve) -> Outcome {
                 })
             }))
         }
-        Work::CreateEmpty { root, meta } => {
-            Outcome::CreatedEmpty(create_empty(&root, &meta, places))
-        }
+        Work::CreateEmpty {
+            root,
+            meta,
+            skipped,
+        } => Outcome::CreatedEmpty(create_empty(&root, &meta, skipped.as_deref(), places)),
         Work::Open {
             root,
             meta,
@@ -147,8 +159,8 @@ fn execute(work: Work, places: &Places, reserve: &Reserve) -> Outcome {
             path,
             offset,
             bytes,
-            range,
-        } => Outcome::Finished(write(&file, &root, &path, offset, &bytes, range)),
+            ranges,
+        } => Outcome::Finished(write(&file, &root, &path, offset, &bytes, &ranges)),
         Work::Sync {
             root,
             files,
@@ -213,13 +225,14 @@ impl Handle {
 fn create_empty(
     root: &Arc<Path>,
     meta: &Metainfo,
+    skipped: Option<&Bitfield>,
     places: &Places,
 ) -> Result<Vec<PathBuf>, StorageError> {
     let mut walker = Walker::new(root, places)?;
-    for entry in &meta.files {
+    for (file, entry) in (0..).zip(&meta.files) {
         let path = entry.path.as_path();
         let is_empty = entry.kind == FileKind::Data && entry.len == 0;
-        if is_empty && walker.look(path)?.is_none() {
+        if is_empty && !is_skipped(skipped, file) && walker.look(path)?.is_none() {
             walker.open_for_writing(path, entry.executable)?;
         }
     }
@@ -241,7 +254,9 @@ fn open(
             Some(file) => (file, false),
             None => return Ok(Opened::Absent),
         },
-        OpenMode::Write => walker.open_for_writing(relative, entry.executable)?,
+        OpenMode::Write | OpenMode::WritePart => {
+            walker.open_for_writing(relative, entry.executable)?
+        }
     };
     let look = |error: io::Error| StorageError::from_io(&path, "look at", &error);
     let metadata = file.metadata().map_err(look)?;
@@ -250,26 +265,32 @@ fn open(
         true => Stamp::default(),
         false => os::see_open(&file).map_err(look)?.stamp,
     };
-    let allocated = match mode {
+    let room = match mode {
         OpenMode::Read if len_before < entry.len => return Ok(Opened::Absent),
-        OpenMode::Read => true,
-        OpenMode::Write => match make_room(&file, &path, &metadata, entry.len, root, reserve) {
-            Ok(allocated) => allocated,
-            Err(error) => {
-                // Leave nothing half-made: back to the length that it had, or away.
-                if created {
-                    walker.remove(relative);
-                } else if len_before < entry.len {
-                    let _ = file.set_len(len_before);
-                }
-                return Err(error);
-            }
+        OpenMode::Read => Ok(true),
+        OpenMode::Write => make_room(&file, &path, &metadata, entry.len, root, reserve),
+        OpenMode::WritePart if len_before >= entry.len => Ok(true),
+        OpenMode::WritePart => match file.set_len(entry.len) {
+            Ok(()) => Ok(true),
+            Err(error) => Err(unstored(root, &path, "make longer", NO_SPACE_LEN, &error)),
         },
+    };
+    let allocated = match room {
+        Ok(allocated) => allocated,
+        Err(error) => {
+            // Leave nothing half-made: back to the length that it had, or away.
+            if created {
+                walker.remove(relative);
+            } else if len_before < entry.len {
+                let _ = file.set_len(len_before);
+            }
+            return Err(error);
+        }
     };
     let now = os::see_open(&file).map_err(look)?.stamp;
     Ok(Opened::Open {
         file: Handle::File(Arc::new(file)),
-        is_writable: mode == OpenMode::Write,
+        is_writable: mode != OpenMode::Read,
         len_before,
         stamps: [before, now],
         allocated,
@@ -368,13 +389,16 @@ fn write(
     path: &Path,
     offset: u64,
     bytes: &[u8],
-    range: Range<usize>,
+    ranges: &[Range<u32>],
 ) -> Result<(), StorageError> {
-    let len = range.len() as u64;
-    let offset = offset + range.start as u64;
-    file.as_file()
-        .write_all_at(&bytes[range], offset)
-        .map_err(|error| unstored(root, path, "write", len, &error))
+    for range in ranges {
+        let run = &bytes[range.start as usize..range.end as usize];
+        let offset = offset + u64::from(range.start);
+        file.as_file()
+            .write_all_at(run, offset)
+            .map_err(|error| unstored(root, path, "write", run.len() as u64, &error))?;
+    }
+    Ok(())
 }
 
 fn sync(

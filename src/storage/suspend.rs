@@ -38,6 +38,7 @@ impl Storage {
             access: Access::ReadWrite,
             wants_anchor: self.anchor.is_none() && self.access == Access::ReadWrite,
             mounts: self.mounts(of.meta.info_hash).to_vec(),
+            skipped: self.skipped(torrent),
             journal: None,
         };
         self.submit(Purpose::Probe(torrent), work);

@@ -1273,3 +1273,140 @@ fn user_may_do_without_a_disk_that_was_found_missing() {
     world.add(&meta); // it is looked at, and has not failed
     assert_eq!(world.storage.mounts(meta.info_hash), before);
 }
+
+/// Bytes that a file takes on the disk.
+fn room_of(path: &std::path::Path) -> u64 {
+    fs::metadata(path).map_or(0, |found| found.blocks() * 512)
+}
+
+/// Goal: of files that are not wanted the disk has what shared pieces need and nothing else, and
+/// when they are wanted after all that is in its place.
+#[test]
+fn unwanted_files_hold_what_shared_pieces_need_and_nothing_else() {
+    const BLOCK: u64 = 16_384;
+    let piece_len = 4 * BLOCK as u32;
+    let files = [
+        ("none", 0, ""),
+        ("first", 10 * BLOCK + 5000, ""), // shares piece 2 with `wanted`
+        ("wanted", 5 * BLOCK, ""),
+        ("small", 5 * BLOCK + 999, ""), // its head and its tail are shared, pieces 3 and 5
+        ("also", 2 * BLOCK, ""),
+        ("apart", 9 * BLOCK, ""),
+        ("beside", 3 * WINDOW_LEN, ""),
+        ("tail", 100, ""),
+    ];
+    let (meta, data) = torrent(piece_len, &files);
+    let geometry = meta.geometry();
+    let wanted = |file: u32| file == 2 || file == 4;
+    let pieces: Vec<u32> = (0..8)
+        .filter(|&f| wanted(f))
+        .flat_map(|f| geometry.pieces_of_file(f))
+        .collect();
+    for kind in KINDS {
+        let mut world = World::new(kind, 8);
+        let skipped: Vec<u32> = (0..8).filter(|&f| !wanted(f)).collect();
+        world.storage.choose(ID, skipped);
+        world.add(&meta);
+        world.storage.create_empty_files(ID);
+        for &piece in pieces.iter().rev() {
+            world.storage.prepare(ID, PieceIndex(piece));
+            world.store_piece(&meta, &data, piece);
+            world.drive();
+        }
+        for &piece in &pieces {
+            assert!(
+                matches!(world.check(piece), Verdict::Good { .. }),
+                "piece {piece}"
+            );
+        }
+        world.settle();
+        world.storage.sync(ID);
+        world.drive();
+        assert!(matches!(world.events.pop(), Some(Event::Durable { .. })));
+        for (file, (name, len, _)) in (0..).zip(&files) {
+            let shared = geometry
+                .pieces_of_file(file)
+                .filter(|piece| pieces.contains(piece));
+            let path = world.path(name);
+            assert_eq!(
+                path.exists(),
+                wanted(file) || shared.clone().count() > 0,
+                "{name}"
+            );
+            if !wanted(file) && path.exists() {
+                assert_eq!(fs::metadata(&path).unwrap().len(), *len, "{name}");
+                // A page at each end of a run of bytes is taken as a whole.
+                let most = shared.count() as u64 * (u64::from(piece_len) + 2 * 4096);
+                let room = room_of(&path);
+                assert!(
+                    room <= most.min(*len + 4096),
+                    "{name} takes {room} B, {most} B needed"
+                );
+            }
+        }
+        let small = fs::read(world.path("small")).unwrap();
+        let begin = geometry.file_offset(3) as usize;
+        let held = |piece: u32, at: usize| {
+            pieces.contains(&piece) && (at / piece_len as usize) as u32 == piece
+        };
+        for (at, byte) in (begin..).zip(small) {
+            let is_held = (0..geometry.piece_count()).any(|piece| held(piece, at));
+            assert_eq!(byte, if is_held { data[at] } else { 0 }, "byte {at} of all");
+        }
+
+        world.storage.choose(ID, Vec::new());
+        world.storage.create_empty_files(ID);
+        for piece in (0..geometry.piece_count()).filter(|piece| !pieces.contains(piece)) {
+            world.store_piece(&meta, &data, piece);
+            world.drive();
+        }
+        for piece in 0..geometry.piece_count() {
+            assert!(
+                matches!(world.check(piece), Verdict::Good { .. }),
+                "piece {piece}"
+            );
+        }
+        world.settle();
+        for (file, (name, len, _)) in (0..).zip(&files) {
+            let begin = geometry.file_offset(file) as usize;
+            let content = fs::read(world.path(name)).unwrap();
+            assert!(content == data[begin..begin + *len as usize], "{name}");
+            assert!(room_of(&world.path(name)) >= *len, "{name}");
+        }
+        let is_sparse = |slot: &FileSlot| slot.is_sparse;
+        assert!(!world.storage.torrents[&ID].files.iter().any(is_sparse));
+        world.storage.remove(ID);
+        world.drive();
+    }
+}
+
+/// Goal: no room is asked for that unwanted files would take, and what came of one before it was
+/// skipped is not lost.
+#[test]
+fn file_that_is_skipped_while_it_comes_keeps_what_it_has() {
+    let (meta, data) = torrent(1 << 16, &[("a", 1 << 20, ""), ("b", 1 << 20, "")]);
+    for kind in KINDS {
+        let mut world = World::new(kind, 4);
+        world.add(&meta);
+        // Bytes wait for their window as the file becomes one that is not wanted.
+        world.store_piece(&meta, &data, 3);
+        world.storage.choose(ID, vec![0, 1]);
+        world.drive();
+        assert!(matches!(world.check(3), Verdict::Good { .. }));
+        world.store_piece(&meta, &data, 20);
+        world.drive();
+        world.settle();
+        let content = fs::read(world.path("a")).unwrap();
+        assert!(content[3 << 16..4 << 16] == data[3 << 16..4 << 16]);
+        assert!(room_of(&world.path("b")) <= (1 << 16) + 8192);
+        // It was open for writing of a part: wanted now, with a store under way.
+        world.storage.choose(ID, Vec::new());
+        world.store_piece(&meta, &data, 21);
+        world.store_piece(&meta, &data, 22);
+        world.drive();
+        world.settle();
+        let content = fs::read(world.path("b")).unwrap();
+        assert!(content[4 << 16..7 << 16] == data[20 << 16..23 << 16]);
+        assert!(room_of(&world.path("b")) >= 1 << 20);
+    }
+}

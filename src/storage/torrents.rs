@@ -98,6 +98,7 @@ impl Storage {
             access,
             wants_anchor: self.anchor.is_none() && access == Access::ReadWrite,
             mounts,
+            skipped: self.skipped(torrent),
             journal: journal.map(|path| (path, len_max)),
         };
         self.submit(Purpose::Scan(torrent), work);
@@ -109,10 +110,12 @@ impl Storage {
     pub fn remove(&mut self, torrent: TorrentId) {
         self.drop_torrent(torrent, Keep::Stored);
         self.former.remove(&torrent);
+        self.skipped.remove(&torrent);
     }
 
-    /// Makes the files without bytes, which no piece ever will.
+    /// Makes the wanted files without bytes, which no piece ever will.
     pub fn create_empty_files(&mut self, torrent: TorrentId) {
+        let skipped = self.skipped(torrent);
         let Some(of) = self.torrents.get_mut(&torrent) else {
             return;
         };
@@ -124,6 +127,7 @@ impl Storage {
         let work = Work::CreateEmpty {
             root: Arc::clone(&self.root),
             meta: Arc::clone(&of.meta),
+            skipped,
         };
         self.submit(Purpose::CreateEmpty(torrent), work);
     }

@@ -66,6 +66,8 @@ pub(super) enum Body {
         bytes: Arc<Vec<u8>>,
         /// Whether its file was open for writing when it was loaded.
         is_writable: bool,
+        /// Nothing but what was stored may be written: its file is not wanted as a whole.
+        is_sparse: bool,
         dirty: Option<Dirty>,
         /// Sequence number of the oldest store that is being written back.
         in_flight: Option<u64>,
@@ -75,9 +77,36 @@ pub(super) enum Body {
 /// The part of a buffer that its file does not have yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dirty {
-    pub range: Range<u32>,
+    /// In order, and apart from each other. One that spans all stores, unless the window is sparse.
+    pub ranges: Vec<Range<u32>>,
     /// Sequence number of the oldest store in it.
     pub seq: u64,
+}
+
+impl Dirty {
+    /// Bytes were stored there.
+    fn add(&mut self, new: Range<u32>, is_sparse: bool) {
+        if !is_sparse && let [range] = &mut self.ranges[..] {
+            *range = range.start.min(new.start)..range.end.max(new.end);
+            return;
+        }
+        let first = self.ranges.partition_point(|range| range.end < new.start);
+        let behind = self.ranges.partition_point(|range| range.start <= new.end);
+        let touched = &self.ranges[first..behind];
+        let start = touched
+            .first()
+            .map_or(new.start, |r| r.start.min(new.start));
+        let end = touched.last().map_or(new.end, |r| r.end.max(new.end));
+        self.ranges
+            .splice(first..behind, std::iter::once(start..end));
+        if self.ranges.len() > SPARSE_RANGES_MAX {
+            let gap = |at: &usize| self.ranges[at + 1].start - self.ranges[*at].end;
+            let least = (0..self.ranges.len() - 1).min_by_key(gap);
+            if let Some(at) = least {
+                self.ranges[at].end = self.ranges.remove(at + 1).end;
+            }
+        }
+    }
 }
 
 /// Bytes that wait for their window.
@@ -138,21 +167,15 @@ impl Window {
             Body::Heap {
                 bytes: buffer,
                 dirty,
+                is_sparse,
                 ..
             } => {
                 // Unique, as no job has it: this does not copy.
                 let buffer = Arc::make_mut(buffer);
                 buffer[start as usize..end as usize].copy_from_slice(bytes);
-                *dirty = Some(match dirty.take() {
-                    None => Dirty {
-                        range: start..end,
-                        seq,
-                    },
-                    Some(Dirty { range, seq }) => Dirty {
-                        range: range.start.min(start)..range.end.max(end),
-                        seq,
-                    },
-                });
+                let ranges = Vec::new();
+                let dirty = dirty.get_or_insert(Dirty { ranges, seq });
+                dirty.add(start..end, *is_sparse);
             }
             Body::Queued | Body::Admitted | Body::Loading => unreachable!("asserted above"),
         }
@@ -178,12 +201,12 @@ impl Window {
         matches!(self.body, Body::Heap { dirty: Some(_), .. })
     }
 
-    /// Bytes between the first and the last that the system does not have yet.
+    /// Bytes that the system does not have yet, and those between them that go with them.
     pub fn dirty_len(&self) -> u32 {
         match &self.body {
             Body::Heap {
                 dirty: Some(dirty), ..
-            } => dirty.range.end - dirty.range.start,
+            } => dirty.ranges.iter().map(|r| r.end - r.start).sum(),
             _ => 0,
         }
     }
@@ -407,6 +430,9 @@ impl Windows {
     }
 }
 
+/// Runs of a sparse window that are told apart: as many as a window has blocks. Of more, those with
+/// the least between them are taken for one.
+const SPARSE_RANGES_MAX: usize = 64;
 /// Waiting runs that are looked at for the one that new bytes continue.
 const PENDING_LOOK_BACK: usize = 16;
 /// Buffers kept for re-use at most.
@@ -429,6 +455,7 @@ mod tests {
         Body::Heap {
             bytes: Arc::new(vec![0; len]),
             is_writable: true,
+            is_sparse: false,
             dirty: None,
             in_flight: None,
         }
@@ -450,8 +477,37 @@ mod tests {
             panic!("a buffer");
         };
         assert_eq!(&bytes[9..17], b"\0aabbcc\0");
-        let range = 10..16;
-        assert_eq!(dirty, &Some(Dirty { range, seq: 1 }));
+        let ranges = std::iter::once(10..16).collect();
+        assert_eq!(dirty, &Some(Dirty { ranges, seq: 1 }));
+    }
+
+    #[test]
+    fn sparse_window_has_nothing_to_write_but_what_was_stored() {
+        let stores = [10..20, 90..95, 30..40, 20..25, 8..12, 39..41, 95..100];
+        for is_sparse in [true, false] {
+            let ranges = Vec::new();
+            let mut dirty = Dirty { ranges, seq: 1 };
+            for store in stores.clone() {
+                dirty.add(store, is_sparse);
+            }
+            let expected = match is_sparse {
+                true => vec![8..25, 30..41, 90..100],
+                false => std::iter::once(8..100).collect(),
+            };
+            assert_eq!(dirty.ranges, expected);
+        }
+        let ranges = Vec::new();
+        let mut dirty = Dirty { ranges, seq: 1 };
+        for at in (0..200).rev() {
+            dirty.add(at * 10..at * 10 + 1, true);
+        }
+        dirty.add(900_000..900_001, true);
+        assert!(dirty.ranges.len() <= SPARSE_RANGES_MAX);
+        assert_eq!(
+            dirty.ranges.last(),
+            Some(&(900_000..900_001)),
+            "the widest gap stays"
+        );
     }
 
     #[test]

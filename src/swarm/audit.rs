@@ -77,8 +77,8 @@ impl Swarm {
     fn audit_peers(&self) -> Result<(), String> {
         for (_, peer) in &self.peers {
             let remote = peer.origin.remote;
-            let offers = peer.have.ones().filter(|&p| !self.ours.has(p)).count();
-            if offers != peer.offers as usize {
+            let offers = self.offers_of(&peer.have);
+            if offers != peer.offers {
                 return Err(format!(
                     "{remote} offers {offers} pieces, counted {}",
                     peer.offers
@@ -105,6 +105,10 @@ impl Swarm {
             }
             if self.is_fetching() && peer.wanted != (offers > 0) {
                 return Err(format!("{remote} offers {offers}, wanted: {}", peer.wanted));
+            }
+            let mut pieces = peer.requests.iter().map(|r| r.block.piece);
+            if let Some(piece) = pieces.find(|piece| !self.is_wanted(*piece)) {
+                return Err(format!("{piece:?} is asked of {remote}, nobody wants it"));
             }
             if let Some(request) = peer
                 .requests
@@ -165,11 +169,13 @@ impl Swarm {
         Ok(())
     }
 
-    /// Every missing piece is listed, begun, being hashed, or fetched from one peer alone.
+    /// Every missing piece that is wanted is listed, begun, being hashed, or fetched from one peer
+    /// alone.
     fn audit_alone(&self) -> Result<(), String> {
         let count = self.geometry().piece_count();
         let is_known = |piece: u32| {
             self.ours.has(piece)
+                || !self.is_wanted(PieceIndex(piece))
                 || self.picker.is_missing(PieceIndex(piece))
                 || self.alone.contains_key(&PieceIndex(piece))
                 || self.hashing.contains(&PieceIndex(piece))

@@ -109,6 +109,7 @@ impl Swarm {
             }
             Asked::Late if self.alone.contains_key(&block.piece) => Reception::Drop,
             Asked::Now | Asked::Late if self.is_stored(block) => Reception::Drop,
+            Asked::Now | Asked::Late if !self.is_wanted(block.piece) => Reception::Drop,
             Asked::Now | Asked::Late => self.receive(key, block, now),
         };
         let counted = asked == Asked::Now;
@@ -401,7 +402,7 @@ impl Swarm {
 
     /// Whether anything is asked for at all.
     pub fn is_fetching(&self) -> bool {
-        self.exchange == Exchange::Full && !self.is_complete()
+        self.exchange == Exchange::Full && !self.has_all_wanted()
     }
 }
 

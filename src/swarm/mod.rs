@@ -31,6 +31,7 @@ mod ask;
 mod audit;
 pub mod blame;
 pub mod choker;
+mod choose;
 mod doubt;
 mod download;
 pub mod effect;
@@ -63,6 +64,10 @@ pub struct Swarm {
     meta: Arc<Metainfo>,
     /// Pieces that are verified.
     ours: Bitfield,
+    /// Pieces that the user wants; `None`: all.
+    wanted: Option<Bitfield>,
+    /// Pieces that the user wants and that are not verified.
+    lacking: u32,
     picker: Picker,
     choker: Choker,
     blame: Blame,
@@ -127,6 +132,8 @@ impl Swarm {
         Self {
             torrent,
             ours: Bitfield::new(geometry.piece_count()),
+            wanted: None,
+            lacking: geometry.piece_count(),
             picker,
             choker: Choker::new(Rng::new(rng.next_u64()), now),
             blame: Blame::default(),
@@ -166,19 +173,6 @@ impl Swarm {
     /// Whether every piece is verified.
     pub fn is_complete(&self) -> bool {
         self.ours.is_full()
-    }
-
-    /// Bytes of the verified pieces.
-    pub fn done_bytes(&self) -> u64 {
-        let geometry = self.geometry();
-        let count = geometry.piece_count();
-        let full = u64::from(self.ours.count_ones()) * u64::from(geometry.nominal_piece_len());
-        if count > 0 && self.ours.has(count - 1) {
-            let last = geometry.piece_len(PieceIndex(count - 1));
-            full - u64::from(geometry.nominal_piece_len() - last)
-        } else {
-            full
-        }
     }
 
     /// A connected peer.
@@ -384,8 +378,8 @@ impl Swarm {
         self.effects.push_back(Effect::Flush(conn));
     }
 
-    /// Both sides have everything: the connection serves nobody.
-    /// A peer, or we, may have everything now: says so once, and ends what is of no use.
+    /// A peer, or we, may have everything now, or want no more: says so once, and ends what is of
+    /// no use to either side.
     fn roles_changed(&mut self, key: PeerKey) {
         let peer = self.peer_mut(key);
         if peer.is_seed() && !std::mem::replace(&mut peer.seed_told, true) {
@@ -394,7 +388,7 @@ impl Swarm {
         }
         let peer = self.peer(key);
         if self.exchange == Exchange::Full
-            && self.is_complete()
+            && self.has_all_wanted()
             && (peer.is_seed() || peer.upload_only)
         {
             self.effects

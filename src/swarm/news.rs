@@ -47,10 +47,11 @@ impl Swarm {
             self.news.told_at = Some(now);
         }
         let mut waits = false;
+        let is_wanted = self.is_wanted(piece);
         for key in self.keys() {
             let peer = self.peer_mut(key);
             if peer.have.has(piece.0) {
-                peer.offers -= 1;
+                peer.offers -= u32::from(is_wanted);
                 if peer.offers == 0 {
                     self.review_interest(key);
                 }

@@ -20,6 +20,7 @@
 
 mod audit;
 mod blocks;
+mod choice;
 mod rarity;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::base::bits::Bitfield;
+use crate::base::choice::PieceOrder;
 use crate::base::id::PieceIndex;
 use crate::base::limits::BLOCK_LEN;
 use crate::base::rng::Rng;
@@ -36,6 +38,7 @@ pub use blocks::{Arrival, BlockState, Done};
 pub use rarity::Counted;
 
 use blocks::{Active, BEGUN, Cut, DONE, FREE, REQUESTS};
+use choice::Chosen;
 use rarity::Rarity;
 
 /// Chooses blocks of one torrent.
@@ -45,7 +48,11 @@ pub struct Picker {
     rng: Rng,
     rarity: Rarity,
     have: Bitfield,
+    /// Pieces that are not held back.
     wanted: Bitfield,
+    /// What the user wants; `None`: everything, in no order of theirs.
+    chosen: Option<Box<Chosen>>,
+    order: PieceOrder,
     /// Wanted pieces that we do not have.
     missing: Bitfield,
     active: BTreeMap<PieceIndex, Active>,
@@ -55,7 +62,7 @@ pub struct Picker {
     begun_total: u64,
 }
 
-/// Whether the user wants a piece.
+/// Whether a piece may be asked for, if the user wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// It is downloaded.
@@ -80,6 +87,8 @@ impl Picker {
             rarity,
             have: Bitfield::new(piece_count),
             wanted: Bitfield::full(piece_count),
+            chosen: None,
+            order: PieceOrder::RarestFirst,
             missing: Bitfield::full(piece_count),
             active: BTreeMap::new(),
             open: Vec::new(),
@@ -134,7 +143,7 @@ impl Picker {
         self.forget(piece);
     }
 
-    /// The user wants `piece`, or does not. Blocks that are under way are not disturbed.
+    /// `piece` is held back for a while, or is not. Blocks that are under way are not disturbed.
     pub fn set_wanted(&mut self, piece: PieceIndex, wanted: Wanted) {
         match wanted {
             Wanted::Yes => self.wanted.set(piece.0),
@@ -180,7 +189,8 @@ impl Picker {
 
     /// Adds up to `count` free blocks that the peer can give to `out`; they count as requested.
     ///
-    /// Blocks of begun pieces come first, then those of the rarest pieces. The first blocks of
+    /// Blocks of begun pieces come first, then those of the rarest pieces (unless the user
+    /// [chose](Self::choose) otherwise). The first blocks of
     /// a piece that is begun here include its block at 0.
     pub fn pick(&mut self, theirs: &Bitfield, count: usize, out: &mut Vec<BlockRef>) {
         let end = out.len() + count;
@@ -371,15 +381,6 @@ impl Picker {
         self.active.keys().copied()
     }
 
-    /// The next piece to begin with this peer.
-    fn next_piece(&mut self, theirs: &Bitfield) -> Option<PieceIndex> {
-        if self.have.count_ones() < RANDOM_PIECES {
-            self.rarity.random(theirs)
-        } else {
-            self.rarity.rarest(theirs)
-        }
-    }
-
     /// Takes free blocks of an open piece until `out` is `end` long; says how many are left.
     fn take_free(&mut self, piece: PieceIndex, end: usize, out: &mut Vec<BlockRef>) -> u32 {
         let active = self.active.get_mut(&piece).expect("open pieces are begun");
@@ -455,24 +456,26 @@ impl Picker {
     /// Brings `missing`, the list of pieces to begin and the open pieces in line with what is
     /// known of `piece`.
     fn refile(&mut self, piece: PieceIndex) {
-        let is_missing = self.wanted.has(piece.0) && !self.have.has(piece.0);
+        let is_wanted = self.wanted.has(piece.0) && self.is_chosen(piece);
+        let is_missing = is_wanted && !self.have.has(piece.0);
         if is_missing {
             self.missing.set(piece.0);
         } else {
             self.missing.clear(piece.0);
         }
-        let Some(active) = self.active.get(&piece) else {
+        let Some((age, free)) = self.active.get(&piece).map(|a| (a.age, a.free)) else {
             if is_missing {
                 self.rarity.list(piece);
             } else {
                 self.rarity.unlist(piece);
             }
-            return;
+            return self.listing_changed(piece);
         };
         self.rarity.unlist(piece);
-        match (self.open_place(active.age), is_missing && active.free > 0) {
+        self.listing_changed(piece);
+        match (self.open_place(age), is_missing && free > 0) {
             (Ok(place), false) => drop(self.open.remove(place)),
-            (Err(place), true) => self.open.insert(place, (active.age, piece)),
+            (Err(place), true) => self.open.insert(place, (age, piece)),
             (Ok(_), true) | (Err(_), false) => {}
         }
     }

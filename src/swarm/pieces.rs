@@ -25,7 +25,7 @@ pub(super) struct Alone {
 }
 
 impl Alone {
-    fn new(blocks: u32) -> Self {
+    pub fn new(blocks: u32) -> Self {
         Self {
             owner: None,
             next: 0,
@@ -68,6 +68,7 @@ impl Swarm {
     /// A piece that was on disk before turned out good.
     pub fn found(&mut self, piece: PieceIndex, now: Instant) {
         if self.ours.set(piece.0) {
+            self.lacking -= u32::from(self.is_wanted(piece));
             self.picker.have(piece);
             self.announce(piece, now);
         }
@@ -100,6 +101,8 @@ impl Swarm {
         if !self.ours.clear(piece.0) {
             return;
         }
+        let is_wanted = self.is_wanted(piece);
+        self.lacking += u32::from(is_wanted);
         self.picker.lose(piece);
         self.nothing_to_suggest();
         self.lost_in_doubt(piece);
@@ -107,7 +110,7 @@ impl Swarm {
             self.refuse_piece(key, piece);
             let peer = self.peer_mut(key);
             if peer.have.has(piece.0) {
-                peer.offers += 1;
+                peer.offers += u32::from(is_wanted);
                 self.review_interest(key);
             } else {
                 peer.lacks -= 1;
@@ -132,7 +135,7 @@ impl Swarm {
             Verdict::Bad { blocks } => self.piece_failed(piece, blocks),
             Verdict::Missing => self.piece_failed(piece, Vec::new()),
         }
-        if self.exchange == Exchange::Full && self.is_complete() {
+        if self.exchange == Exchange::Full && self.has_all_wanted() {
             for key in self.keys() {
                 self.roles_changed(key);
             }
@@ -150,9 +153,11 @@ impl Swarm {
         if !self.ours.set(piece.0) {
             return;
         }
+        let was_done = self.has_all_wanted();
+        self.lacking -= u32::from(self.is_wanted(piece));
         self.picker.have(piece);
         self.announce(piece, now);
-        if self.is_complete() {
+        if self.is_complete() || (self.has_all_wanted() && !was_done) {
             self.effects.push_back(Effect::Completed);
         }
     }
@@ -186,9 +191,11 @@ impl Swarm {
         }
         self.picker.peer_gained(piece);
         if !self.ours.has(piece.0) {
-            self.peer_mut(key).offers += 1;
-            self.review_interest(key);
-            self.fill(key, now);
+            if self.is_wanted(piece) {
+                self.peer_mut(key).offers += 1;
+                self.review_interest(key);
+                self.fill(key, now);
+            }
         } else {
             self.peer_mut(key).lacks -= 1;
         }
@@ -236,9 +243,10 @@ impl Swarm {
         self.picker.peer_left(&peer.have, peer.counted);
         peer.counted = self.picker.peer_joined(&bits);
         peer.served.arrived_all(&bits);
-        peer.offers = bits.ones().filter(|&piece| !ours.has(piece)).count() as u32;
-        peer.lacks = ours.count_ones() - (bits.count_ones() - peer.offers);
+        peer.lacks = ours.ones().filter(|&piece| !bits.has(piece)).count() as u32;
         peer.have = bits;
+        let offers = self.offers_of(&self.peer(key).have);
+        self.peer_mut(key).offers = offers;
         self.review_interest(key);
         self.roles_changed(key);
         self.fill(key, now);
@@ -268,7 +276,8 @@ impl Swarm {
         }
         // Those that are being hashed are with nobody, and nobody is asked for them.
         let pieces = self.alone.keys().copied();
-        let pieces: Vec<_> = pieces.filter(|p| !self.hashing.contains(p)).collect();
+        let may_ask = |piece: &_| !self.hashing.contains(piece) && self.is_wanted(*piece);
+        let pieces: Vec<_> = pieces.filter(may_ask).collect();
         for piece in pieces {
             if self.alone[&piece].owner.is_none() && self.may_own(key, piece) {
                 self.blame.restarted(piece);

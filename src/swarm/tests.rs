@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::base::choice::PieceOrder;
 use crate::base::id::PeerId;
 use crate::base::limits::BLOCK_LEN;
 use crate::base::slot::Slot;
 use crate::base::verdict::Verdict;
+use crate::meta::choice::ChosenPieces;
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 
 const FAST: Caps = Caps { fast: true };
@@ -854,4 +856,135 @@ fn piece_fetched_alone_is_not_left_to_peers_that_never_deliver() {
 
 fn open(script: &Script, key: PeerKey) -> usize {
     script.swarm.peer(key).open_requests()
+}
+
+fn chosen(piece_count: u32, wanted: &[u32]) -> Option<ChosenPieces> {
+    let mut pieces = Bitfield::new(piece_count);
+    for &piece in wanted {
+        pieces.set(piece);
+    }
+    Some(ChosenPieces {
+        wanted: pieces,
+        high: Bitfield::new(piece_count),
+    })
+}
+
+impl Script {
+    fn choose(&mut self, wanted: Option<ChosenPieces>) {
+        let order = PieceOrder::Sequential;
+        self.swarm.choose(wanted, order, self.now);
+        self.swarm.audit().expect("what is counted is there");
+    }
+}
+
+/// Whether one of `effects` is written like this.
+fn has(effects: &[Effect], text: &str) -> bool {
+    effects
+        .iter()
+        .any(|effect| format!("{effect:?}").contains(text))
+}
+
+/// Goal: what is under way of pieces that are not wanted any more is taken back, nothing of them
+/// is stored, and it all comes when they are wanted again.
+#[test]
+fn unwanted_pieces_are_taken_back_and_come_when_they_are_wanted() {
+    let mut script = Script::new(2);
+    script.choose(None);
+    let key = script.seed();
+    let asked = script.requests(key);
+    assert_eq!(asked.len(), 8);
+    assert!(script.part(key, asked[0], 0, 100).is_some(), "it is wanted");
+    script.choose(chosen(2, &[1]));
+    let told = script.sent(key);
+    for block in &asked[1..4] {
+        assert!(told.contains(&Outgoing::Cancel(*block)), "{told:?}");
+    }
+    assert!(!told.contains(&Outgoing::NotInterested));
+    let rest = vec![0; BLOCK_LEN as usize - 100];
+    assert_eq!(script.swarm.payload(key, 100, &rest, script.now), None);
+    assert_eq!(
+        script.whole(key, asked[1]),
+        None,
+        "it was sent before it was taken back"
+    );
+    for block in &asked[4..] {
+        assert!(script.whole(key, *block).is_some());
+    }
+    let effects = script.effects();
+    assert!(has(&effects, "Check(PieceIndex(1))"), "{effects:?}");
+    let good = || Verdict::Good { blocks: vec![0; 4] };
+    script
+        .swarm
+        .piece_checked(PieceIndex(1), good(), script.now);
+    assert!(script.swarm.has_all_wanted() && !script.swarm.is_complete());
+    assert_eq!(script.swarm.left_bytes(), 0);
+    assert_eq!(script.swarm.wanted_bytes(), 4 * u64::from(BLOCK_LEN));
+    let effects = script.effects();
+    assert!(has(&effects, "Completed"), "{effects:?}");
+    assert!(
+        has(&effects, "Redundant"),
+        "neither is of use to the other: {effects:?}"
+    );
+    script.swarm.left(key, script.now);
+
+    script.choose(None);
+    let key = script.seed();
+    assert_eq!(script.requests(key), asked[..4]);
+    for block in &asked[..4] {
+        assert!(script.whole(key, *block).is_some());
+    }
+    script.effects();
+    script
+        .swarm
+        .piece_checked(PieceIndex(0), good(), script.now);
+    assert!(script.swarm.is_complete());
+    assert!(has(&script.effects(), "Completed"));
+}
+
+/// Goal: a peer that has nothing that is wanted does not interest us, until that is wanted.
+#[test]
+fn interest_is_in_what_is_wanted() {
+    let mut script = Script::new(2);
+    script.choose(chosen(2, &[1]));
+    let key = script.join(FAST);
+    script
+        .say(key, Message::Bitfield(&[0x80]))
+        .expect("allowed");
+    script.say(key, Message::Unchoke).expect("allowed");
+    assert_eq!(script.sent(key), [Outgoing::HaveNone]);
+    script.choose(chosen(2, &[0, 1]));
+    let told = script.sent(key);
+    assert!(told.contains(&Outgoing::Interested), "{told:?}");
+    let requests = told.iter().filter(|m| matches!(m, Outgoing::Request(_)));
+    assert_eq!(requests.count(), 4);
+    script.choose(chosen(2, &[1]));
+    assert!(script.sent(key).contains(&Outgoing::NotInterested));
+    script
+        .say(key, Message::Have(PieceIndex(1)))
+        .expect("allowed");
+    assert!(script.sent(key).contains(&Outgoing::Interested));
+    script.swarm.audit().expect("what is counted is there");
+}
+
+/// Goal: a piece that failed and is fetched from one peer alone is not while it is not wanted.
+#[test]
+fn piece_that_failed_is_not_asked_for_while_it_is_not_wanted() {
+    let mut script = Script::new(1);
+    let key = script.seed();
+    for block in script.requests(key) {
+        script.whole(key, block);
+    }
+    script.effects();
+    let bad = Verdict::Bad { blocks: vec![1; 4] };
+    script.choose(chosen(1, &[]));
+    script.swarm.piece_checked(PieceIndex(0), bad, script.now);
+    assert_eq!(script.requests(key), []);
+    script.swarm.left(key, script.now);
+    script.choose(None);
+    let other = script.seed();
+    assert_eq!(script.requests(other).len(), 4);
+    script.choose(chosen(1, &[]));
+    script.effects();
+    script.choose(None);
+    assert_eq!(script.requests(other).len(), 4, "all of it, again");
 }

@@ -146,7 +146,7 @@ impl Swarm {
     }
 
     fn role(&self) -> Role {
-        if self.is_complete() {
+        if self.has_all_wanted() {
             Role::Seed
         } else {
             Role::Leecher

@@ -31,6 +31,8 @@ pub struct Announce {
     pub left: u64,
     /// What happened; nothing in a regular announce.
     pub event: Option<Event>,
+    /// Nothing more is wanted, though bytes are left: told where nothing else happened (BEP 21).
+    pub is_paused: bool,
     /// Peers that we want to be told.
     pub numwant: u32,
     /// What the tracker called us in an earlier reply.
@@ -112,8 +114,9 @@ impl Announce {
             self.numwant,
             self.key,
         );
-        if let Some(event) = self.event {
-            write!(query, "&event={}", event.name()).expect("a String takes all");
+        let paused = self.is_paused.then_some("paused");
+        if let Some(event) = self.event.map(Event::name).or(paused) {
+            write!(query, "&event={event}").expect("a String takes all");
         }
         if let Some(id) = &self.tracker_id {
             write!(query, "&trackerid={}", percent_encode(id)).expect("a String takes all");
@@ -271,9 +274,26 @@ mod tests {
             downloaded: 2,
             left: 3,
             event: None,
+            is_paused: false,
             numwant: 200,
             tracker_id: None,
         }
+    }
+
+    #[test]
+    fn partial_seed_says_that_it_waits_where_nothing_else_happened() {
+        let paused = Announce {
+            is_paused: true,
+            ..announce()
+        };
+        assert!(paused.query().contains("&left=3&"), "{}", paused.query());
+        assert!(paused.query().ends_with("&event=paused"));
+        let stopped = Announce {
+            event: Some(Event::Stopped),
+            ..paused
+        };
+        assert!(stopped.query().ends_with("&event=stopped"));
+        assert!(!announce().query().contains("event"));
     }
 
     fn decode(body: &[u8]) -> Result<AnnounceReply, AnnounceError> {

@@ -6,7 +6,9 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand, ValueHint};
 
 use crate::cli::args::PeerAddress;
+use crate::cli::choosing::ChoosingArgs;
 use crate::cli::units;
+use crate::meta::choice::Pattern;
 
 /// Options of `ctl`.
 #[derive(Args, Debug)]
@@ -52,6 +54,9 @@ pub enum Order {
         /// One more tracker; repeatable
         #[arg(long = "tracker", value_name = "URL")]
         trackers: Vec<String>,
+        /// Which of their files are wanted.
+        #[command(flatten)]
+        choosing: ChoosingArgs,
     },
     /// Let go of torrents; their data stays
     Remove {
@@ -63,11 +68,33 @@ pub enum Order {
     Pause(Chosen),
     /// Go on with torrents that were paused or have failed
     Resume(Chosen),
-    /// The files of torrents
+    /// The files of torrents; want others of them, or some before others
+    ///
+    /// FILES are numbers as they are listed, such as 1,3-5, or a glob, such as '*.nfo' or
+    /// 'docs/**': without a slash about the name of a file or folder, with one about the path, with
+    /// or without the torrent's own folder. If a file is named twice, --high counts before --want,
+    /// and that before --skip: `--skip '*' --want 3` wants file 3 alone. What was stored of a file
+    /// that is skipped stays.
     Files {
         /// Only of these [default: all]
         #[arg(value_name = "TORRENT")]
         torrents: Vec<String>,
+        /// Do not download these; repeatable
+        #[arg(long, value_name = "FILES", value_parser = Pattern::numbers_or_glob,
+              requires = "torrents")]
+        skip: Vec<Pattern>,
+        /// Download these; repeatable
+        #[arg(long, value_name = "FILES", value_parser = Pattern::numbers_or_glob,
+              requires = "torrents")]
+        want: Vec<Pattern>,
+        /// Download these before others; repeatable
+        #[arg(long, value_name = "FILES", value_parser = Pattern::numbers_or_glob,
+              requires = "torrents")]
+        high: Vec<Pattern>,
+        /// Ask for pieces in the order of the torrent, or again for the rarest first
+        #[arg(long, value_name = "yes|no", value_parser = BoolishValueParser::new(),
+              requires = "torrents")]
+        sequential: Option<bool>,
     },
     /// The trackers of torrents
     Trackers {

@@ -13,12 +13,14 @@ use serde_json::Value;
 use self::args::{CtlArgs, Order};
 use self::client::Client;
 use super::args::PeerAddress;
+use super::choosing::ChoosingArgs;
 use super::error::CliError;
 use super::keeping;
 use super::output::{print, print_error};
 use super::source::{self, Source};
-use crate::control::request::{Addition, Command, Limiting};
+use crate::control::request::{Addition, Choosing, Command, Limiting};
 use crate::engine::HostPort;
+use crate::meta::choice::Pattern;
 use crate::storage::keep::torrent_path;
 use crate::storage::state;
 
@@ -44,6 +46,11 @@ pub fn ctl(args: &CtlArgs) -> Result<ExitCode, CliError> {
     };
     session.run(&args.order, &additions)?;
     Ok(ExitCode::from(u8::from(session.failures > 0)))
+}
+
+fn texts(patterns: &[Pattern]) -> Vec<String> {
+    let texts = patterns.iter().map(|pattern| pattern.text().to_owned());
+    texts.collect()
 }
 
 /// One run of the command.
@@ -73,13 +80,22 @@ impl Session {
                 };
                 client.ask_all("peers", peers)
             }),
-            Order::Files { torrents } => self.each(torrents, show::files, |client, torrent| {
-                let files = |from| Command::Files {
-                    torrent: torrent.clone(),
-                    from,
+            Order::Files {
+                torrents,
+                skip,
+                want,
+                high,
+                sequential,
+            } => {
+                let choosing = Choosing {
+                    only: Vec::new(),
+                    skip: texts(skip),
+                    want: texts(want),
+                    high: texts(high),
+                    sequential: *sequential,
                 };
-                client.ask_all("files", files)
-            }),
+                self.files(torrents, &choosing)
+            }
             Order::Trackers { torrents } => {
                 let trackers = |torrent| Command::Trackers { torrent };
                 self.each(torrents, show::trackers, |client, t| {
@@ -129,8 +145,11 @@ impl Session {
                 })
             }
             Order::Add {
-                peers, trackers, ..
-            } => self.add(additions, peers, trackers),
+                peers,
+                trackers,
+                choosing,
+                ..
+            } => self.add(additions, peers, trackers, choosing),
             Order::Shutdown => {
                 let answer = self.client.ask(Command::Shutdown)?;
                 self.show(&answer, |_| "the peer stops in good order\n".to_owned())
@@ -141,6 +160,23 @@ impl Session {
     fn status(&mut self) -> Result<Value, CliError> {
         self.client
             .ask_all("torrents", |from| Command::Status { from })
+    }
+
+    /// Shows the files of torrents, after others of them are wanted if anything is chosen.
+    fn files(&mut self, torrents: &[String], choosing: &Choosing) -> Result<(), CliError> {
+        self.each(torrents, show::files, |client, torrent| {
+            if *choosing != Choosing::default() {
+                client.ask(Command::Choose {
+                    torrent: torrent.clone(),
+                    choosing: choosing.clone(),
+                })?;
+            }
+            let files = |from| Command::Files {
+                torrent: torrent.clone(),
+                from,
+            };
+            client.ask_all("files", files)
+        })
     }
 
     /// Asks for each torrent that is named, or for all of them; one that the peer refuses does not
@@ -174,6 +210,7 @@ impl Session {
         sources: &[Source],
         peers: &[PeerAddress],
         trackers: &[String],
+        choosing: &ChoosingArgs,
     ) -> Result<(), CliError> {
         let status = self.client.ask(Command::Status { from: usize::MAX })?;
         let state_dir = status["state_dir"].as_str().unwrap_or_default().to_owned();
@@ -195,6 +232,11 @@ impl Session {
                 source: path.to_string_lossy().into_owned(),
                 peers: [named.clone(), source.peers.clone()].concat(),
                 trackers: trackers.to_vec(),
+                choosing: Choosing {
+                    only: choosing.globs(),
+                    sequential: choosing.sequential,
+                    ..Choosing::default()
+                },
             };
             let answer = self.client.ask(Command::Add(addition));
             self.show_or_count(answer, show::state)?;

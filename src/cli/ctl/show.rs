@@ -25,15 +25,12 @@ pub fn status(answer: &Value) -> String {
     }
     let mut table = Table::new(&["torrent", "state", "done", "down", "up", "peers", "left"]);
     for torrent in torrents {
-        let done = match torrent["state"].as_str() {
-            Some("checking") => &torrent["checked_bytes"],
-            _ => &torrent["done_bytes"],
-        };
+        let (done, all) = progress(torrent);
         let left = torrent["eta_s"].as_u64().map(Duration::from_secs);
         table.row(vec![
             word(&torrent["torrent"]),
             coloured(&word(&torrent["state"])),
-            show_percent(number(done), number(&torrent["length"])),
+            show_percent(done, all),
             show_rate(number(&torrent["down_bytes_s"])),
             show_rate(number(&torrent["up_bytes_s"])),
             format!(
@@ -59,6 +56,21 @@ pub fn status(answer: &Value) -> String {
     text += &table.text();
     text += &turns(&answer["loop"]);
     text
+}
+
+/// How many bytes are done, and of how many: of those that are wanted.
+fn progress(torrent: &Value) -> (u64, u64) {
+    let length = number(&torrent["length"]);
+    match torrent["state"].as_str() {
+        Some("checking") => (number(&torrent["checked_bytes"]), length),
+        _ => {
+            let wanted = number(&torrent["wanted_bytes"]);
+            (
+                wanted.saturating_sub(number(&torrent["left_bytes"])),
+                wanted,
+            )
+        }
+    }
 }
 
 /// How long the loop was busy at a time: everything waits for everything else on its one thread.
@@ -167,15 +179,21 @@ pub fn network(answer: &Value) -> String {
 /// The files of a torrent.
 pub fn files(answer: &Value) -> String {
     let files = list(&answer["files"]);
-    let mut table = Table::new(&["done", "length", "file"]);
+    let mut table = Table::new(&["#", "want", "done", "length", "file"]);
     for file in files {
         table.row(vec![
+            number(&file["number"]).to_string(),
+            word(&file["priority"]),
             show_percent(number(&file["done_bytes"]), number(&file["length"])),
             show_len(number(&file["length"])),
             word(&file["path"]),
         ]);
     }
-    headed(answer, &show_count(files.len(), "file"), &table)
+    let order = match answer["sequential"] == true {
+        true => ", pieces in order",
+        false => "",
+    };
+    headed(answer, &(show_count(files.len(), "file") + order), &table)
 }
 
 /// The trackers of a torrent.
@@ -344,7 +362,8 @@ mod tests {
     fn answers_become_lines() {
         let torrent = json!({
             "torrent": "da\u{1b}ta", "state": "error", "reason": "disk full", "length": 1000,
-            "done_bytes": 250, "checked_bytes": 0, "down_bytes_s": 0, "up_bytes_s": 2048,
+            "done_bytes": 250, "wanted_bytes": 1000, "left_bytes": 750,
+            "checked_bytes": 0, "down_bytes_s": 0, "up_bytes_s": 2048,
             "peers": 3, "seeds": 1, "eta_s": null,
             "storage": "pwrite", "storage_reason": "it stalled",
         });

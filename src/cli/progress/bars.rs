@@ -89,7 +89,7 @@ impl Bars {
         }
         bar.set_position(match snapshot.state {
             State::Checking => snapshot.checked_bytes,
-            _ => snapshot.done_bytes,
+            _ => snapshot.length.saturating_sub(snapshot.left_bytes),
         });
         bar.set_message(text);
     }
@@ -119,7 +119,7 @@ fn figures(snapshot: &Snapshot) -> String {
             format!("checking {checked}")
         }
         State::Downloading => {
-            let done = show_percent(snapshot.done_bytes, snapshot.length);
+            let done = show_percent(snapshot.wanted_done_bytes(), snapshot.wanted_bytes);
             let down = show_rate(snapshot.down_bytes_s);
             let left = snapshot.eta_s().map(Duration::from_secs).map(show_time);
             format!("{done} ↓{down} ↑{up} {peers} {}", left.unwrap_or_default())
@@ -146,6 +146,8 @@ mod tests {
         let wide = |state| Snapshot {
             length: 4 << 40,
             done_bytes: 4 << 38,
+            wanted_bytes: 4 << 40,
+            left_bytes: 3 << 40,
             up_bytes: (1 << 40) + (1 << 38),
             down_bytes_s: 117 << 20,
             up_bytes_s: 117 << 20,

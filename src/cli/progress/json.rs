@@ -12,7 +12,7 @@ use crate::engine::action::{Report, Snapshot};
 /// Decides which figures are due.
 pub struct Json {
     due: Instant,
-    told: BTreeMap<TorrentId, [u64; 6]>,
+    told: BTreeMap<TorrentId, [u64; 7]>,
 }
 
 impl Json {

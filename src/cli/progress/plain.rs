@@ -13,7 +13,7 @@ use crate::engine::action::{Report, Snapshot, State};
 pub struct Plain {
     started: Instant,
     due: Instant,
-    told: BTreeMap<TorrentId, [u64; 6]>,
+    told: BTreeMap<TorrentId, [u64; 7]>,
 }
 
 impl Plain {
@@ -61,8 +61,8 @@ impl Plain {
         let last = |(_, snapshot): &(TorrentId, Snapshot)| {
             let text = format!(
                 "stopped with {} of {}, received {}, sent {} in {}",
-                show_percent(snapshot.done_bytes, snapshot.length),
-                show_len(snapshot.length),
+                show_percent(snapshot.wanted_done_bytes(), snapshot.wanted_bytes),
+                show_len(snapshot.wanted_bytes),
                 show_len(snapshot.down_bytes),
                 show_len(snapshot.up_bytes),
                 show_time(self.started.elapsed()),
@@ -100,7 +100,7 @@ pub(super) fn change(report: &Report, snapshot: &Snapshot, age: Duration) -> Opt
         }
         Report::Complete { .. } => format!(
             "complete, {} verified after {}",
-            show_len(snapshot.length),
+            show_len(snapshot.wanted_bytes),
             show_time(age)
         ),
         Report::Durable { .. } => "durable, everything is synced to disk".into(),
@@ -112,6 +112,7 @@ pub(super) fn change(report: &Report, snapshot: &Snapshot, age: Duration) -> Opt
 /// State, how far, how fast, with whom, how long.
 pub(super) fn figures(snapshot: &Snapshot) -> String {
     let percent = |bytes| show_percent(bytes, snapshot.length);
+    let wanted = || show_percent(snapshot.wanted_done_bytes(), snapshot.wanted_bytes);
     let mut peers = show_count(snapshot.peers as usize, "peer");
     if snapshot.seeds > 0 {
         peers += &format!(" ({})", show_count(snapshot.seeds as usize, "seed"));
@@ -124,7 +125,7 @@ pub(super) fn figures(snapshot: &Snapshot) -> String {
             let left = left.map_or(String::new(), |t| format!(", {} left", show_time(t)));
             format!(
                 "downloading {}, down {}, up {up}, {peers}{left}",
-                percent(snapshot.done_bytes),
+                wanted(),
                 show_rate(snapshot.down_bytes_s),
             )
         }
@@ -132,13 +133,13 @@ pub(super) fn figures(snapshot: &Snapshot) -> String {
             "seeding, up {up}, sent {}, {peers}",
             show_len(snapshot.up_bytes)
         ),
-        State::Paused => format!("paused {}", percent(snapshot.done_bytes)),
+        State::Paused => format!("paused {}", wanted()),
         State::Error => {
             let reason = snapshot.reason.as_deref().unwrap_or_default();
             match snapshot.retry_in {
                 Some(time) => format!(
                     "waiting at {}, tried again in {}, up {up}, {peers}: {reason}",
-                    percent(snapshot.done_bytes),
+                    wanted(),
                     show_time(time),
                 ),
                 None => format!("error: {reason}"),

@@ -8,6 +8,8 @@ use crate::base::id::PeerId;
 use crate::base::limits::CONTROL_LINE_LEN_MAX;
 use crate::config::Config;
 use crate::config::session::KnownPeer;
+use crate::control::choose::chosen;
+use crate::control::request::Choosing;
 use crate::engine::{OnDisk, Secrets, TorrentSpec};
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 use crate::meta::metainfo::Metainfo;
@@ -50,6 +52,7 @@ fn add(engine: &mut Engine, meta: &Arc<Metainfo>) -> TorrentId {
         meta: Arc::clone(meta),
         peers: Vec::new(),
         trackers: vec!["http://h/announce".to_owned()],
+        choice: crate::base::choice::Choice::default(),
     };
     engine.add_torrent(spec, NOW).expect("it is new")
 }
@@ -358,4 +361,60 @@ fn refusal_is_a_line_too() {
     let value: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!((&value["ok"], &value["id"]), (&json!(false), &json!(5)));
     assert_eq!(value["error"]["kind"], "malformed");
+}
+
+#[test]
+fn files_are_chosen_by_number_and_glob_all_or_none() {
+    let mut engine = engine();
+    let id = add(&mut engine, &metainfo("data", 4, 1));
+    let choose = |engine: &mut Engine, skip: &[&str], high: &[&str]| {
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        let choosing = Choosing {
+            skip: texts(skip),
+            high: texts(high),
+            ..Choosing::default()
+        };
+        let torrent = "data".to_owned();
+        ask(engine, Command::Choose { torrent, choosing })
+    };
+    let priorities = |engine: &mut Engine| -> Vec<String> {
+        let torrent = "data".to_owned();
+        let files = result(engine, Command::Files { torrent, from: 0 });
+        let files = files["files"].as_array().expect("a list").iter();
+        let shown = files.map(|file| {
+            assert_eq!(file["wanted"], file["priority"] != "skip");
+            format!(
+                "{}{}",
+                file["number"],
+                file["priority"].as_str().expect("a word")
+            )
+        });
+        shown.collect()
+    };
+    let answer = choose(&mut engine, &["1-2", "000003-*"], &["2"]);
+    assert_eq!(answer["ok"], true, "{answer}");
+    let expected = ["1skip", "2high", "3normal", "4skip"];
+    assert_eq!(priorities(&mut engine), expected);
+    for wrong in ["5", "*.mkv", "["] {
+        let answer = choose(&mut engine, &["3", wrong], &[]);
+        assert_eq!(answer["error"]["kind"], "unusable");
+        let message = answer["error"]["message"].as_str().expect("a text");
+        assert!(message.contains(&format!("\"{wrong}\"")), "{message}");
+        assert_eq!(priorities(&mut engine), expected, "nothing was done");
+    }
+    assert!(engine.choice(id).is_some_and(|choice| choice.is_partial()));
+    let meta = Arc::clone(engine.metainfo(id).expect("it is there"));
+    let choosing = Choosing {
+        only: vec!["000001-*".to_owned()],
+        sequential: Some(true),
+        ..Choosing::default()
+    };
+    let choice = chosen(&meta, &choosing).expect("it is there");
+    assert_eq!(choice.skipped(), [0, 2, 3]);
+    assert_eq!(choice.order, PieceOrder::Sequential);
+    let none = Choosing {
+        only: vec!["*.iso".to_owned()],
+        ..Choosing::default()
+    };
+    assert!(chosen(&meta, &none).is_err());
 }

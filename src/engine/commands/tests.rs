@@ -16,6 +16,7 @@ use crate::meta::create::{CreateOptions, Creator, NewFile};
 use crate::meta::metainfo::Metainfo;
 use crate::wire::handshake::{Handshake, Reserved};
 
+mod choosing;
 mod goals;
 mod held_back;
 mod plight;
@@ -61,6 +62,14 @@ fn metainfo() -> Arc<Metainfo> {
 
 impl Script {
     fn new() -> Self {
+        Self::of(metainfo())
+    }
+
+    fn of(meta: Arc<Metainfo>) -> Self {
+        Self::with(&meta, spec(&meta))
+    }
+
+    fn with(meta: &Arc<Metainfo>, spec: TorrentSpec) -> Self {
         let secrets = Secrets {
             rng_seed: 1,
             peer_id: PeerId([1; 20]),
@@ -69,11 +78,10 @@ impl Script {
         };
         let now = Instant::from_micros(1_000_000);
         let mut engine = Engine::new(Config::default(), secrets, now);
-        let meta = metainfo();
-        let id = engine.add_torrent(spec(&meta), now).expect("the first one");
+        let id = engine.add_torrent(spec, now).expect("the first one");
         let mut script = Self {
             engine,
-            meta,
+            meta: Arc::clone(meta),
             now,
             id,
             storage: Vec::new(),
@@ -271,6 +279,7 @@ fn spec(meta: &Arc<Metainfo>) -> TorrentSpec {
         meta: Arc::clone(meta),
         peers: Vec::new(),
         trackers: Vec::new(),
+        choice: crate::base::choice::Choice::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::discovery::candidates::Source;
 use crate::discovery::overlay::Action;
 use crate::engine::conn::Purpose as Dialled;
 use crate::engine::timers::TICK;
-use crate::engine::{Ending, Engine, State};
+use crate::engine::{Ending, Engine};
 use crate::tracker::broadcast::{Event, Heard, List};
 use crate::tracker::registry;
 use crate::wire::ev_peers::Standing;
@@ -78,7 +78,7 @@ impl Engine {
         }
         // Two seeds have nothing to do with each other, but for links.
         let is_seed = heard.standing == Standing::Seed;
-        if !(is_seed && self.state(id) == Some(State::Seeding)) {
+        if !(is_seed && self.is_whole_seed(id)) {
             let sender = heard.teller.unwrap_or(heard.addr.ip());
             self.heard_of(id, heard.addr, Source::Evpeer { sender }, now);
         }

@@ -4,20 +4,23 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::bits::Bitfield;
 use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::Metainfo;
 use crate::storage::Access;
+use crate::storage::choose::is_skipped;
 use crate::storage::error::StorageError;
 use crate::storage::jobs::{Handle, Presence, Scan};
 use crate::storage::journal::Stamp;
 use crate::storage::os::{self, Places, Walker};
 use crate::storage::reserve::Reserve;
 
-/// Looks at all files, and at the free space if missing bytes must fit.
+/// Looks at all files, and at the free space if missing bytes must fit: those of files that are
+/// not `skipped`.
 pub(super) fn scan(
     mut walker: Walker,
     meta: &Metainfo,
-    access: Access,
+    (access, skipped): (Access, Option<&Bitfield>),
     mounts: &[String],
     reserve: &Reserve,
 ) -> Result<Scan, StorageError> {
@@ -27,7 +30,8 @@ pub(super) fn scan(
     let mut files = Vec::with_capacity(meta.files.len());
     let mut stamps = vec![Stamp::default(); meta.files.len()];
     let mut times = vec![0; meta.files.len()];
-    for ((entry, stamp), time) in meta.files.iter().zip(&mut stamps).zip(&mut times) {
+    let entries = (0..).zip(&meta.files).zip(&mut stamps).zip(&mut times);
+    for (((file, entry), stamp), time) in entries {
         let seen = match entry.kind {
             FileKind::Pad => None,
             FileKind::Data => walker.look(entry.path.as_path())?,
@@ -41,16 +45,14 @@ pub(super) fn scan(
         let presence = match (entry.kind, seen.map(|seen| seen.len)) {
             (FileKind::Pad, _) => Presence::Whole,
             (FileKind::Data, Some(len)) if len >= entry.len => Presence::Whole,
-            (FileKind::Data, Some(len)) => {
-                need = need.saturating_add(entry.len - len);
-                Presence::Short
-            }
-            (FileKind::Data, None) => {
-                need = need.saturating_add(entry.len);
-                Presence::Absent
-            }
+            (FileKind::Data, Some(_)) => Presence::Short,
+            (FileKind::Data, None) => Presence::Absent,
         };
-        is_complete &= presence == Presence::Whole;
+        if presence != Presence::Whole && !is_skipped(skipped, file) {
+            let len = seen.map_or(0, |seen| seen.len);
+            need = need.saturating_add(entry.len.saturating_sub(len));
+            is_complete = false;
+        }
         files.push(presence);
     }
     let mounts = mounts_on_the_way(meta, &files, mounts, &walker)?;

@@ -24,7 +24,8 @@ impl Picker {
                     "piece {piece} has {held} holders, counted {counted}"
                 ));
             }
-            let is_missing = self.wanted.has(piece) && !self.have.has(piece);
+            let is_wanted = self.wanted.has(piece) && self.is_chosen(PieceIndex(piece));
+            let is_missing = is_wanted && !self.have.has(piece);
             if is_missing != self.missing.has(piece) {
                 return Err(format!(
                     "piece {piece} is missing: {is_missing}, noted otherwise"

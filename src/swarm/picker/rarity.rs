@@ -199,16 +199,32 @@ impl Rarity {
         theirs: &Bitfield,
         rank: impl Fn(&Self, u32) -> u32,
     ) -> Option<PieceIndex> {
-        let first = self.rng.below(self.listed.len().max(1));
-        let salt = self.rng.next_u64();
-        let lot = |piece| {
-            salt.wrapping_add(u64::from(piece))
-                .wrapping_mul(GOLDEN_RATIO)
-        };
-        let from = |first| self.listed.ones_of_both(theirs, first);
-        let sample = from(first).chain(from(0)).take(SAMPLE_MAX);
-        let best = sample.min_by_key(|&piece| (rank(self, piece), lot(piece)));
+        let draw = self.draw();
+        let best = best_of(&self.listed, theirs, draw, |piece| rank(self, piece));
         best.map(PieceIndex)
+    }
+
+    /// The rarest piece of `theirs` among `some` of the listed ones, or of a sample of them.
+    pub(super) fn rarest_of(&mut self, some: &Bitfield, theirs: &Bitfield) -> Option<PieceIndex> {
+        let draw = self.draw();
+        let best = best_of(some, theirs, draw, |piece| self.counts[piece as usize]);
+        best.map(PieceIndex)
+    }
+
+    /// The first listed piece of `theirs`.
+    pub(super) fn first(&self, theirs: &Bitfield) -> Option<PieceIndex> {
+        self.listed.ones_of_both(theirs, 0).next().map(PieceIndex)
+    }
+
+    /// Gives up the order: many pieces are about to be listed, or not to be.
+    pub(super) fn unsort(&mut self) {
+        self.is_stale = true;
+    }
+
+    /// Where a sample begins, and how equals are told apart in it.
+    fn draw(&mut self) -> (u32, u64) {
+        let first = self.rng.below(self.listed.len().max(1));
+        (first, self.rng.next_u64())
     }
 
     fn lost(&mut self, piece: u32) {
@@ -338,6 +354,22 @@ impl Rarity {
             );
         }
     }
+}
+
+/// The best of a sample of the pieces of `set` that are `theirs` too.
+fn best_of(
+    set: &Bitfield,
+    theirs: &Bitfield,
+    (first, salt): (u32, u64),
+    rank: impl Fn(u32) -> u32,
+) -> Option<u32> {
+    let lot = |piece| {
+        salt.wrapping_add(u64::from(piece))
+            .wrapping_mul(GOLDEN_RATIO)
+    };
+    let from = |first| set.ones_of_both(theirs, first);
+    let sample = from(first).chain(from(0)).take(SAMPLE_MAX);
+    sample.min_by_key(|&piece| (rank(piece), lot(piece)))
 }
 
 /// Pieces looked at from the rarest on before a sample decides.

@@ -1,6 +1,7 @@
 //! The picker by examples, one column per piece, and against a model that knows no shortcuts.
 
 use super::*;
+use crate::meta::choice::ChosenPieces;
 
 impl Picker {
     /// Counts everything again.
@@ -8,7 +9,8 @@ impl Picker {
         self.rarity.check();
         assert!(self.open.is_sorted());
         for piece in (0..self.missing.len()).map(PieceIndex) {
-            let is_missing = self.wanted.has(piece.0) && !self.have.has(piece.0);
+            let is_wanted = self.wanted.has(piece.0) && self.is_chosen(piece);
+            let is_missing = is_wanted && !self.have.has(piece.0);
             assert_eq!(self.missing.has(piece.0), is_missing, "piece {piece}");
             let active = self.active.get(&piece);
             assert_eq!(self.rarity.is_listed(piece), is_missing && active.is_none());
@@ -97,6 +99,68 @@ fn picks_the_rarest_piece_the_peer_can_give() {
         let blocks = pick(&mut picker(ours, peers), &bits(theirs), 1);
         assert_eq!(pieces(&blocks).first().copied(), picked, "{name}");
     }
+}
+
+/// `wanted` and `high` mark pieces that the user chose.
+fn choose(picker: &mut Picker, wanted: &str, high: &str, order: PieceOrder) {
+    let chosen = ChosenPieces {
+        wanted: bits(wanted),
+        high: bits(high),
+    };
+    picker.choose(Some(chosen), order);
+    picker.check();
+}
+
+#[test]
+fn user_says_which_pieces_come_and_which_first() {
+    use PieceOrder::{RarestFirst, Sequential};
+    #[rustfmt::skip]
+    let cases = [
+        // what it shows          wanted      high        order        theirs      picked
+        ("wanted only",             ".....##.", "........", RarestFirst, "########", &[6, 5][..]),
+        ("wanted and theirs only",  ".....##.", "........", RarestFirst, "######.#", &[5]),
+        ("high first, then rarest", "....####", "....#.#.", RarestFirst, "########", &[6, 4, 5, 7]),
+        ("high that they lack",     "....####", "....#.#.", RarestFirst, "#####..#", &[4, 7]),
+        ("in order",                "########", "........", Sequential,  "########", &[4, 5, 6, 7]),
+        ("in order, high first",    "########", "......#.", Sequential,  "########", &[6, 4, 5, 7]),
+    ];
+    for (name, wanted, high, order, theirs, picked) in cases {
+        let mut picker = picker("####....", "11114325");
+        choose(&mut picker, wanted, high, order);
+        let blocks = pick(&mut picker, &bits(theirs), 8);
+        assert_eq!(pieces(&blocks), picked, "{name}");
+        assert!(picker.is_endgame() || theirs != "########", "{name}");
+    }
+}
+
+#[test]
+fn first_pieces_are_in_order_too_if_the_user_says_so() {
+    let mut picker = seeded_picker(50, 2);
+    picker.choose(None, PieceOrder::Sequential);
+    let blocks = pick(&mut picker, &Bitfield::full(50), 100);
+    let expected: Vec<u32> = (0..50).flat_map(|piece| [piece, piece]).collect();
+    assert_eq!(pieces(&blocks), expected);
+}
+
+#[test]
+fn what_came_of_a_piece_that_was_not_wanted_for_a_while_is_not_asked_for_again() {
+    let mut picker = seeded_picker(2, 4);
+    let full = Bitfield::full(2);
+    let asked = pick(&mut picker, &full, 4);
+    let piece = asked[0].piece;
+    assert!(picker.block_done(asked[0]).is_new);
+    for block in &asked[1..] {
+        picker.block_released(*block);
+    }
+    let other = ["#.", ".#"][1 - piece.as_usize()];
+    choose(&mut picker, other, "..", PieceOrder::RarestFirst);
+    let others = pieces(&pick(&mut picker, &full, 9));
+    assert_eq!(others, [1 - piece.0; 4]);
+    picker.choose(None, PieceOrder::RarestFirst);
+    picker.check();
+    let rest = pick(&mut picker, &full, 9);
+    assert_eq!(rest, asked[1..]);
+    assert_eq!(picker.block_state(asked[0]), BlockState::Done);
 }
 
 #[test]

@@ -261,6 +261,12 @@ impl Client {
         self.all_tiers_mut().for_each(|tier| tier.completed(now));
     }
 
+    /// Something changed that trackers should know, or peers are needed: they are asked as soon as
+    /// they allow.
+    pub fn hurry(&mut self, now: Instant) {
+        self.tiers.iter_mut().for_each(|tier| tier.hurry(now));
+    }
+
     /// The trackers that have to hear that the download ended, and have not yet: to be told by
     /// [`Self::owe`] to the client of the next run.
     pub fn untold(&self) -> Vec<String> {

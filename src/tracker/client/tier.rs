@@ -205,6 +205,11 @@ impl Tier {
         }
     }
 
+    /// The next announce is due now, if no tracker has to rest.
+    pub fn hurry(&mut self, now: Instant) {
+        self.due = self.due.min(now);
+    }
+
     /// A former run left before those of its trackers that are in `untold` had heard that the
     /// download ended.
     pub fn owe(&mut self, untold: &[String], now: Instant) {

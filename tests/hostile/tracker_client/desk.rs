@@ -64,6 +64,7 @@ impl Desk {
             meta: metainfo(),
             peers: Vec::new(),
             trackers: trackers.iter().map(|&url| url.to_owned()).collect(),
+            choice: evpeer::base::choice::Choice::default(),
         };
         engine.add_torrent(spec, now).expect("the only one");
         let mut desk = Self {
