@@ -10,7 +10,7 @@
 //!                                            second signal: exit at once
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -139,6 +139,10 @@ pub struct Peer {
     reactor: Reactor,
     progress: Progress,
     torrents: BTreeMap<TorrentId, Outcome>,
+    /// Those whose figures may have changed since they were told.
+    moving: BTreeSet<TorrentId>,
+    /// What they come to together, unless one changed since that was seen.
+    sum: Option<Sum>,
     /// When it is told that nobody has come, if nobody has.
     lonely_at: Option<Instant>,
     watched: Option<Watched>,
@@ -154,6 +158,15 @@ enum Outcome {
     Durable,
     /// It cannot go on.
     Failed { name: String, reason: String },
+}
+
+/// What all torrents come to.
+#[derive(Clone, Copy, Debug)]
+struct Sum {
+    /// There are some, and none can go on.
+    is_failed: bool,
+    /// There are some, and none is under way.
+    is_done: bool,
 }
 
 /// When a peer leaves by itself.
@@ -183,6 +196,8 @@ impl Peer {
             reactor,
             progress,
             torrents: BTreeMap::new(),
+            moving: BTreeSet::new(),
+            sum: None,
             lonely_at: None,
             watched: None,
             census: Swarms::default(),
@@ -248,9 +263,7 @@ impl Peer {
     /// Takes up a torrent that ran before, unless one that is named now has a file of it.
     fn restore(&mut self, spec: TorrentSpec, memory: &SessionTorrent) {
         match self.reactor.restore(spec, memory) {
-            Ok(torrent) => {
-                self.torrents.insert(torrent, Outcome::Open);
-            }
+            Ok(torrent) => self.came_to(torrent, Outcome::Open),
             Err(error) => log::warn!(
                 "torrent of the session not taken up info_hash={}: {error}",
                 memory.info_hash
@@ -262,7 +275,26 @@ impl Peer {
     pub fn add(&mut self, spec: TorrentSpec) {
         let added = self.reactor.add_torrent(spec);
         let torrent = added.expect("each info hash is added once, and no two share a file");
-        self.torrents.insert(torrent, Outcome::Open);
+        self.came_to(torrent, Outcome::Open);
+    }
+
+    fn came_to(&mut self, torrent: TorrentId, outcome: Outcome) {
+        self.torrents.insert(torrent, outcome);
+        self.sum = None;
+    }
+
+    /// What the torrents come to together. A thousand that are at rest are not looked at in every
+    /// pass.
+    fn sum(&mut self) -> Sum {
+        let torrents = &self.torrents;
+        *self.sum.get_or_insert_with(|| {
+            let is_failed = |o: &Outcome| matches!(o, Outcome::Failed { .. });
+            let has_torrents = !torrents.is_empty();
+            Sum {
+                is_failed: has_torrents && torrents.values().all(is_failed),
+                is_done: has_torrents && torrents.values().all(|o| *o != Outcome::Open),
+            }
+        })
     }
 
     /// Tells where any swarm may announce itself.
@@ -291,13 +323,10 @@ impl Peer {
             if self.reactor.signals_seen() > 0 || self.reactor.is_stop_wanted() {
                 break End::Stopped;
             }
-            let is_failed = |o: &Outcome| matches!(o, Outcome::Failed { .. });
-            let has_torrents = !self.torrents.is_empty();
-            let is_over = has_torrents && self.watched.is_none();
-            if is_over && self.torrents.values().all(is_failed) {
+            let Sum { is_failed, is_done } = self.sum();
+            if is_failed && self.watched.is_none() {
                 break End::Failed;
             }
-            let is_done = has_torrents && self.torrents.values().all(|o| *o != Outcome::Open);
             let may_leave = match leave {
                 Leave::WhenTold => false,
                 Leave::Complete => is_done,
@@ -339,7 +368,7 @@ impl Peer {
         self.add_watched();
         let now = Instant::now();
         if self.progress.time_to_tick(now).is_zero() {
-            let figures = self.figures();
+            let figures = self.moving_figures();
             self.progress.tick(&figures, now);
         }
         if self.lonely_at.is_some_and(|at| at <= now) {
@@ -371,6 +400,7 @@ impl Peer {
                 info_hash,
             } => {
                 self.torrents.remove(torrent);
+                self.sum = None;
                 self.progress.removed(name, *info_hash);
                 return;
             }
@@ -389,6 +419,7 @@ impl Peer {
         let Some(snapshot) = self.reactor.snapshot(torrent) else {
             return;
         };
+        self.moving.insert(torrent);
         self.progress.report(report, &snapshot);
         let outcome = match report {
             Report::Durable { .. } => Outcome::Durable,
@@ -411,7 +442,7 @@ impl Peer {
             } => Outcome::Open,
             _ => return,
         };
-        self.torrents.insert(torrent, outcome);
+        self.came_to(torrent, outcome);
     }
 
     /// Ends in good order; says whether everything stored is on disk.
@@ -438,6 +469,20 @@ impl Peer {
             }
         }
         Ok(true)
+    }
+
+    /// The figures of the torrents that may have changed since the last time.
+    fn moving_figures(&mut self) -> Vec<(TorrentId, Snapshot)> {
+        if self.progress.bars().is_some() {
+            return self.figures();
+        }
+        // Who has come to rest since is told once more.
+        let moving: BTreeSet<TorrentId> = self.reactor.engine_mut().moving().collect();
+        let mut told = std::mem::replace(&mut self.moving, moving.clone());
+        told.extend(moving);
+        let shown = told.into_iter();
+        let shown = shown.filter_map(|t| Some((t, self.reactor.snapshot(t)?)));
+        shown.collect()
     }
 
     fn figures(&mut self) -> Vec<(TorrentId, Snapshot)> {
