@@ -35,9 +35,11 @@ use crate::meta::metainfo::Metainfo;
 use crate::reactor::{Keeping, Reactor, ReactorOptions};
 use crate::storage::Access;
 use census::{CENSUS_INTERVAL, Swarms};
+use sum::Sum;
 use watched::Watched;
 
 mod census;
+mod sum;
 mod watched;
 
 /// Runs a peer for all torrents of `args`.
@@ -160,15 +162,6 @@ enum Outcome {
     Failed { name: String, reason: String },
 }
 
-/// What all torrents come to.
-#[derive(Clone, Copy, Debug)]
-struct Sum {
-    /// There are some, and none can go on.
-    is_failed: bool,
-    /// There are some, and none is under way.
-    is_done: bool,
-}
-
 /// When a peer leaves by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
@@ -276,25 +269,6 @@ impl Peer {
         let added = self.reactor.add_torrent(spec);
         let torrent = added.expect("each info hash is added once, and no two share a file");
         self.came_to(torrent, Outcome::Open);
-    }
-
-    fn came_to(&mut self, torrent: TorrentId, outcome: Outcome) {
-        self.torrents.insert(torrent, outcome);
-        self.sum = None;
-    }
-
-    /// What the torrents come to together. A thousand that are at rest are not looked at in every
-    /// pass.
-    fn sum(&mut self) -> Sum {
-        let torrents = &self.torrents;
-        *self.sum.get_or_insert_with(|| {
-            let is_failed = |o: &Outcome| matches!(o, Outcome::Failed { .. });
-            let has_torrents = !torrents.is_empty();
-            Sum {
-                is_failed: has_torrents && torrents.values().all(is_failed),
-                is_done: has_torrents && torrents.values().all(|o| *o != Outcome::Open),
-            }
-        })
     }
 
     /// Tells where any swarm may announce itself.
@@ -469,26 +443,6 @@ impl Peer {
             }
         }
         Ok(true)
-    }
-
-    /// The figures of the torrents that may have changed since the last time.
-    fn moving_figures(&mut self) -> Vec<(TorrentId, Snapshot)> {
-        if self.progress.bars().is_some() {
-            return self.figures();
-        }
-        // Who has come to rest since is told once more.
-        let moving: BTreeSet<TorrentId> = self.reactor.engine_mut().moving().collect();
-        let mut told = std::mem::replace(&mut self.moving, moving.clone());
-        told.extend(moving);
-        let shown = told.into_iter();
-        let shown = shown.filter_map(|t| Some((t, self.reactor.snapshot(t)?)));
-        shown.collect()
-    }
-
-    fn figures(&mut self) -> Vec<(TorrentId, Snapshot)> {
-        let torrents = self.torrents.keys();
-        let shown = torrents.filter_map(|&t| Some((t, self.reactor.snapshot(t)?)));
-        shown.collect()
     }
 
     fn first_failure(&self) -> Option<CliError> {
