@@ -52,7 +52,6 @@ impl Engine {
         tiers.extend(spec.trackers.iter().map(|url| vec![url.clone()]));
         let mut candidates = Candidates::new(Privacy::of(&meta), Rng::new(self.rng.next_u64()));
         candidates.interfaces_found(&self.interfaces);
-        let announce_at = self.announce_turn(now);
         let torrent = Torrent {
             swarm: Swarm::new(id, meta.clone(), Rng::new(self.rng.next_u64()), now),
             state: State::Checking,
@@ -61,7 +60,7 @@ impl Engine {
             candidates,
             roster: Roster::new(Privacy::of(&meta)),
             evpeers: BTreeSet::new(),
-            tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), announce_at),
+            tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
             lapsed_at: None,
             plight: None,
@@ -78,7 +77,7 @@ impl Engine {
             extra_peers: spec.peers.clone(),
             heard: BTreeMap::new(),
         };
-        self.torrents.insert(id, Box::new(torrent));
+        self.torrents.insert(id, torrent);
         self.server.set_rates(Rates::BESIDE_TORRENTS);
         self.track(id, now);
         self.set_state(id, State::Checking, None, now);
@@ -96,17 +95,6 @@ impl Engine {
     /// The torrents, in the order in which they were added.
     pub fn torrents(&self) -> impl Iterator<Item = TorrentId> + '_ {
         self.torrents.keys().copied()
-    }
-
-    /// Torrents whose figures may change without a report: those that are being checked, or
-    /// have peers, or fetch.
-    pub fn moving(&self) -> impl Iterator<Item = TorrentId> + '_ {
-        let is_moving = |torrent: &Torrent| {
-            let is_under_way = matches!(torrent.state, State::Checking | State::Downloading);
-            is_under_way || torrent.swarm.peer_count() > 0
-        };
-        let torrents = self.torrents.iter();
-        torrents.filter_map(move |(&id, torrent)| is_moving(torrent).then_some(id))
     }
 
     /// The torrent with this info hash.

@@ -95,7 +95,6 @@ impl Storage {
             return;
         }
         self.watch.at = Instant::NEVER;
-        self.rest();
         let mut whose = Vec::new();
         let mut files = Vec::new();
         for &(id, index) in &self.open_files {

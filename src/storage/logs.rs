@@ -41,8 +41,7 @@ impl Storage {
         self.logs_count += 1;
         let id = LogId(self.logs_count);
         let torrent = Some(torrent);
-        let open = OpenLog { log, path, torrent };
-        self.logs.insert(id, Box::new(open));
+        self.logs.insert(id, OpenLog { log, path, torrent });
         self.log_queue.insert(id);
         id
     }
@@ -88,10 +87,9 @@ impl Storage {
 
     /// Forgets a journal that has nothing to do any more, and lets those in that wait for it.
     fn let_log_go(&mut self, id: LogId) {
-        let Some(open) = self.logs.remove(&id) else {
+        let Some(OpenLog { log, path, .. }) = self.logs.remove(&id) else {
             return;
         };
-        let OpenLog { log, path, .. } = *open;
         if let Some(file) = log.into_file() {
             let (log, step) = (id, LogStep::Close);
             let path = path.clone();

@@ -45,7 +45,6 @@ mod os;
 mod partial;
 mod prove;
 pub mod reserve;
-mod rest;
 mod run;
 mod span;
 mod stall;
@@ -80,7 +79,6 @@ use logs::{LogId, LogStep, OpenLog};
 use map::MapAccess;
 use memory::Memory;
 pub use os::Populate;
-use rest::Rest;
 use span::WindowKey;
 use stall::{Stalled, Stalls, Why};
 use sync::Barrier;
@@ -185,8 +183,7 @@ pub struct Storage {
     kind: StorageKind,
     access: Access,
     windows_len_max: u64,
-    /// Apart from the map, whose nodes are half empty; as are the journals.
-    torrents: BTreeMap<TorrentId, Box<Torrent>>,
+    torrents: BTreeMap<TorrentId, Torrent>,
     windows: Windows,
     checks: Checks,
     /// Open files, and those that a job is opening.
@@ -215,14 +212,13 @@ pub struct Storage {
     wake_at: Instant,
     /// Torrents with pieces whose bytes are not with the kernel yet.
     restless: BTreeSet<TorrentId>,
-    logs: BTreeMap<LogId, Box<OpenLog>>,
+    logs: BTreeMap<LogId, OpenLog>,
     logs_count: u64,
     /// Journals that may have work to submit.
     log_queue: BTreeSet<LogId>,
     /// Torrents whose journal is still being written by a former life of theirs.
     waiting_scans: Vec<TorrentId>,
     watch: Watch,
-    rest: Rest,
     stalls: Stalls,
     /// See [`Storage::mounts`].
     mounts: BTreeMap<InfoHash, Vec<String>>,
@@ -339,7 +335,6 @@ impl Storage {
             log_queue: BTreeSet::new(),
             waiting_scans: Vec::new(),
             watch: Watch::new(),
-            rest: Rest::default(),
             stalls: Stalls::default(),
             mounts: BTreeMap::new(),
             not_mounted: BTreeSet::new(),

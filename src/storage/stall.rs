@@ -165,7 +165,7 @@ impl Storage {
     pub(super) fn leave_map(&mut self, slot: usize) {
         let window = self.windows.get(slot);
         let WindowKey { torrent, file, .. } = window.key;
-        let is_buffered = |of: &Box<Torrent>| of.files[file as usize].is_buffered;
+        let is_buffered = |of: &Torrent| of.files[file as usize].is_buffered;
         if window.job.is_none() && self.torrents.get(&torrent).is_some_and(is_buffered) {
             self.load_again(slot);
         }
@@ -178,7 +178,7 @@ impl Storage {
 
     /// Torrents with files that are written through buffers although they might have been mapped.
     pub fn buffered(&self) -> BTreeMap<TorrentId, Buffered> {
-        let buffered = |(&id, torrent): (&TorrentId, &Box<Torrent>)| {
+        let buffered = |(&id, torrent): (&TorrentId, &Torrent)| {
             let reason = torrent.why_buffered?.to_string();
             let files = torrent.files.iter().zip(&torrent.meta.files);
             let mut mapped = files.filter(|(slot, entry)| {

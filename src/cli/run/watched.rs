@@ -34,7 +34,6 @@ impl Peer {
             match self.reactor.add_torrent(spec) {
                 Ok(torrent) => {
                     self.torrents.insert(torrent, Outcome::Open);
-                    self.sum = None;
                 }
                 // As after each start.
                 Err(AddError::Duplicate { .. }) => {}
