@@ -52,8 +52,9 @@ impl Swarm {
             self.picker.pick(&allowed, free, &mut picked);
         } else {
             self.pick_alone(key, free, &mut picked);
-            let suggestions = &mut self.peers[key.0 as usize].suggestions;
-            suggestions.pick(&mut self.picker, free, &mut picked);
+            let peer = &mut self.peers[key.0 as usize];
+            let suggestions = &mut peer.suggestions;
+            suggestions.pick(&mut self.picker, &peer.have, free, &mut picked);
             let peer = &self.peers[key.0 as usize];
             self.picker
                 .pick(&peer.have, free - picked.len(), &mut picked);

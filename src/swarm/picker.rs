@@ -214,28 +214,6 @@ impl Picker {
         }
     }
 
-    /// Whether nothing of a piece that we want is there, asked for or on its way.
-    pub fn is_at_rest(&self, piece: PieceIndex) -> bool {
-        self.missing.has(piece.0) && !self.active.contains_key(&piece)
-    }
-
-    /// Adds free blocks of `piece` to `out` until it is `end` long; they count as requested. Says
-    /// whether there are more.
-    pub fn pick_piece(&mut self, piece: PieceIndex, end: usize, out: &mut Vec<BlockRef>) -> bool {
-        if !self.missing.has(piece.0) {
-            return false;
-        }
-        self.begin(piece);
-        let left = self.take_free(piece, end, out);
-        if left == 0 {
-            let age = self.active[&piece].age;
-            if let Ok(place) = self.open_place(age) {
-                self.open.remove(place);
-            }
-        }
-        left > 0
-    }
-
     /// Whether every missing block that a peer could give has been asked for.
     pub fn is_endgame(&self) -> bool {
         let is_offered = |&(_, piece): &(u64, PieceIndex)| self.rarity.holders(piece) > 0;

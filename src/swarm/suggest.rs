@@ -1,8 +1,8 @@
 //! What a seed gives first: each piece once before any of them goes out twice (BEP 6, "Suggest
 //! Piece").
 //!
-//! All that leechers know at the start is that the seed has everything, so they would ask it for the
-//! same pieces, and each piece that it sends twice keeps the rest of the swarm waiting for another.
+//! All that leechers know at the start is that the seed has everything, so they would ask it for
+//! the same pieces, and each piece that it sends twice keeps the rest waiting for another.
 //! So a seed names to each peer that it serves pieces that nobody else has, each to one peer only,
 //! and always so many that its queue of requests is made of them; and whoever is told so asks for
 //! these first. Nobody is hindered: who does not know of it asks for what it likes.
@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use super::peer::PeerKey;
 use super::picker::Picker;
 use super::{Exchange, Fault, Swarm};
+use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::base::rng::Rng;
 use crate::wire::message::{BlockRef, Outgoing};
@@ -54,12 +55,23 @@ impl Suggestions {
 
     /// Appends blocks of suggested pieces until there are `end`. What was begun with others since
     /// is fetched from them.
-    pub fn pick(&mut self, picker: &mut Picker, end: usize, out: &mut Vec<BlockRef>) {
+    pub fn pick(
+        &mut self,
+        picker: &mut Picker,
+        theirs: &Bitfield,
+        end: usize,
+        out: &mut Vec<BlockRef>,
+    ) {
+        if !picker.takes_suggestions() {
+            return;
+        }
         while out.len() < end
             && let Some(&piece) = self.pieces.front()
         {
             let is_ours = self.is_begun || picker.is_at_rest(piece);
-            self.is_begun = is_ours && picker.pick_piece(piece, end, out);
+            // Who suggests what it has just got may not have said yet that it has it.
+            let may = is_ours && theirs.has(piece.0);
+            self.is_begun = may && picker.pick_piece(piece, end, out);
             if !self.is_begun {
                 self.pieces.pop_front();
             }

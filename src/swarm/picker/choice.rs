@@ -1,10 +1,12 @@
-//! What the user wants of a torrent: which pieces, which of them first, in which order.
+//! What the user wants of a torrent: which pieces, which of them first, in which order; and what
+//! peers suggest, where the user leaves that open.
 
 use super::{Picker, RANDOM_PIECES};
 use crate::base::bits::Bitfield;
 use crate::base::choice::PieceOrder;
 use crate::base::id::PieceIndex;
 use crate::meta::choice::ChosenPieces;
+use crate::wire::message::BlockRef;
 
 /// The user's choice, and the pieces to begin first.
 #[derive(Debug)]
@@ -43,6 +45,34 @@ impl Picker {
                 false => chosen.listed.clear(piece.0),
             };
         }
+    }
+
+    /// Whether the order of pieces is left to chance and to peers: the user named none.
+    pub fn takes_suggestions(&self) -> bool {
+        let high = self.chosen.as_deref().map(|chosen| &chosen.listed);
+        self.order == PieceOrder::RarestFirst && high.is_none_or(|high| high.count_ones() == 0)
+    }
+
+    /// Whether nothing of a piece that we want is there, asked for or on its way.
+    pub fn is_at_rest(&self, piece: PieceIndex) -> bool {
+        self.missing.has(piece.0) && !self.active.contains_key(&piece)
+    }
+
+    /// Adds free blocks of `piece` to `out` until it is `end` long; they count as requested. Says
+    /// whether there are more.
+    pub fn pick_piece(&mut self, piece: PieceIndex, end: usize, out: &mut Vec<BlockRef>) -> bool {
+        if !self.missing.has(piece.0) {
+            return false;
+        }
+        self.begin(piece);
+        let left = self.take_free(piece, end, out);
+        if left == 0 {
+            let age = self.active[&piece].age;
+            if let Ok(place) = self.open_place(age) {
+                self.open.remove(place);
+            }
+        }
+        left > 0
     }
 
     /// The next piece to begin with this peer: one of high priority if there is any.
