@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use support::data::{DataSet, Tolerance};
 use support::evpeer::{BINARY, Evpeer, Setup, ctl};
 use support::relay::Relay;
-use support::{folder, is_nightly, scratch, torrent, wait_for};
+use support::{folder, is_nightly, scratch, wait_for};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -24,6 +25,18 @@ const LIMIT: Duration = Duration::from_secs(60);
 enum Side {
     Seed,
     Leecher,
+}
+
+/// A torrent of `set` whose peers find no other way to each other than the one that they are given:
+/// evpeers would dial each other past the relay for a link.
+fn private(set: &DataSet) -> PathBuf {
+    let path = set.folder.with_file_name("private.torrent");
+    let mut command = Command::new(BINARY);
+    command.args(["create", "--private", "-o"]).arg(&path);
+    let output = command.arg(set.root()).output().expect("it was built");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    path
 }
 
 #[test]
@@ -45,7 +58,7 @@ fn down_limit_is_what_passes_on_the_wire() {
 fn limits_are_not_for_local_peers_if_the_user_says_so() {
     let scratch = scratch();
     let set = DataSet::file(&folder(scratch.path(), "data"), "content", 16 * MIB, 7);
-    let torrent = torrent::create(&set, None);
+    let torrent = private(&set);
     let source = folder(scratch.path(), "source");
     set.copy_to(&source);
     let args = [
@@ -75,7 +88,7 @@ fn limits_are_not_for_local_peers_if_the_user_says_so() {
 fn limits_change_while_a_peer_runs_and_are_remembered() {
     let scratch = scratch();
     let set = DataSet::file(&folder(scratch.path(), "data"), "content", 64 * MIB, 7);
-    let torrent = torrent::create(&set, None);
+    let torrent = private(&set);
     let source = folder(scratch.path(), "source");
     set.copy_to(&source);
     let seed = Evpeer::start("seed", &Setup::new(&torrent, &source));
@@ -134,7 +147,7 @@ fn limits_change_while_a_peer_runs_and_are_remembered() {
 fn limits_that_cannot_be_kept_are_refused() {
     let scratch = scratch();
     let set = DataSet::file(&folder(scratch.path(), "data"), "content", 1000, 7);
-    let torrent = torrent::create(&set, None);
+    let torrent = private(&set);
     let rows = [
         ("1", "too low to get on"),
         ("1023", "too low to get on"),
@@ -225,7 +238,7 @@ fn measure(side: Side, rate: u64) {
     let whole = warm + time;
     let len = (rate * (whole.as_secs() + 5)).max(MIB);
     let set = DataSet::file(&folder(scratch.path(), "data"), "content", len, 7);
-    let torrent = torrent::create(&set, None);
+    let torrent = private(&set);
     let limit = rate.to_string();
     let args_of = |its: Side| match (its == side, its) {
         (false, _) => vec![],
