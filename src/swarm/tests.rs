@@ -12,6 +12,8 @@ use crate::base::verdict::Verdict;
 use crate::meta::choice::ChosenPieces;
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 
+mod suggest;
+
 const FAST: Caps = Caps { fast: true };
 const PLAIN: Caps = Caps { fast: false };
 

@@ -169,6 +169,23 @@ fn entry(addr: SocketAddr, epoch: u64, standing: Standing) -> Entry {
     }
 }
 
+/// A host has heard of so many others, long ago.
+fn crowd(host: &mut Broadcast, count: u32) {
+    for n in 0..count {
+        let [_, b, c, d] = n.to_be_bytes();
+        let record = Record {
+            epoch: UNIX_MS,
+            changed_s: 5,
+            teller: NOBODY,
+            standing: Standing::Leecher,
+            before: Standing::Left,
+            is_evpeer: true,
+        };
+        let peer = SocketAddr::from(([10, 64 + b, c, d], 7000));
+        host.network.put(peer.into(), record);
+    }
+}
+
 /// A body of news in the network list.
 fn news(entries: &[Entry]) -> Bytes {
     let newest = entries.iter().map(|entry| entry.epoch).max().unwrap_or(0);
@@ -820,19 +837,7 @@ fn limits_of_a_link_are_reached_and_kept() {
 fn list_is_compared_again_if_nobody_answered() {
     for (ignored, agree) in [(3, true), (usize::MAX, false)] {
         let mut hosts = Hosts::new(2);
-        for n in 0..600_u32 {
-            let [_, b, c, d] = n.to_be_bytes();
-            let record = Record {
-                epoch: UNIX_MS,
-                changed_s: 5,
-                teller: NOBODY,
-                standing: Standing::Leecher,
-                before: Standing::Left,
-                is_evpeer: true,
-            };
-            let peer = SocketAddr::from(([10, 64 + b, c, d], 7000));
-            hosts.all[1].network.put(peer.into(), record);
-        }
+        crowd(&mut hosts.all[1], 600);
         hosts.ignored_digests = ignored;
         hosts.link(0, 1);
         hosts.run(2 * MINUTE);
@@ -851,19 +856,7 @@ fn list_is_compared_again_if_nobody_answered() {
 fn walks_over_long_lists_are_few() {
     let mut hosts = Hosts::new(1);
     let liar = Stranger::meets(&mut hosts, 5);
-    for n in 0..8000_u32 {
-        let [_, b, c, d] = n.to_be_bytes();
-        let record = Record {
-            epoch: UNIX_MS,
-            changed_s: 5,
-            teller: NOBODY,
-            standing: Standing::Leecher,
-            before: Standing::Left,
-            is_evpeer: true,
-        };
-        let peer = SocketAddr::from(([10, 64 + b, c, d], 7000));
-        hosts.all[0].network.put(peer.into(), record);
-    }
+    crowd(&mut hosts.all[0], 8000);
     let root = Root {
         handle: NETWORK,
         count: 100_000,
