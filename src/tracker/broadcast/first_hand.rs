@@ -166,7 +166,7 @@ impl Broadcast {
             changed_s: seconds(now),
             teller: NOBODY,
             standing: Standing::Left,
-            before: Standing::Leecher,
+            before: Some(Standing::Leecher),
             is_evpeer: true,
         };
         self.network.put(key, record);
@@ -255,7 +255,7 @@ impl Broadcast {
                     epoch,
                     changed_s: seconds(now),
                     standing: Standing::Left,
-                    before: known.standing,
+                    before: Some(known.standing),
                     ..known
                 };
                 swarm.roster.put(key, record);
@@ -307,7 +307,7 @@ impl Broadcast {
                     epoch: record.epoch.saturating_add(1),
                     changed_s: seconds(now),
                     standing: Standing::Left,
-                    before: record.standing,
+                    before: Some(record.standing),
                     ..record
                 };
                 self.roster_mut(list).expect("read above").put(key, gone);
@@ -329,7 +329,7 @@ impl Broadcast {
             changed_s: seconds(now),
             teller: NOBODY,
             standing,
-            before: known.map_or(Standing::Left, |known| known.standing),
+            before: known.map(|known| known.standing),
             is_evpeer: false,
         };
         roster.put(key, record);

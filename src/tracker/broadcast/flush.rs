@@ -58,6 +58,8 @@ struct Told {
     told_by: u32,
     addr: Option<SocketAddr>,
     entry: Entry,
+    /// The address was known before, here and so elsewhere too.
+    is_again: bool,
 }
 
 impl Pending {
@@ -156,15 +158,19 @@ impl Broadcast {
     }
 
     fn content(&self, item: Item, told_by: u32) -> Option<Told> {
-        let entry = match item.who {
-            Some(key) => self.roster(item.list)?.get(key)?.entry(key),
-            None => self.own_entry(item.list)?,
+        let (entry, is_again) = match item.who {
+            Some(key) => {
+                let record = self.roster(item.list)?.get(key)?;
+                (record.entry(key), record.before.is_some())
+            }
+            None => (self.own_entry(item.list)?, true),
         };
         Some(Told {
             item,
             told_by,
             addr: entry.addr,
             entry,
+            is_again,
         })
     }
 
@@ -226,6 +232,7 @@ impl Broadcast {
             };
             let same_epoch = |&&i: &&u16| told[usize::from(i)].entry.epoch == one.entry.epoch;
             one.item.list == NETWORK
+                && !one.is_again
                 && one.entry.standing.is_here()
                 && by
                     .iter()
@@ -279,8 +286,8 @@ impl Broadcast {
     }
 }
 
-/// Of peers in the news of a swarm, where: who hears of them there knows that they are in the
-/// network.
+/// Of peers in the news of a swarm, where: who hears of them there, and never did before, knows
+/// that they are in the network, and since when.
 fn covers(told: &[Told]) -> BTreeMap<Key, Vec<u16>> {
     let mut covers: BTreeMap<Key, Vec<u16>> = BTreeMap::new();
     for (place, one) in (0..).zip(told) {

@@ -26,8 +26,8 @@ pub(super) struct Record {
     /// The link that told us first, [`NOBODY`] if it is proven.
     pub teller: u32,
     pub standing: Standing,
-    /// The standing before this one.
-    pub before: Standing,
+    /// The standing before this one, if the address was known then.
+    pub before: Option<Standing>,
     pub is_evpeer: bool,
 }
 
@@ -365,7 +365,7 @@ mod tests {
             changed_s: epoch as u32,
             teller,
             standing,
-            before: Standing::Left,
+            before: None,
             is_evpeer: true,
         }
     }

@@ -178,7 +178,7 @@ fn crowd(host: &mut Broadcast, count: u32) {
             changed_s: 5,
             teller: NOBODY,
             standing: Standing::Leecher,
-            before: Standing::Left,
+            before: None,
             is_evpeer: true,
         };
         let peer = SocketAddr::from(([10, 64 + b, c, d], 7000));
@@ -596,6 +596,39 @@ fn departure_that_is_gainsaid_is_looked_at_and_declared_again() {
     gossip.says(&mut hosts, &here).expect("news");
     hosts.all[0].unreachable(dead, hosts.now);
     assert!(!hosts.network(0).contains(&dead));
+}
+
+/// Goal: hosts of a swarm whose news came by way of another know the same of the network as who
+/// met the newcomer itself: one that comes back, and one that renews its word.
+#[test]
+fn news_of_a_swarm_leave_nobody_behind_in_the_network() {
+    let mut hosts = Hosts::new(3);
+    let now = hosts.now;
+    for host in &mut hosts.all {
+        host.swarm_joined(SWARM, Standing::Leecher, now);
+    }
+    hosts.link(0, 1);
+    hosts.link(0, 2);
+    hosts.run(MINUTE);
+
+    // It starts anew before anybody saw that it was gone.
+    hosts.cut(0, 2);
+    let mut again = host(2, hosts.now);
+    again.epoch += 60_000;
+    again.network_epoch += 60_000;
+    again.swarm_joined(SWARM, Standing::Seed, hosts.now);
+    hosts.all[2] = again;
+    hosts.link(0, 2);
+    hosts.run(MINUTE);
+    assert_eq!(hosts.standing(1, 2), Some(Standing::Seed));
+    let word = |hosts: &Hosts, at: usize| hosts.all[at].network.get(addr(2).into()).copied();
+    let epoch = |hosts: &Hosts, at: usize| word(hosts, at).map(|record| record.epoch);
+    assert_eq!(epoch(&hosts, 1), epoch(&hosts, 0));
+
+    let before = epoch(&hosts, 0);
+    hosts.run(RENEWAL + 2 * SWEEP_INTERVAL);
+    assert!(epoch(&hosts, 0) > before, "renewed");
+    assert_eq!(epoch(&hosts, 1), epoch(&hosts, 0));
 }
 
 /// Goal: hearsay never overrides an open connection; the one at its other end hears of it.

@@ -186,7 +186,7 @@ impl Broadcast {
         let record = Record {
             changed_s: super::first_hand::seconds(now),
             teller: if is_first_hand { NOBODY } else { told.teller },
-            before: known.map_or(Standing::Left, |known| known.standing),
+            before: known.map(|known| known.standing),
             ..told
         };
         self.roster_mut(list).expect("read above").put(key, record);
@@ -231,7 +231,7 @@ mod tests {
             changed_s: 0,
             teller,
             standing: Standing::Leecher,
-            before: Standing::Left,
+            before: None,
             is_evpeer: true,
         }
     }

@@ -51,7 +51,7 @@ impl Broadcast {
                 self.link(slot).serial
             },
             standing: entry.standing,
-            before: known.map_or(Standing::Left, |known| known.standing),
+            before: known.map(|known| known.standing),
             is_evpeer: entry.is_evpeer || is_itself,
         };
         let is_newer = known.is_none_or(|known| record.rank() > known.rank());
@@ -208,7 +208,7 @@ impl Broadcast {
         if !self.make_room(NETWORK, key) {
             return;
         }
-        let before = known.map_or(Standing::Left, |known| known.standing);
+        let before = known.map(|known| known.standing);
         let record = Record {
             changed_s: seconds(now),
             standing: Standing::Leecher,
@@ -218,7 +218,7 @@ impl Broadcast {
         self.network.put(key, record);
         let who = Some(key);
         self.pending.add(Item { list: NETWORK, who }, None);
-        if !before.is_here() {
+        if !before.is_some_and(Standing::is_here) {
             self.heard(NETWORK, key, &record, false);
         }
         self.dispute(key);
@@ -286,7 +286,7 @@ impl Broadcast {
         }
         let record = Record {
             standing: Standing::Leecher,
-            before: known.map_or(Standing::Left, |known| known.standing),
+            before: known.map(|known| known.standing),
             ..record
         };
         self.network.put(key, record);
@@ -299,7 +299,7 @@ impl Broadcast {
 
     /// Whoever told `known` was wrong, if `record` puts back what was before it, and soon.
     fn blame(&mut self, slot: usize, known: &Record, record: &Record, now: Instant) {
-        let is_put_back = record.standing == known.before
+        let is_put_back = Some(record.standing) == known.before
             && record.standing.is_here()
             && record.standing != known.standing;
         if is_put_back && self.age_s(known, now) < REFUTED_WITHIN.as_secs() {
