@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use evpeer::base::id::{PieceIndex, TorrentId};
+use evpeer::base::id::{PieceIndex, Ticket, TorrentId};
 use evpeer::base::limits::{BLOCK_LEN, HASH_BACKLOG_MAX, WAITING_LEN_MAX, WINDOWS_LEN_MAX};
 use evpeer::base::slot::Slot;
 use evpeer::base::verdict::Verdict;
@@ -130,7 +130,7 @@ impl Shell {
                 self.storage.check(TORRENT, PieceIndex(piece as u32));
             }
         }
-        self.storage.settle(TORRENT);
+        self.storage.settle(TORRENT, Ticket(0));
         while self.good < PIECES || self.settled == 0 {
             self.turn();
         }

@@ -50,6 +50,17 @@ impl FromStr for InfoHash {
 #[error("an info hash is 40 hex digits")]
 pub struct NotAnInfoHash;
 
+/// Names one of several requests of a kind, so that its answer is not taken for that of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// The next one.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// The 20 bytes that name a running client (BEP 3, BEP 20); new for every process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub [u8; 20]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use crate::base::address::Family;
-use crate::base::id::{ConnId, InfoHash, PeerId, PieceIndex, TorrentId};
+use crate::base::id::{ConnId, InfoHash, PeerId, PieceIndex, Ticket, TorrentId};
 use crate::base::slot::Slot;
 use crate::meta::metainfo::Metainfo;
 
@@ -139,17 +139,23 @@ pub enum StorageAction {
     Settle {
         /// The torrent.
         torrent: TorrentId,
+        /// Comes back with the answer.
+        ticket: Ticket,
     },
     /// Make everything stored durable; answered by `durable`.
     Sync {
         /// The torrent.
         torrent: TorrentId,
+        /// Comes back with the answer.
+        ticket: Ticket,
     },
     /// Make everything that this process stored durable, as it is about to end; answered by
     /// `durable`.
     Leave {
         /// The torrent.
         torrent: TorrentId,
+        /// Comes back with the answer.
+        ticket: Ticket,
     },
     /// Let go of the torrent's files.
     Close {

@@ -46,7 +46,7 @@ impl Engine {
         }
         match (state, has_all) {
             (State::Seeding, true) => {
-                self.storage(StorageAction::Sync { torrent: id });
+                self.sync(id);
             }
             (State::Seeding, false) => self.become_leecher(id, now),
             _ => {}

@@ -88,7 +88,7 @@ impl Engine {
         self.stop_announcing(id, now);
         self.unlist(id, now);
         if is_open {
-            self.storage(StorageAction::Sync { torrent: id });
+            self.sync(id);
         }
         true
     }
@@ -131,7 +131,7 @@ impl Engine {
             // The last bytes were on their way when it was paused: it is told as complete now.
             Some(State::Downloading) if is_complete => {
                 self.set_state(id, State::Downloading, None, now);
-                self.storage(StorageAction::Settle { torrent: id });
+                self.settle(id);
             }
             _ if is_complete => self.become_seed(id, now),
             _ => self.set_state(id, State::Downloading, None, now),

@@ -364,8 +364,7 @@ impl Engine {
         for id in ids {
             self.stop_announcing(id, now);
             if self.torrents[&id].is_open {
-                self.last_syncs.insert(id);
-                self.storage(StorageAction::Leave { torrent: id });
+                self.leave_storage(id);
             }
         }
     }

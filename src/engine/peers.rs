@@ -348,7 +348,7 @@ impl Engine {
                     self.piece_lost(torrent, piece, now);
                 }
                 Effect::PeerComplete(conn) => self.met(conn, now),
-                Effect::Completed => self.storage(StorageAction::Settle { torrent }),
+                Effect::Completed => self.settle(torrent),
             }
         }
     }

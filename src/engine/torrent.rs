@@ -11,7 +11,7 @@ use super::view::Heard;
 pub use crate::base::address::HostPort;
 use crate::base::bits::Bitfield;
 use crate::base::choice::Choice;
-use crate::base::id::PieceIndex;
+use crate::base::id::{PieceIndex, Ticket};
 use crate::base::time::Instant;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::pex::Roster;
@@ -98,6 +98,11 @@ pub struct Torrent {
     pub tracker: Client,
     /// Its user was told that everything is durable.
     pub durable: bool,
+    /// What storage was asked with last, whether all is with the kernel, and on the disk. Answers
+    /// to what was asked before say nothing of what was stored since.
+    pub settling: Ticket,
+    /// See there.
+    pub syncing: Ticket,
     /// When its files were last found changed, or a sync failed.
     pub lapsed_at: Option<Instant>,
     /// Its files cannot be written at present.

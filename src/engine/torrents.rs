@@ -11,7 +11,7 @@ use super::goals::Seeded;
 use super::torrent::{AddError, Check, HostPort, OnDisk, Torrent, TorrentSpec, Transferred};
 use super::view::Heard;
 use super::{Action, Engine, Lookup, LookupId, Report, Snapshot, State};
-use crate::base::id::{ConnId, InfoHash, PieceIndex, TorrentId};
+use crate::base::id::{ConnId, InfoHash, PieceIndex, Ticket, TorrentId};
 use crate::base::rng::Rng;
 use crate::base::status::Trouble;
 use crate::base::time::Instant;
@@ -66,6 +66,8 @@ impl Engine {
             evpeers: BTreeSet::new(),
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
             durable: false,
+            settling: Ticket::default(),
+            syncing: Ticket::default(),
             lapsed_at: None,
             plight: None,
             cure: None,
@@ -198,11 +200,51 @@ impl Engine {
         self.run_effects(id, now);
     }
 
-    /// Every stored byte of the torrent is with the kernel.
-    pub fn settled(&mut self, id: TorrentId, now: Instant) {
+    /// Asks storage to say when every stored byte of the torrent is with the kernel.
+    pub(super) fn settle(&mut self, id: TorrentId) {
+        if let Some(torrent) = self.torrents.get_mut(&id) {
+            torrent.settling = torrent.settling.next();
+            let ticket = torrent.settling;
+            self.storage(StorageAction::Settle {
+                torrent: id,
+                ticket,
+            });
+        }
+    }
+
+    /// Has storage make everything of the torrent durable.
+    pub(super) fn sync(&mut self, id: TorrentId) {
+        if let Some(torrent) = self.torrents.get_mut(&id) {
+            torrent.syncing = torrent.syncing.next();
+            let ticket = torrent.syncing;
+            self.storage(StorageAction::Sync {
+                torrent: id,
+                ticket,
+            });
+        }
+    }
+
+    /// The same for the last time.
+    pub(super) fn leave_storage(&mut self, id: TorrentId) {
+        if let Some(torrent) = self.torrents.get_mut(&id) {
+            torrent.syncing = torrent.syncing.next();
+            let ticket = torrent.syncing;
+            self.last_syncs.insert(id);
+            self.storage(StorageAction::Leave {
+                torrent: id,
+                ticket,
+            });
+        }
+    }
+
+    /// Every byte of the torrent that was stored when that was asked is with the kernel.
+    pub fn settled(&mut self, id: TorrentId, ticket: Ticket, now: Instant) {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
+        if torrent.settling != ticket {
+            return; // there is more by now
+        }
         let is_first = torrent.swarm.is_complete() && !torrent.was_complete;
         match torrent.state {
             State::Downloading if torrent.swarm.has_all_wanted() => {
@@ -221,13 +263,16 @@ impl Engine {
         }
     }
 
-    /// Everything stored of the torrent is on disk.
-    pub fn durable(&mut self, id: TorrentId, now: Instant) {
+    /// Everything of the torrent that was stored when that was asked is on disk.
+    pub fn durable(&mut self, id: TorrentId, ticket: Ticket, now: Instant) {
+        let Some(torrent) = self.torrents.get_mut(&id) else {
+            return;
+        };
+        if torrent.syncing != ticket {
+            return; // there is more by now
+        }
         self.last_syncs.remove(&id);
-        if let Some(torrent) = self.torrents.get_mut(&id)
-            && torrent.state == State::Seeding
-            && !std::mem::replace(&mut torrent.durable, true)
-        {
+        if torrent.state == State::Seeding && !std::mem::replace(&mut torrent.durable, true) {
             self.report(Report::Durable { torrent: id });
             self.rearm_torrent(id, now); // its goal may be reached
         }
@@ -318,7 +363,7 @@ impl Engine {
         }
         self.set_state(id, State::Seeding, None, now);
         self.track(id, now);
-        self.storage(StorageAction::Sync { torrent: id });
+        self.sync(id);
         self.tell_upload_only(id, true);
         self.rearm_torrent(id, now);
     }

@@ -126,9 +126,9 @@ impl Reactor {
             StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
             StorageAction::Store { slot, bytes } => self.store(slot, &bytes),
             StorageAction::Check { torrent, piece } => storage.check(torrent, piece),
-            StorageAction::Settle { torrent } => storage.settle(torrent),
-            StorageAction::Sync { torrent } => storage.sync(torrent),
-            StorageAction::Leave { torrent } => storage.leave(torrent),
+            StorageAction::Settle { torrent, ticket } => storage.settle(torrent, ticket),
+            StorageAction::Sync { torrent, ticket } => storage.sync(torrent, ticket),
+            StorageAction::Leave { torrent, ticket } => storage.leave(torrent, ticket),
             StorageAction::Close { torrent } => storage.remove(torrent),
         }
     }
@@ -165,8 +165,8 @@ impl Reactor {
                 engine.storage_probed(torrent, result, now);
             }
             Event::Readable => self.parked.move_to(&mut self.ready),
-            Event::Settled { torrent } => engine.settled(torrent, now),
-            Event::Durable { torrent } => engine.durable(torrent, now),
+            Event::Settled { torrent, ticket } => engine.settled(torrent, ticket, now),
+            Event::Durable { torrent, ticket } => engine.durable(torrent, ticket, now),
             Event::Failed { torrent, error } => {
                 engine.storage_failed(torrent, error.trouble(), now);
             }

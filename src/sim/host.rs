@@ -195,8 +195,8 @@ pub(super) fn tell(engine: &mut Engine, event: storage::Event, now: Instant) {
             engine.storage_probed(torrent, result, now);
         }
         Event::Readable => {}
-        Event::Settled { torrent } => engine.settled(torrent, now),
-        Event::Durable { torrent } => engine.durable(torrent, now),
+        Event::Settled { torrent, ticket } => engine.settled(torrent, ticket, now),
+        Event::Durable { torrent, ticket } => engine.durable(torrent, ticket, now),
         Event::Failed { torrent, error } => engine.storage_failed(torrent, error.trouble(), now),
     }
 }

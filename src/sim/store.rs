@@ -180,9 +180,9 @@ fn apply(storage: &mut Storage, action: StorageAction) {
         StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
         StorageAction::Store { slot, bytes } => storage.store(slot, &bytes),
         StorageAction::Check { torrent, piece } => storage.check(torrent, piece),
-        StorageAction::Settle { torrent } => storage.settle(torrent),
-        StorageAction::Sync { torrent } => storage.sync(torrent),
-        StorageAction::Leave { torrent } => storage.leave(torrent),
+        StorageAction::Settle { torrent, ticket } => storage.settle(torrent, ticket),
+        StorageAction::Sync { torrent, ticket } => storage.sync(torrent, ticket),
+        StorageAction::Leave { torrent, ticket } => storage.leave(torrent, ticket),
         StorageAction::Close { torrent } => storage.remove(torrent),
     }
 }
@@ -224,9 +224,11 @@ impl Tagged {
                     verdict,
                 });
             }
-            StorageAction::Settle { torrent } => self.events.push_back(Event::Settled { torrent }),
-            StorageAction::Sync { torrent } | StorageAction::Leave { torrent } => {
-                self.events.push_back(Event::Durable { torrent })
+            StorageAction::Settle { torrent, ticket } => {
+                self.events.push_back(Event::Settled { torrent, ticket })
+            }
+            StorageAction::Sync { torrent, ticket } | StorageAction::Leave { torrent, ticket } => {
+                self.events.push_back(Event::Durable { torrent, ticket })
             }
             StorageAction::Probe { torrent } => {
                 let result = Ok(());

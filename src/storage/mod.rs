@@ -61,7 +61,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::bits::Bitfield;
-use crate::base::id::{InfoHash, PieceIndex, TorrentId};
+use crate::base::id::{InfoHash, PieceIndex, Ticket, TorrentId};
 use crate::base::limits::WINDOW_LEN;
 use crate::base::status::DiskStatus;
 use crate::base::time::Instant;
@@ -138,11 +138,15 @@ pub enum Event {
     Settled {
         /// The torrent.
         torrent: TorrentId,
+        /// What it was asked with.
+        ticket: Ticket,
     },
     /// Every byte stored before [`Storage::sync`], and every file's name, survives a power cut.
     Durable {
         /// The torrent.
         torrent: TorrentId,
+        /// What it was asked with.
+        ticket: Ticket,
     },
     /// A piece is not on the disk although it hashed right before: it has to be fetched again.
     Lost {

@@ -16,7 +16,7 @@ use super::journal::{Record, time_of_group};
 use super::logs::LogId;
 use super::memory::Frozen;
 use super::{Event, Purpose, Storage};
-use crate::base::id::TorrentId;
+use crate::base::id::{Ticket, TorrentId};
 
 /// Somebody wants to know when the stores before it are safe.
 #[derive(Debug)]
@@ -32,9 +32,9 @@ pub(super) struct Barrier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Aim {
     /// The kernel has everything.
-    Settled,
+    Settled(Ticket),
     /// Everything is on the disk, and the journal says so there.
-    Durable,
+    Durable(Ticket),
     /// Everything is on the disk, and the journal may say so. Nobody else hears of it.
     Commit,
 }
@@ -65,8 +65,8 @@ impl Barrier {
 impl Aim {
     fn reached(self, torrent: TorrentId) -> Option<Event> {
         match self {
-            Self::Settled => Some(Event::Settled { torrent }),
-            Self::Durable => Some(Event::Durable { torrent }),
+            Self::Settled(ticket) => Some(Event::Settled { torrent, ticket }),
+            Self::Durable(ticket) => Some(Event::Durable { torrent, ticket }),
             Self::Commit => None,
         }
     }
@@ -74,23 +74,23 @@ impl Aim {
 
 impl Storage {
     /// Asks for [`Event::Settled`]: every byte stored so far is with the kernel.
-    pub fn settle(&mut self, torrent: TorrentId) {
-        self.raise(torrent, Aim::Settled);
+    pub fn settle(&mut self, torrent: TorrentId, ticket: Ticket) {
+        self.raise(torrent, Aim::Settled(ticket));
     }
 
     /// Asks for [`Event::Durable`]: every byte stored so far is on the disk, and so is what a
     /// former process had left, as far as it was proven to be.
-    pub fn sync(&mut self, torrent: TorrentId) {
-        self.raise(torrent, Aim::Durable);
+    pub fn sync(&mut self, torrent: TorrentId, ticket: Ticket) {
+        self.raise(torrent, Aim::Durable(ticket));
     }
 
     /// The same for a process that is about to end: what a former one left is not waited for, the
     /// next one will go on with it.
-    pub fn leave(&mut self, torrent: TorrentId) {
+    pub fn leave(&mut self, torrent: TorrentId, ticket: Ticket) {
         if let Some(memory) = self.memory(torrent) {
             memory.is_leaving = true;
         }
-        self.raise(torrent, Aim::Durable);
+        self.raise(torrent, Aim::Durable(ticket));
     }
 
     /// Lets the pieces that are checked become durable.
@@ -156,12 +156,13 @@ impl Storage {
             && let Some(barrier) = torrent.barriers.get(place)
         {
             let (aim, seq, is_created) = (barrier.aim, barrier.seq, torrent.creating == 0);
-            if aim == Aim::Settled && is_created && self.is_written_up_to(id, seq) {
+            let is_settling = matches!(aim, Aim::Settled(_));
+            if is_settling && is_created && self.is_written_up_to(id, seq) {
                 if let Some(torrent) = self.torrents.get_mut(&id) {
                     torrent.barriers.remove(place);
                 }
-                self.events.push_back(Event::Settled { torrent: id });
-            } else if aim == Aim::Settled {
+                self.events.extend(aim.reached(id));
+            } else if is_settling {
                 return; // those behind it have more to wait for
             } else {
                 place += 1;
@@ -326,7 +327,7 @@ impl Storage {
             return;
         };
         match (torrent.barriers.front_mut(), torrent.memory.is_some(), aim) {
-            (Some(barrier), true, Aim::Durable) => {
+            (Some(barrier), true, Aim::Durable(_)) => {
                 barrier.stage = Stage::Proving;
             }
             _ => self.fall(id),

@@ -218,7 +218,7 @@ impl World {
     }
 
     fn settle(&mut self) {
-        self.storage.settle(ID);
+        self.storage.settle(ID, Ticket(0));
         self.drive();
         assert!(matches!(self.events.pop(), Some(Event::Settled { .. })));
     }
@@ -301,7 +301,7 @@ fn stored_bytes_reach_the_files_in_any_order() {
                     world.storage.work(rng.next_u64() % (1 << 20), Pace::AtOnce);
                 }
             }
-            world.storage.settle(ID);
+            world.storage.settle(ID, Ticket(0));
             world.drive();
             let good = world.events.iter().filter(|event| {
                 matches!(event, Event::Checked { verdict, .. }
@@ -691,7 +691,7 @@ fn settled_means_that_others_read_what_was_stored() {
         let mut world = World::new(kind, 2);
         world.add(&meta);
         world.store_piece(&meta, &data, 1);
-        world.storage.settle(ID);
+        world.storage.settle(ID, Ticket(0));
         assert!(
             world.storage.poll_event().is_none(),
             "bytes wait for a window"
@@ -714,7 +714,7 @@ fn durable_means_that_files_and_folders_were_synced_after_the_last_store() {
         let mut world = World::new(kind, 4);
         world.add(&meta);
         world.store_all(&meta, &data);
-        world.storage.sync(ID);
+        world.storage.sync(ID, Ticket(0));
         let (mut files, mut dirs) = (Vec::new(), Vec::new());
         world.drive_with(|job| {
             match &job.work {
@@ -737,14 +737,14 @@ fn durable_means_that_files_and_folders_were_synced_after_the_last_store() {
         assert_eq!(dirs, expected.map(PathBuf::from), "{kind:?}");
 
         // Nothing new: durable at once.
-        world.storage.sync(ID);
+        world.storage.sync(ID, Ticket(0));
         assert!(matches!(
             world.storage.poll_event(),
             Some(Event::Durable { .. })
         ));
 
         world.store_piece(&meta, &data, 0);
-        world.storage.sync(ID);
+        world.storage.sync(ID, Ticket(0));
         world.drive_with(|job| {
             let id = job.id;
             match job.work {
@@ -777,7 +777,7 @@ fn file_that_cannot_be_mapped_is_buffered() {
         world.storage.check(ID, PieceIndex(piece));
     }
     world.storage.create_empty_files(ID);
-    world.storage.settle(ID);
+    world.storage.settle(ID, Ticket(0));
     world.drive_with(refuse);
     world.assert_files(&meta, &data);
 
@@ -835,8 +835,8 @@ fn any_failing_job_ends_one_torrent_and_no_other() {
                     .store(place, &other_data[at..at + len as usize]);
                 world.storage.check(other, PieceIndex(piece));
             }
-            world.storage.sync(ID);
-            world.storage.sync(other);
+            world.storage.sync(ID, Ticket(0));
+            world.storage.sync(other, Ticket(0));
             let mut count = 0;
             let mut reached = false;
             let second = world.dir.path().join("t/c");
@@ -856,7 +856,7 @@ fn any_failing_job_ends_one_torrent_and_no_other() {
                 events.filter(move |event| match event {
                     Event::Failed { torrent: of, .. }
                     | Event::Lapsed { torrent: of, .. }
-                    | Event::Durable { torrent: of } => *of == torrent,
+                    | Event::Durable { torrent: of, .. } => *of == torrent,
                     _ => false,
                 })
             };
@@ -956,7 +956,7 @@ fn results_for_a_removed_torrent_are_harmless_and_stored_bytes_are_kept() {
                 world.store_piece(&meta, &data, piece);
                 world.storage.check(ID, PieceIndex(piece));
             }
-            world.storage.sync(ID);
+            world.storage.sync(ID, Ticket(0));
             for _ in 0..rng_seed {
                 world.step(&mut rng);
             }
@@ -1025,10 +1025,10 @@ fn torrent_that_waits_for_its_predecessor_is_settled_and_can_be_removed() {
     world.storage.remove(ID);
     let next = TorrentId(8);
     world.storage.add(next, Arc::clone(&meta));
-    world.storage.sync(next);
+    world.storage.sync(next, Ticket(0));
     let event = world.storage.poll_event();
     assert!(
-        matches!(event, Some(Event::Durable { torrent }) if torrent == next),
+        matches!(event, Some(Event::Durable { torrent, .. }) if torrent == next),
         "{event:?}"
     );
     world.storage.remove(next);
@@ -1068,7 +1068,7 @@ fn many_small_files_stay_within_the_limits_and_are_synced_at_once() {
         world.add(&meta);
         world.storage.store(slot(0, 0, 7000), &data);
         assert_eq!(world.check(0), Verdict::Good { blocks: vec![] });
-        world.storage.sync(ID);
+        world.storage.sync(ID, Ticket(0));
         let mut syncs = 0;
         world.drive_with(|job| {
             match &job.work {
@@ -1084,7 +1084,7 @@ fn many_small_files_stay_within_the_limits_and_are_synced_at_once() {
         assert!(matches!(world.events.pop(), Some(Event::Durable { .. })));
         assert_eq!(syncs, 1);
         world.assert_files(&meta, &data);
-        world.storage.sync(ID);
+        world.storage.sync(ID, Ticket(0));
         assert!(matches!(
             world.storage.poll_event(),
             Some(Event::Durable { .. })
@@ -1116,9 +1116,9 @@ fn failed_sync_of_the_file_system_fails_all_who_rely_on_it() {
         world.storage.store(place, &data);
         world.drive();
     }
-    world.storage.sync(third);
-    world.storage.sync(ID);
-    world.storage.sync(other);
+    world.storage.sync(third, Ticket(0));
+    world.storage.sync(ID, Ticket(0));
+    world.storage.sync(other, Ticket(0));
     let mut is_first = true;
     world.drive_with(|job| match job.work {
         Work::Sync {
@@ -1131,7 +1131,7 @@ fn failed_sync_of_the_file_system_fails_all_who_rely_on_it() {
     for event in &world.events {
         match event {
             Event::Failed { torrent, .. } => failed.push(*torrent),
-            Event::Durable { torrent } => durable.push(*torrent),
+            Event::Durable { torrent, .. } => durable.push(*torrent),
             other => panic!("{other:?}"),
         }
     }
@@ -1145,7 +1145,7 @@ fn torrent_of_empty_files_needs_nothing_else() {
         let mut world = World::new(kind, 2);
         assert_eq!(world.add(&meta).len(), 0);
         world.storage.create_empty_files(ID);
-        world.storage.sync(ID);
+        world.storage.sync(ID, Ticket(0));
         world.drive();
         assert!(matches!(world.events.pop(), Some(Event::Durable { .. })));
         world.assert_files(&meta, &data);
@@ -1199,7 +1199,7 @@ fn torrent_that_stalls_the_loop_goes_on_in_buffers() {
                 "{kind:?}"
             );
         }
-        world.storage.settle(ID);
+        world.storage.settle(ID, Ticket(0));
         world.drive();
         world.assert_files(&meta, &data);
     }
@@ -1320,7 +1320,7 @@ fn unwanted_files_hold_what_shared_pieces_need_and_nothing_else() {
             );
         }
         world.settle();
-        world.storage.sync(ID);
+        world.storage.sync(ID, Ticket(0));
         world.drive();
         assert!(matches!(world.events.pop(), Some(Event::Durable { .. })));
         for (file, (name, len, _)) in (0..).zip(&files) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use evpeer::base::bits::Bitfield;
 use evpeer::base::digest::crc32c;
-use evpeer::base::id::{InfoHash, PieceIndex, TorrentId};
+use evpeer::base::id::{InfoHash, PieceIndex, Ticket, TorrentId};
 use evpeer::base::limits::WINDOWS_LEN_MAX;
 use evpeer::base::rng::Rng;
 use evpeer::base::slot::Slot;
@@ -345,7 +345,7 @@ fn hostile_142_claims_of_a_copied_folder_are_not_believed() {
         for piece in 0..3 {
             first.store(piece, &data[..100_000]);
         }
-        first.storage.sync(TORRENT);
+        first.storage.sync(TORRENT, Ticket(0));
         assert!(first.drive(&mut u32::MAX.clone()));
         drop(first);
         // Everything was copied, journal and all, and then the copy was spoilt.
@@ -462,7 +462,7 @@ fn hostile_145_death_during_the_very_first_creation_is_a_fresh_start() {
                     second.store(piece, &data[..100_000]);
                 }
             }
-            second.storage.sync(TORRENT);
+            second.storage.sync(TORRENT, Ticket(0));
             assert!(second.drive(&mut u32::MAX.clone()));
             drop(second);
             let (_, vouched) = Process::begin(&root, kind).add(&meta).expect("taken up");
@@ -496,7 +496,7 @@ fn hostile_134_whichever_job_fails_no_claim_is_false() {
                 process.now += std::time::Duration::from_secs(2);
             }
             drive_with(&mut process, &mut count, n, &mut has_failed);
-            process.storage.sync(TORRENT);
+            process.storage.sync(TORRENT, Ticket(0));
             drive_with(&mut process, &mut count, n, &mut has_failed);
             drop(process);
             if let Ok(bytes) = fs::read(journal_path(&root, &meta)) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evpeer::base::bits::Bitfield;
-use evpeer::base::id::{PieceIndex, TorrentId};
+use evpeer::base::id::{PieceIndex, Ticket, TorrentId};
 use evpeer::base::limits::WINDOWS_LEN_MAX;
 use evpeer::base::plan::WritePlan;
 use evpeer::base::slot::Slot;
@@ -99,7 +99,7 @@ fn store(storage: &mut Storage, piece: u32, bytes: &[u8]) -> Result<(), StorageE
         len: bytes.len() as u32,
     };
     storage.store(slot, bytes);
-    storage.settle(TORRENT);
+    storage.settle(TORRENT, Ticket(0));
     match drive(storage).pop() {
         Some(Event::Settled { .. }) => Ok(()),
         Some(Event::Failed { error, .. }) => Err(error),
@@ -253,7 +253,7 @@ fn hostile_023_many_files_need_few_descriptors_and_maps() {
         assert!(files_max > 0 && files_max <= 512, "{files_max} files open");
         assert!(maps_max <= 1000, "{maps_max} maps");
         assert_eq!(check(&mut storage, 4), Verdict::Missing);
-        storage.sync(TORRENT);
+        storage.sync(TORRENT, Ticket(0));
         let events = drive(&mut storage);
         assert!(matches!(events[..], [Event::Durable { .. }]), "{events:?}");
     }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evpeer::base::bits::Bitfield;
-use evpeer::base::id::{PieceIndex, TorrentId};
+use evpeer::base::id::{PieceIndex, Ticket, TorrentId};
 use evpeer::base::limits::WINDOWS_LEN_MAX;
 use evpeer::base::rng::Rng;
 use evpeer::base::slot::Slot;
@@ -155,12 +155,12 @@ impl Process {
 
     /// Asks for everything so far to be durable.
     pub fn sync(&mut self) {
-        self.storage.sync(TORRENT);
+        self.storage.sync(TORRENT, Ticket(0));
     }
 
     /// The same, before it ends.
     pub fn leave(&mut self) {
-        self.storage.leave(TORRENT);
+        self.storage.leave(TORRENT, Ticket(0));
     }
 
     /// Lets time pass.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::bits::Bitfield;
-use crate::base::id::{ConnId, PeerId};
+use crate::base::id::{ConnId, PeerId, Ticket};
 use crate::base::limits::BLOCK_LEN;
 use crate::base::plan::{Segment, WritePlan};
 use crate::base::status::{DiskStatus, Trouble};
@@ -110,6 +110,35 @@ impl Script {
         self.engine
             .audit(self.now)
             .expect("what is counted is there");
+    }
+
+    /// Storage answers what it was asked last: every byte is with the kernel.
+    fn settled(&mut self) {
+        let asked = self.storage.iter().rev().find_map(|action| match action {
+            StorageAction::Settle { ticket, .. } => Some(*ticket),
+            _ => None,
+        });
+        let ticket = asked.unwrap_or_default();
+        self.engine.settled(self.id, ticket, self.now);
+        self.settle();
+    }
+
+    /// The same of the disk.
+    fn durable(&mut self) {
+        let ticket = self.syncs().last().copied().unwrap_or_default();
+        self.engine.durable(self.id, ticket, self.now);
+        self.settle();
+    }
+
+    /// What storage was asked with to make all durable.
+    fn syncs(&self) -> Vec<Ticket> {
+        let asked = self.storage.iter().filter_map(|action| match action {
+            StorageAction::Sync { ticket, .. } | StorageAction::Leave { ticket, .. } => {
+                Some(*ticket)
+            }
+            _ => None,
+        });
+        asked.collect()
     }
 
     fn scanned(&mut self, candidates: Bitfield) {
@@ -431,6 +460,35 @@ impl Script {
     }
 }
 
+/// Goal: what was on the disk before a piece was lost says nothing of the piece that came again.
+#[test]
+fn only_the_answer_to_the_last_question_makes_a_torrent_durable() {
+    let is_durable = |r: &&Report| matches!(r, Report::Durable { .. });
+    let mut script = Script::new();
+    script.scanned(Bitfield::full(PIECES));
+    script.check_all();
+    assert_eq!(script.state(), State::Seeding);
+    let [asked] = script.syncs()[..] else {
+        panic!("asked for once");
+    };
+
+    let lost = PieceIndex(3);
+    script.engine.piece_lost(script.id, lost, script.now);
+    script.settle();
+    assert_eq!(script.state(), State::Downloading);
+    let conn = script.join_seed();
+    assert_eq!(script.serve(conn), 1);
+    assert_eq!(script.check_all(), 1);
+    script.settled();
+    assert_eq!(script.state(), State::Seeding);
+
+    script.engine.durable(script.id, asked, script.now);
+    script.settle();
+    assert_eq!(script.reports.iter().filter(is_durable).count(), 0);
+    script.durable();
+    assert_eq!(script.reports.iter().filter(is_durable).count(), 1);
+}
+
 #[test]
 fn download_that_ends_during_a_pause_is_told_once_when_it_is_resumed() {
     let is_settle = |a: &StorageAction| matches!(a, StorageAction::Settle { .. });
@@ -442,15 +500,13 @@ fn download_that_ends_during_a_pause_is_told_once_when_it_is_resumed() {
         script.pause();
         script.answer(&checks[verdicts_before..]);
         assert_eq!(script.count(is_settle), 1, "after {verdicts_before}");
-        script.engine.settled(script.id, script.now);
-        script.settle();
+        script.settled();
         assert_eq!((script.state(), script.completions()), (State::Paused, 0));
 
         script.resume();
         assert_eq!(script.count(is_settle), 2);
         for _ in 0..2 {
-            script.engine.settled(script.id, script.now);
-            script.settle();
+            script.settled();
             assert_eq!((script.state(), script.completions()), (State::Seeding, 1));
         }
         script.pause();
@@ -569,8 +625,8 @@ fn removed_torrent_is_gone_at_any_stage_and_can_be_added_again() {
             OnDisk::unknown(Bitfield::full(PIECES)),
             script.now,
         );
-        script.engine.settled(script.id, script.now);
-        script.engine.durable(script.id, script.now);
+        script.settled();
+        script.durable();
         script
             .engine
             .storage_failed(script.id, Trouble::lasting("late"), script.now);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::bits::Bitfield;
-use crate::base::id::{PieceIndex, TorrentId};
+use crate::base::id::{PieceIndex, Ticket, TorrentId};
 use crate::base::slot::Slot;
 use crate::base::verdict::Verdict;
 use crate::config::StorageKind;
@@ -78,14 +78,14 @@ fn what_is_durable_survives_the_power() {
             store(&mut first, &meta, &content, piece);
         }
         settle(&mut first, &mut disk);
-        first.sync(TORRENT);
+        first.sync(TORRENT, Ticket(0));
         let said = settle(&mut first, &mut disk);
         let is_durable = |event: &Event| matches!(event, Event::Durable { .. });
         assert!(said.iter().any(is_durable), "rng_seed {rng_seed}");
         for &piece in late {
             store(&mut first, &meta, &content, piece);
         }
-        first.settle(TORRENT);
+        first.settle(TORRENT, Ticket(0));
         settle(&mut first, &mut disk);
         disk.power_cut();
 
@@ -134,7 +134,7 @@ fn killed_process_loses_nothing_that_the_kernel_has() {
     settle(&mut first, &mut disk);
     let count = meta.geometry().piece_count();
     (0..count).for_each(|piece| store(&mut first, &meta, &content, piece));
-    first.settle(TORRENT);
+    first.settle(TORRENT, Ticket(0));
     settle(&mut first, &mut disk);
     disk.let_go();
     assert!(right_pieces(&meta, &mut disk).is_full());
@@ -173,7 +173,7 @@ fn full_disk_and_failing_disk_are_told_by_their_errors() {
         settle(&mut storage, &mut disk);
         disk.set_faults(faults);
         store(&mut storage, &meta, &content, 0);
-        storage.sync(TORRENT);
+        storage.sync(TORRENT, Ticket(0));
         let said = settle(&mut storage, &mut disk);
         let error = said.iter().find_map(|event| match event {
             Event::Failed { error, .. } => Some(error.to_string()),

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use tempfile::TempDir;
 
 use super::*;
+use crate::base::id::Ticket;
 use crate::base::limits::WINDOWS_LEN_MAX;
 use crate::base::rng::Rng;
 use crate::config::StorageKind;
@@ -165,7 +166,7 @@ impl World {
     }
 
     fn sync(&mut self) {
-        self.storage.sync(ID);
+        self.storage.sync(ID, Ticket(0));
         let said = self.drive();
         assert!(
             said.iter()
@@ -446,7 +447,7 @@ fn settled_does_not_wait_for_a_sync() {
     }
     assert_eq!(syncs.len(), 1);
     world.store(1, 0, PIECE_LEN);
-    world.storage.settle(ID);
+    world.storage.settle(ID, Ticket(0));
     let said = world.drive();
     assert!(matches!(said[..], [Event::Settled { .. }]), "{said:?}");
     world.storage.job_done(jobs::run(syncs.remove(0)));
@@ -517,7 +518,7 @@ fn failed_sync_makes_the_pieces_since_the_last_one_doubtful() {
         assert_eq!(world.journal_of(Claim::Checked), [4, 5, 6, 7]);
         // The page cache may show what the disk does not have: a sync alone is no proof.
         world.ran.clear();
-        world.storage.leave(ID);
+        world.storage.leave(ID, Ticket(0));
         let said = world.drive();
         assert!(matches!(said[..], [Event::Durable { .. }]), "{said:?}");
         assert_eq!(world.journal_of(Claim::Durable), [0, 1, 2, 3]);
@@ -562,7 +563,7 @@ fn names_that_a_killed_process_made_are_synced_with_the_first_bytes() {
             [(12, &["", "t", "t/sub"]), (13, &["", "t"]), (14, &[])];
         for (piece, expected) in expected {
             world.store_piece(piece);
-            world.storage.sync(ID);
+            world.storage.sync(ID, Ticket(0));
             synced.clear();
             world.drive_with(|job| {
                 if let Work::Sync { dirs, .. } = &job.work {
@@ -785,7 +786,7 @@ fn data_that_was_there_is_committed_with_its_files_and_folders() {
     }
     world.drive();
     let mut synced = BTreeSet::new();
-    world.storage.sync(ID);
+    world.storage.sync(ID, Ticket(0));
     let said = world.drive_with(|job| {
         if let Work::Sync { found, dirs, .. } = &job.work {
             synced.extend(found.iter().chain(dirs).cloned());
@@ -937,7 +938,7 @@ fn with_one_failure(kind: StorageKind, error: &StorageError, nth: u32) -> Option
             world.now += Duration::from_millis(150);
             said.extend(world.drive_with(&mut run));
         }
-        world.storage.sync(ID);
+        world.storage.sync(ID, Ticket(0));
         for _ in 0..20 {
             world.now += Duration::from_millis(500);
             said.extend(world.drive_with(&mut run));

@@ -14,7 +14,7 @@ use super::roster::{Key, NOBODY, Record};
 use super::{Broadcast, Event, LINKS_MAX};
 use crate::base::limits::CONNECT_TIMEOUT;
 use crate::base::time::Instant;
-use crate::wire::ev_peers::{NETWORK, Standing};
+use crate::wire::ev_peers::NETWORK;
 
 /// Evpeers that wait for a trial, by the links that told of them.
 #[derive(Debug, Default)]
@@ -219,6 +219,7 @@ const _: () = assert!(TRIAL_TIME.as_secs() > 2 * CONNECT_TIMEOUT.as_secs());
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::ev_peers::Standing;
 
     fn key(n: u16) -> Key {
         let [high, low] = n.to_be_bytes();

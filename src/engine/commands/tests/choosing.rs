@@ -68,10 +68,8 @@ impl Script {
     fn all_settled(&mut self) {
         let settles = self.count(|action| matches!(action, StorageAction::Settle { .. }));
         assert!(settles > 0, "storage is asked for it");
-        self.engine.settled(self.id, self.now);
-        self.settle();
-        self.engine.durable(self.id, self.now);
-        self.settle();
+        self.settled();
+        self.durable();
     }
 
     /// Waits for the next announce.

@@ -25,8 +25,7 @@ fn seeding(goals: SeedGoals, memory: Option<&SessionTorrent>) -> Script {
 
 impl Script {
     fn synced(&mut self) {
-        self.engine.durable(self.id, self.now);
-        self.settle();
+        self.durable();
     }
 
     fn memory(&self) -> SessionTorrent {

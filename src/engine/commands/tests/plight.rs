@@ -210,7 +210,7 @@ fn end_and_removal_do_not_wait_for_room() {
     let mut script = Script::in_plight();
     script.engine.shutdown(script.now);
     script.settle();
-    script.engine.durable(script.id, script.now);
+    script.durable();
     assert_eq!(script.time_to_probe(), None);
     assert!(
         script
