@@ -20,8 +20,8 @@ use serde_json::Value;
 const LEN: usize = 1024 * 1024;
 /// Torrents of the peer that memory is compared to.
 const FEW: usize = 10;
-/// How long a peer is left alone after its start, before its CPU time is taken.
-const REST: Duration = Duration::from_secs(10);
+/// How long a peer is left alone after its start, until it has let go of what nobody uses.
+const REST: Duration = Duration::from_secs(40);
 /// How long its CPU time is taken.
 const IDLE: Duration = Duration::from_secs(20);
 

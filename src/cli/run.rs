@@ -10,7 +10,7 @@
 //!                                            second signal: exit at once
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,14 +31,16 @@ use crate::config::Config;
 use crate::config::session::{Session, SessionTorrent};
 use crate::control::api;
 use crate::engine::TorrentSpec;
-use crate::engine::action::{Report, Snapshot, State};
+use crate::engine::action::{Report, State};
 use crate::meta::metainfo::Metainfo;
 use crate::reactor::{Keeping, Reactor, ReactorOptions};
 use crate::storage::Access;
 use census::{CENSUS_INTERVAL, Swarms};
+use sum::Sum;
 use watched::Watched;
 
 mod census;
+mod sum;
 mod watched;
 
 /// Runs a peer for all torrents of `args`.
@@ -145,6 +147,10 @@ pub struct Peer {
     reactor: Reactor,
     progress: Progress,
     torrents: BTreeMap<TorrentId, Outcome>,
+    /// Those whose figures may have changed since they were told.
+    moving: BTreeSet<TorrentId>,
+    /// What they come to together, unless one changed since that was seen.
+    sum: Option<Sum>,
     /// When it is told that nobody has come, if nobody has.
     lonely_at: Option<Instant>,
     watched: Option<Watched>,
@@ -189,6 +195,8 @@ impl Peer {
             reactor,
             progress,
             torrents: BTreeMap::new(),
+            moving: BTreeSet::new(),
+            sum: None,
             lonely_at: None,
             watched: None,
             census: Swarms::default(),
@@ -264,9 +272,7 @@ impl Peer {
     /// Takes up a torrent that ran before, unless one that is named now has a file of it.
     fn restore(&mut self, spec: TorrentSpec, memory: &SessionTorrent) {
         match self.reactor.restore(spec, memory) {
-            Ok(torrent) => {
-                self.torrents.insert(torrent, Outcome::Open);
-            }
+            Ok(torrent) => self.came_to(torrent, Outcome::Open),
             Err(error) => log::warn!(
                 "torrent of the session not taken up info_hash={}: {error}",
                 memory.info_hash
@@ -278,7 +284,7 @@ impl Peer {
     pub fn add(&mut self, spec: TorrentSpec) {
         let added = self.reactor.add_torrent(spec);
         let torrent = added.expect("each info hash is added once, and no two share a file");
-        self.torrents.insert(torrent, Outcome::Open);
+        self.came_to(torrent, Outcome::Open);
     }
 
     /// Tells where any swarm may announce itself.
@@ -307,13 +313,10 @@ impl Peer {
             if self.reactor.signals_seen() > 0 || self.reactor.is_stop_wanted() {
                 break End::Stopped;
             }
-            let is_failed = |o: &Outcome| matches!(o, Outcome::Failed { .. });
-            let has_torrents = !self.torrents.is_empty();
-            let is_over = has_torrents && self.watched.is_none();
-            if is_over && self.torrents.values().all(is_failed) {
+            let Sum { is_failed, is_done } = self.sum();
+            if is_failed && self.watched.is_none() {
                 break End::Failed;
             }
-            let is_done = has_torrents && self.torrents.values().all(|o| *o != Outcome::Open);
             let may_leave = match leave {
                 Leave::WhenTold => false,
                 Leave::Complete => is_done,
@@ -355,7 +358,7 @@ impl Peer {
         self.add_watched();
         let now = Instant::now();
         if self.progress.time_to_tick(now).is_zero() {
-            let figures = self.figures();
+            let figures = self.moving_figures();
             self.progress.tick(&figures, now);
         }
         if self.lonely_at.is_some_and(|at| at <= now) {
@@ -387,6 +390,7 @@ impl Peer {
                 info_hash,
             } => {
                 self.torrents.remove(torrent);
+                self.sum = None;
                 self.progress.removed(name, *info_hash);
                 return;
             }
@@ -406,6 +410,7 @@ impl Peer {
         let Some(snapshot) = self.reactor.snapshot(torrent) else {
             return;
         };
+        self.moving.insert(torrent);
         self.progress.report(report, &snapshot);
         let outcome = match report {
             Report::Durable { .. } => Outcome::Durable,
@@ -428,7 +433,7 @@ impl Peer {
             } => Outcome::Open,
             _ => return,
         };
-        self.torrents.insert(torrent, outcome);
+        self.came_to(torrent, outcome);
     }
 
     /// Ends in good order; says whether everything stored is on disk.
@@ -455,12 +460,6 @@ impl Peer {
             }
         }
         Ok(true)
-    }
-
-    fn figures(&mut self) -> Vec<(TorrentId, Snapshot)> {
-        let torrents = self.torrents.keys();
-        let shown = torrents.filter_map(|&t| Some((t, self.reactor.snapshot(t)?)));
-        shown.collect()
     }
 
     fn first_failure(&self) -> Option<CliError> {

@@ -38,7 +38,6 @@ pub enum SessionError {
 /// The text of a session.
 pub fn encode(session: &Session) -> Vec<u8> {
     let given = &session.given;
-    let torrents: Vec<Value> = session.torrents.iter().map(torrent_value).collect();
     let object = json!({
         "given": {
             "port": given.port,
@@ -56,10 +55,22 @@ pub fn encode(session: &Session) -> Vec<u8> {
             "limit_local": given.limit_local,
         },
         "port": session.port,
-        "torrents": torrents,
         "evpeers": known_value(&session.evpeers),
     });
-    let body = format!("{object:#}\n");
+    let mut body = format!("{object:#}");
+    body.truncate(body.trim_end_matches('}').trim_end().len());
+    body.push_str(",\n  \"torrents\": [");
+    // One after the other: as values, thousands take a multiple of the text's room.
+    for (index, torrent) in session.torrents.iter().enumerate() {
+        let text = format!("\n{:#}", torrent_value(torrent));
+        let comma = if index > 0 { "," } else { "" };
+        body.push_str(comma);
+        body.push_str(&text.replace('\n', "\n    "));
+    }
+    body.push_str(match session.torrents.is_empty() {
+        true => "]\n}\n",
+        false => "\n  ]\n}\n",
+    });
     let digest = hex(&sha1(body.as_bytes()));
     format!("{MAGIC} {VERSION} {digest}\n{body}").into_bytes()
 }

@@ -4,6 +4,7 @@
 //! an announce becomes a stream like any other, or an exchange of datagrams.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -94,6 +95,16 @@ impl Engine {
         let lookups = self.lookups.values();
         let lookups = lookups.filter(|lookup| !matches!(lookup, Lookup::Peer(..)));
         streams + lookups.count() + self.udp_trackers.len() < limits::ANNOUNCES_MAX
+    }
+
+    /// When a torrent that begins now announces itself first. A single one does at once; a
+    /// thousand that begin together do not fall upon their tracker in one instant, and neither do
+    /// their later announces, as they keep the distance.
+    pub(super) fn announce_turn(&mut self, now: Instant) -> Instant {
+        let turns = self.announce_turns.max(now);
+        self.announce_turns = turns + ANNOUNCE_DISTANCE;
+        let ahead = turns - now;
+        now + ahead.saturating_sub(ANNOUNCE_DISTANCE * ANNOUNCES_TOGETHER)
     }
 
     fn poll_tracker(&mut self, id: TorrentId, now: Instant) -> Option<AnnounceWanted> {
@@ -452,5 +463,42 @@ pub(super) fn usable_addresses(
         _ if !addresses.is_empty() => Ok(addresses),
         Some(error) => Err(error.to_string()),
         None => Err("its name has no address".to_owned()),
+    }
+}
+
+/// First announces that are made at once.
+const ANNOUNCES_TOGETHER: u32 = 25;
+/// Time between any two of those beyond.
+const ANNOUNCE_DISTANCE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::PeerId;
+    use crate::config::Config;
+    use crate::engine::Secrets;
+
+    #[test]
+    fn torrents_that_begin_together_announce_themselves_one_after_the_other() {
+        let secrets = Secrets {
+            rng_seed: 1,
+            peer_id: PeerId([1; 20]),
+            key: 7,
+            tracker: [3; 16],
+        };
+        let begin = Instant::from_micros(1_000_000);
+        let mut engine = Engine::new(Config::default(), secrets, begin);
+        let turns: Vec<Instant> = (0..1000).map(|_| engine.announce_turn(begin)).collect();
+        assert_eq!(turns[0], begin, "a single one waits for nobody");
+        let in_second = |second: u64| {
+            let from = begin + Duration::from_secs(second);
+            let is_in = |at: &&Instant| **at >= from && **at < from + Duration::from_secs(1);
+            turns.iter().filter(is_in).count()
+        };
+        assert_eq!(in_second(0), 75);
+        assert!((1..19).all(|second| in_second(second) == 50));
+        let last = turns[999];
+        let later = last + Duration::from_secs(1);
+        assert_eq!(engine.announce_turn(later), later, "the crowd is over");
     }
 }

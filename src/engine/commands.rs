@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::action::StorageAction;
 use super::choosing;
-use super::torrent::{Torrent, Transferred};
+use super::torrent::Transferred;
 use super::view::{Direction, FileView, PeerView, TrackerView};
 use super::{Ending, Engine, Report, State};
 use crate::base::id::{PieceIndex, TorrentId};
@@ -111,10 +111,11 @@ impl Engine {
             return true;
         }
         self.goal_passed(id, now);
+        let announce_at = self.announce_turn(now);
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return false;
         };
-        torrent.tracker.resumed(now);
+        torrent.tracker.resumed(announce_at);
         torrent.candidates.wake(now);
         self.track(id, now);
         let Some(torrent) = self.torrents.get_mut(&id) else {
@@ -175,7 +176,7 @@ impl Engine {
 
     /// What was transferred for a torrent in all runs; `None` if there is no such torrent.
     pub fn totals(&self, id: TorrentId) -> Option<Transferred> {
-        self.torrents.get(&id).map(Torrent::totals)
+        self.torrents.get(&id).map(|torrent| torrent.totals())
     }
 
     /// The connected peers of a torrent; `None` if there is no such torrent.

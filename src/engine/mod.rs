@@ -134,9 +134,12 @@ pub struct Engine {
     network: Option<Box<network::Network>>,
     /// The wall clock at the beginning of time.
     unix_ms_at_zero: u64,
-    torrents: BTreeMap<TorrentId, Torrent>,
+    /// Apart from the map, whose nodes are half empty.
+    torrents: BTreeMap<TorrentId, Box<Torrent>>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
     torrents_added: u32,
+    /// Up to when the turns of first announces are given out.
+    announce_turns: Instant,
     timers: TimerQueue<TimerId>,
     lookups: BTreeMap<LookupId, Lookup>,
     lookups_made: u64,
@@ -200,6 +203,7 @@ impl Engine {
             torrents: BTreeMap::new(),
             by_hash: BTreeMap::new(),
             torrents_added: 0,
+            announce_turns: Instant::ZERO,
             timers: TimerQueue::default(),
             lookups: BTreeMap::new(),
             lookups_made: 0,

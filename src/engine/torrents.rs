@@ -55,6 +55,7 @@ impl Engine {
         candidates.interfaces_found(&self.interfaces);
         let mut swarm = Swarm::new(id, meta.clone(), Rng::new(self.rng.next_u64()), now);
         choosing::apply_to_new(&mut swarm, &spec.choice, now);
+        let announce_at = self.announce_turn(now);
         let torrent = Torrent {
             swarm,
             choice: spec.choice,
@@ -64,7 +65,7 @@ impl Engine {
             candidates,
             roster: Roster::new(Privacy::of(&meta)),
             evpeers: BTreeSet::new(),
-            tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), now),
+            tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), announce_at),
             durable: false,
             settling: Ticket::default(),
             syncing: Ticket::default(),
@@ -83,7 +84,7 @@ impl Engine {
             extra_peers: spec.peers.clone(),
             heard: BTreeMap::new(),
         };
-        self.torrents.insert(id, torrent);
+        self.torrents.insert(id, Box::new(torrent));
         self.server.set_rates(Rates::BESIDE_TORRENTS);
         self.track(id, now);
         self.set_state(id, State::Checking, None, now);
@@ -102,6 +103,17 @@ impl Engine {
     /// The torrents, in the order in which they were added.
     pub fn torrents(&self) -> impl Iterator<Item = TorrentId> + '_ {
         self.torrents.keys().copied()
+    }
+
+    /// Torrents whose figures may change without a report: those that are being checked, or
+    /// have peers, or fetch.
+    pub fn moving(&self) -> impl Iterator<Item = TorrentId> + '_ {
+        let is_moving = |torrent: &Torrent| {
+            let is_under_way = matches!(torrent.state, State::Checking | State::Downloading);
+            is_under_way || torrent.swarm.peer_count() > 0
+        };
+        let torrents = self.torrents.iter();
+        torrents.filter_map(move |(&id, torrent)| is_moving(torrent).then_some(id))
     }
 
     /// The torrent with this info hash.

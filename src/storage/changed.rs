@@ -95,6 +95,7 @@ impl Storage {
             return;
         }
         self.watch.at = Instant::NEVER;
+        self.rest();
         let mut whose = Vec::new();
         let mut files = Vec::new();
         for &(id, index) in &self.open_files {
@@ -136,6 +137,9 @@ impl Storage {
         }
         if !self.torrents.is_empty() {
             self.watch_its_disk();
+        }
+        if !self.open_files.is_empty() {
+            self.watch_within(DISKS_INTERVAL); // until they are let go (`rest`)
         }
     }
 

@@ -29,7 +29,7 @@ use crate::storage::error::StorageError;
 pub(super) struct FileSlot {
     pub state: FileState,
     /// When it was used last, in openings of any file.
-    stamp: u64,
+    pub stamp: u64,
     /// Bytes were stored into it since the last sync.
     pub is_written: bool,
     /// It was made, or made longer, since the last sync.

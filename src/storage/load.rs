@@ -77,7 +77,7 @@ impl Storage {
 
     /// The window to evict next: nobody waits for it, no job works on it, no check is about to
     /// hash it.
-    fn least_recently_used(&mut self) -> Option<usize> {
+    pub(super) fn least_recently_used(&mut self) -> Option<usize> {
         let needed = self.windows_to_hash();
         self.windows
             .iter()

@@ -41,7 +41,8 @@ impl Storage {
         self.logs_count += 1;
         let id = LogId(self.logs_count);
         let torrent = Some(torrent);
-        self.logs.insert(id, OpenLog { log, path, torrent });
+        let open = OpenLog { log, path, torrent };
+        self.logs.insert(id, Box::new(open));
         self.log_queue.insert(id);
         id
     }
@@ -87,9 +88,10 @@ impl Storage {
 
     /// Forgets a journal that has nothing to do any more, and lets those in that wait for it.
     fn let_log_go(&mut self, id: LogId) {
-        let Some(OpenLog { log, path, .. }) = self.logs.remove(&id) else {
+        let Some(open) = self.logs.remove(&id) else {
             return;
         };
+        let OpenLog { log, path, .. } = *open;
         if let Some(file) = log.into_file() {
             let (log, step) = (id, LogStep::Close);
             let path = path.clone();

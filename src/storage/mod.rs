@@ -46,6 +46,7 @@ mod os;
 mod partial;
 mod prove;
 pub mod reserve;
+mod rest;
 mod run;
 mod span;
 mod stall;
@@ -80,6 +81,7 @@ use logs::{LogId, LogStep, OpenLog};
 use map::MapAccess;
 use memory::Memory;
 pub use os::Populate;
+use rest::Rest;
 use span::WindowKey;
 use stall::{Stalled, Stalls, Why};
 use sync::Barrier;
@@ -188,7 +190,8 @@ pub struct Storage {
     kind: StorageKind,
     access: Access,
     windows_len_max: u64,
-    torrents: BTreeMap<TorrentId, Torrent>,
+    /// Apart from the map, whose nodes are half empty; as are the journals.
+    torrents: BTreeMap<TorrentId, Box<Torrent>>,
     windows: Windows,
     checks: Checks,
     /// Open files, and those that a job is opening.
@@ -217,13 +220,14 @@ pub struct Storage {
     wake_at: Instant,
     /// Torrents with pieces whose bytes are not with the kernel yet.
     restless: BTreeSet<TorrentId>,
-    logs: BTreeMap<LogId, OpenLog>,
+    logs: BTreeMap<LogId, Box<OpenLog>>,
     logs_count: u64,
     /// Journals that may have work to submit.
     log_queue: BTreeSet<LogId>,
     /// Torrents whose journal is still being written by a former life of theirs.
     waiting_scans: Vec<TorrentId>,
     watch: Watch,
+    rest: Rest,
     stalls: Stalls,
     /// Files that are not wanted, of the torrents that have some.
     skipped: BTreeMap<TorrentId, Arc<Bitfield>>,
@@ -342,6 +346,7 @@ impl Storage {
             log_queue: BTreeSet::new(),
             waiting_scans: Vec::new(),
             watch: Watch::new(),
+            rest: Rest::default(),
             stalls: Stalls::default(),
             skipped: BTreeMap::new(),
             mounts: BTreeMap::new(),

@@ -165,8 +165,9 @@ impl Storage {
     pub(super) fn leave_map(&mut self, slot: usize) {
         let window = self.windows.get(slot);
         let WindowKey { torrent, file, .. } = window.key;
-        let is_buffered = |of: &Torrent| of.files[file as usize].is_buffered;
-        if window.job.is_none() && self.torrents.get(&torrent).is_some_and(is_buffered) {
+        let of = self.torrents.get(&torrent);
+        let is_buffered = of.is_some_and(|of| of.files[file as usize].is_buffered);
+        if window.job.is_none() && is_buffered {
             self.load_again(slot);
         }
     }
@@ -187,7 +188,8 @@ impl Storage {
             let is_all = mapped.next().is_none();
             Some((id, Buffered { is_all, reason }))
         };
-        self.torrents.iter().filter_map(buffered).collect()
+        let torrents = self.torrents.iter().map(|(id, torrent)| (id, &**torrent));
+        torrents.filter_map(buffered).collect()
     }
 }
 

@@ -1410,3 +1410,38 @@ fn file_that_is_skipped_while_it_comes_keeps_what_it_has() {
         assert!(room_of(&world.path("b")) >= 1 << 20);
     }
 }
+
+#[test]
+fn what_nobody_uses_any_more_holds_no_window_and_no_file() {
+    for kind in KINDS {
+        let (meta, data) = torrent(50_000, &mixed());
+        let dir = TempDir::new().unwrap();
+        write_files(dir.path(), &meta, &data);
+        let mut world = World::at(dir, kind, Access::ReadWrite, 4);
+        world.add(&meta);
+        let good = Verdict::Good { blocks: vec![] };
+        for piece in 0..meta.geometry().piece_count() {
+            assert_eq!(world.check(piece), good);
+        }
+        let held = |world: &World| {
+            let windows = world.storage.windows.iter().count();
+            (windows > 0, !world.storage.open_files.is_empty())
+        };
+        let mut plan = WritePlan::default();
+        plan.push_data(slot(0, 0, BLOCK_LEN));
+        for second in 0..60 {
+            world.storage.tick(Instant::from_micros(second * 1_000_000));
+            world.drive();
+            if second < 29 {
+                while world.lent(&plan) == Lent::NotReady {
+                    world.drive();
+                    world.events.clear();
+                }
+                assert_eq!(held(&world), (true, true), "{kind:?} second {second}");
+            }
+        }
+        assert_eq!(held(&world), (false, false), "{kind:?}");
+        assert_eq!(world.check(0), good);
+        assert_eq!(held(&world), (true, true), "{kind:?}");
+    }
+}

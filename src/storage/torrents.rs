@@ -34,7 +34,7 @@ impl Storage {
         let files = meta.files.iter().map(|_| FileSlot::new(FileState::Closed));
         let before = self.torrents.insert(
             torrent,
-            Torrent {
+            Box::new(Torrent {
                 files: files.collect(),
                 touched: Bitfield::new(meta.geometry().piece_count()),
                 failed_pieces: BTreeSet::new(),
@@ -50,7 +50,7 @@ impl Storage {
                 memory: None,
                 access,
                 meta,
-            },
+            }),
         );
         assert!(before.is_none(), "torrent {torrent} added twice");
         self.watch_its_disk();

@@ -313,6 +313,11 @@ impl Windows {
         self.slab.iter()
     }
 
+    /// Uses of windows so far: those of now have higher stamps.
+    pub fn uses(&self) -> u64 {
+        self.uses
+    }
+
     /// Marks the window as used now.
     pub fn touch(&mut self, slot: usize) {
         self.uses += 1;

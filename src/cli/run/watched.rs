@@ -55,6 +55,7 @@ impl Peer {
             match self.reactor.add_torrent(spec) {
                 Ok(torrent) => {
                     self.torrents.insert(torrent, Outcome::Open);
+                    self.sum = None;
                 }
                 Err(AddError::Duplicate { .. }) => {}
                 Err(error) => {
