@@ -2,11 +2,12 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use support::data::{DataSet, Tolerance};
 use support::evpeer::{Evpeer, Setup, ctl};
 use support::{folder, scratch, torrent, wait_for};
@@ -57,6 +58,66 @@ fn fifty_torrents_of_ten_peers_complete() {
             set.assert_same_in(&home, Tolerance::NONE);
         }
     }
+}
+
+/// Goal: with `--max-active` no more torrents download at a time than that, in the order in which
+/// they were named, all get their turn, and a restart goes on in the same way.
+#[test]
+fn as_many_torrents_download_as_may_at_a_time() {
+    const AT_A_TIME: usize = 2;
+    let scratch = scratch();
+    let torrents = folder(scratch.path(), "torrents");
+    let data = folder(&torrents, "data");
+    let sets: Vec<DataSet> = (0..6)
+        .map(|n| DataSet::file(&data, &format!("file-{n}"), 600_000, n))
+        .collect();
+    for set in &sets {
+        torrent::create(set, None);
+    }
+    let home = folder(scratch.path(), "home");
+    let max_active = AT_A_TIME.to_string();
+    let args = ["--max-active", &max_active];
+    let mut setup = Setup::new(&torrents, &home);
+    setup.args = &args;
+    let leecher = Evpeer::start("leecher", &setup);
+    wait_for("two have their turn", LIMIT, || {
+        let states = states(&leecher);
+        let are = |state: &str| states.values().filter(|s| *s == state).count();
+        are("downloading") == AT_A_TIME && are("queued") == sets.len() - AT_A_TIME
+    });
+    let why = ctl(&home, &["why", "file-5"]).out;
+    assert!(why.contains("turn") && why.contains("resume"), "{why}");
+    leecher.leave();
+
+    setup.args = &[]; // it is remembered
+    let seed = Evpeer::start("seed", &Setup::new(&torrents, &data));
+    wait_for("it seeds all", LIMIT, || seeded(&seed).len() == sets.len());
+    let peers = [seed.address];
+    setup.peers = &peers;
+    let leecher = Evpeer::start("again", &setup);
+    wait_for("everything", LIMIT, || seeded(&leecher).len() == sets.len());
+    let mut states: BTreeMap<String, String> = BTreeMap::new();
+    let mut most = 0;
+    for event in leecher.events().iter().filter(|e| e["event"] == "state") {
+        let field = |name: &str| event[name].as_str().expect("text").to_owned();
+        states.insert(field("torrent"), field("state"));
+        most = most.max(states.values().filter(|s| *s == "downloading").count());
+    }
+    assert_eq!(most, AT_A_TIME);
+    leecher.leave();
+    seed.leave();
+    for set in &sets {
+        set.assert_same_in(&home, Tolerance::NONE);
+    }
+}
+
+/// The state of each torrent, as told last.
+fn states(peer: &Evpeer) -> BTreeMap<String, String> {
+    let events = peer.events();
+    let told = events.iter().filter(|event| event["event"] == "state");
+    let field = |event: &Value, name: &str| event[name].as_str().expect("text").to_owned();
+    told.map(|event| (field(event, "torrent"), field(event, "state")))
+        .collect()
 }
 
 /// Goal: what appears in a watched folder is taken up, also by a peer that had nothing to do; what

@@ -128,6 +128,10 @@ pub struct PeerArgs {
     /// Connections over all torrents [default: 500]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_peers: Option<u32>,
+    /// Torrents that download at a time, the others wait for their turn; 0: no bound
+    /// [default: 0]
+    #[arg(long, value_name = "N")]
+    pub max_active: Option<u32>,
     /// Pause a torrent when it has sent so many times its size, such as 1.5; never: do not
     /// [default: never]
     #[arg(long, value_name = "RATIO", value_parser = units::parse_ratio)]
@@ -185,6 +189,7 @@ impl PeerArgs {
             lsd: not(self.no_lsd),
             pex: not(self.no_pex),
             storage: self.storage.map(Into::into),
+            max_active: self.max_active,
             seed_ratio: self.seed_ratio,
             seed_time: self.seed_time,
             up_limit: self.up_limit,
@@ -502,7 +507,7 @@ mod tests {
             "evpeer --json --bind 127.0.0.1 -p 7000 -t x -o d --no-dht --no-lsd --peer 1.2.3.4:5",
             "evpeer -t x --peer [::1]:6881 --peer host.lan:1 --tracker http://h/announce",
             "evpeer -t x --no-tracker --no-lsd --no-pex --no-dht --exit-on-complete",
-            "evpeer -t x --max-peers 1 --storage pwrite -vv --log-file l",
+            "evpeer -t x --max-peers 1 --max-active 0 --storage pwrite -vv --log-file l",
             "evpeer -q -t x",
             "evpeer --open-tracker -p 6969",
             "evpeer -t http://10.0.0.1:6881/torrents/x.torrent",
@@ -563,6 +568,8 @@ mod tests {
             ("evpeer -t x --peer [x]:6881", ValueValidation),
             ("evpeer -t x --bind host", ValueValidation),
             ("evpeer -t x --max-peers 0", ValueValidation),
+            ("evpeer -t x --max-active some", ValueValidation),
+            ("evpeer -t x --max-active -1", UnknownArgument),
             ("evpeer -t x --storage tape", InvalidValue),
             ("evpeer -q -v -t x", ArgumentConflict),
             ("evpeer --seed-ratios 2 -t x", UnknownArgument),

@@ -428,7 +428,7 @@ impl Peer {
                 reason: reason.clone().unwrap_or_default(),
             },
             Report::State {
-                state: State::Checking | State::Downloading,
+                state: State::Checking | State::Queued | State::Downloading,
                 ..
             } => Outcome::Open,
             _ => return,

@@ -33,6 +33,8 @@ pub struct Config {
     pub fast: bool,
     /// How pieces are written.
     pub storage: StorageKind,
+    /// Torrents that download at a time, the others wait; 0 is no bound.
+    pub max_active: u32,
     /// How much torrents are seeded.
     pub seed_goals: SeedGoals,
     /// What moves to and from all peers together, at most.
@@ -95,6 +97,7 @@ impl Default for Config {
             pex: true,
             fast: true,
             storage: StorageKind::Auto,
+            max_active: 0,
             seed_goals: SeedGoals::default(),
             limits: RateLimits::default(),
             limit_local: true,

@@ -41,6 +41,8 @@ pub struct Given {
     pub pex: Option<bool>,
     /// See [`Config::storage`].
     pub storage: Option<StorageKind>,
+    /// See [`Config::max_active`].
+    pub max_active: Option<u32>,
     /// See [`Config::seed_goals`].
     pub seed_ratio: Option<Goal>,
     /// See [`Config::seed_goals`].
@@ -109,6 +111,7 @@ impl Given {
             lsd: self.lsd.or(before.lsd),
             pex: self.pex.or(before.pex),
             storage: self.storage.or(before.storage),
+            max_active: self.max_active.or(before.max_active),
             seed_ratio: self.seed_ratio.or(before.seed_ratio),
             seed_time: self.seed_time.or(before.seed_time),
             up_limit: self.up_limit.or(before.up_limit),
@@ -129,6 +132,7 @@ impl Given {
             lsd: self.lsd.unwrap_or(other.lsd),
             pex: self.pex.unwrap_or(other.pex),
             storage: self.storage.unwrap_or(other.storage),
+            max_active: self.max_active.unwrap_or(other.max_active),
             seed_goals: SeedGoals {
                 ratio: self.seed_ratio.or(other.seed_goals.ratio),
                 time: self.seed_time.or(other.seed_goals.time),

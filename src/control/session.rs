@@ -48,6 +48,7 @@ pub fn encode(session: &Session) -> Vec<u8> {
             "lsd": given.lsd,
             "pex": given.pex,
             "storage": given.storage.map(storage_name),
+            "max_active": given.max_active,
             "seed_ratio_thousandths": given.seed_ratio.map(goal_value),
             "seed_time_s": given.seed_time.map(goal_value),
             "up_limit": given.up_limit,
@@ -191,15 +192,17 @@ fn known_value(known: &[KnownPeer]) -> Value {
     known.collect()
 }
 
+fn number(value: &Value) -> Option<u32> {
+    u32::try_from(value.as_u64()?).ok()
+}
+
 fn given(value: &Value) -> Given {
     let storage = value["storage"].as_str();
     let kinds = [StorageKind::Auto, StorageKind::Map, StorageKind::Pwrite];
     Given {
         port: port(&value["port"]),
         bind: value["bind"].as_str().and_then(|ip| ip.parse().ok()),
-        conns_max: value["conns_max"]
-            .as_u64()
-            .and_then(|n| u32::try_from(n).ok()),
+        conns_max: number(&value["conns_max"]),
         trackers: value["trackers"].as_bool(),
         open_tracker: value["open_tracker"].as_bool(),
         lsd: value["lsd"].as_bool(),
@@ -207,6 +210,7 @@ fn given(value: &Value) -> Given {
         storage: kinds
             .into_iter()
             .find(|&kind| storage == Some(storage_name(kind))),
+        max_active: number(&value["max_active"]),
         seed_ratio: goal(&value["seed_ratio_thousandths"]),
         seed_time: goal(&value["seed_time_s"]),
         up_limit: value["up_limit"].as_u64(),
@@ -338,6 +342,7 @@ mod tests {
                 lsd: Some(false),
                 pex: Some(true),
                 storage: Some(StorageKind::Pwrite),
+                max_active: Some(3),
                 seed_ratio: Some(Goal::At(1500)),
                 seed_time: Some(Goal::Never),
                 up_limit: Some(10_000),

@@ -270,6 +270,8 @@ pub enum Report {
 pub enum State {
     /// Data that is already there is hashed.
     Checking,
+    /// Pieces that are wanted are missing, and other torrents have their turn.
+    Queued,
     /// Pieces that are wanted are missing.
     Downloading,
     /// Everything that is wanted is there.
@@ -285,6 +287,7 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             Self::Checking => "checking",
+            Self::Queued => "queued",
             Self::Downloading => "downloading",
             Self::Seeding => "seeding",
             Self::Paused => "paused",

@@ -51,8 +51,9 @@ impl Engine {
                 .swarm
                 .peers()
                 .any(|(_, peer)| peer.open_requests() > 0);
-            if torrent.state == State::Paused && torrent.swarm.peer_count() > 0 {
-                return Err("a paused torrent has peers".to_owned());
+            let is_at_rest = matches!(torrent.state, State::Paused | State::Queued);
+            if is_at_rest && torrent.swarm.peer_count() > 0 {
+                return Err("a torrent that is paused or queued has peers".to_owned());
             }
             if torrent.state == State::Seeding && is_asking {
                 return Err("a seed asks for blocks".to_owned());

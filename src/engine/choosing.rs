@@ -42,13 +42,14 @@ impl Engine {
             State::Downloading | State::Seeding => {
                 self.storage(StorageAction::Begin { torrent: id }); // of files without bytes
             }
-            State::Checking | State::Paused | State::Error => {}
+            State::Checking | State::Queued | State::Paused | State::Error => {}
         }
         match (state, has_all) {
             (State::Seeding, true) => {
                 self.sync(id);
             }
             (State::Seeding, false) => self.become_leecher(id, now),
+            (State::Queued, true) => self.take_turn(id, now), // there is nothing to wait for
             _ => {}
         }
         self.report(Report::Chosen { torrent: id });

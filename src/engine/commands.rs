@@ -1,7 +1,7 @@
 //! What a user asks of a running torrent: pause, resume, removal, and a closer look.
 //!
 //! ```text
-//!            pause                       resume: on with what was done before
+//!            pause                       resume: on with what was done before, or `queue`d
 //!  running ────────▶ paused ─────────────────────────────────────────────────▶ running
 //!     │                 │  its files were lost to an error before: as below
 //!     │ a fault         ▼
@@ -37,6 +37,7 @@ impl Engine {
         };
         torrent.state = State::Paused; // nobody is dialled in the place of those who go
         self.network_stands(id, State::Paused);
+        self.queue_changed(now);
         self.part_with_peers(id, "the torrent is removed", now);
         self.stop_announcing(id, now);
         let Some(torrent) = self.torrents.remove(&id) else {
@@ -83,14 +84,29 @@ impl Engine {
         }
         torrent.paused_from = Some(torrent.state);
         let is_open = torrent.is_open;
-        self.set_state(id, State::Paused, why, now);
-        self.part_with_peers(id, "the torrent is paused", now);
-        self.stop_announcing(id, now);
-        self.unlist(id, now);
+        self.rest(id, State::Paused, why, now);
         if is_open {
             self.sync(id);
         }
         true
+    }
+
+    /// A torrent takes no part in its swarm for a while.
+    pub(super) fn rest(&mut self, id: TorrentId, state: State, why: Option<String>, now: Instant) {
+        self.set_state(id, state, why, now);
+        self.part_with_peers(id, "the torrent is paused", now);
+        self.stop_announcing(id, now);
+        self.unlist(id, now);
+    }
+
+    /// A torrent that was at rest takes part again.
+    pub(super) fn come_back(&mut self, id: TorrentId, now: Instant) {
+        let announce_at = self.announce_turn(now);
+        if let Some(torrent) = self.torrents.get_mut(&id) {
+            torrent.tracker.resumed(announce_at);
+            torrent.candidates.wake(now);
+            self.track(id, now);
+        }
     }
 
     /// Goes on with a torrent that was paused or has failed. False if there is no such torrent.
@@ -98,8 +114,13 @@ impl Engine {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return false;
         };
-        if !matches!(torrent.state, State::Paused | State::Error) {
-            return true;
+        match torrent.state {
+            State::Paused | State::Error => {}
+            State::Queued => {
+                self.take_turn(id, now);
+                return true;
+            }
+            State::Checking | State::Downloading | State::Seeding => return true,
         }
         if torrent.plight.is_some() {
             // One that is paused did not tell its user what he would do without.
@@ -111,13 +132,7 @@ impl Engine {
             return true;
         }
         self.goal_passed(id, now);
-        let announce_at = self.announce_turn(now);
-        let Some(torrent) = self.torrents.get_mut(&id) else {
-            return false;
-        };
-        torrent.tracker.resumed(announce_at);
-        torrent.candidates.wake(now);
-        self.track(id, now);
+        self.come_back(id, now);
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return false;
         };
@@ -135,7 +150,8 @@ impl Engine {
                 self.settle(id);
             }
             _ if is_complete => self.become_seed(id, now),
-            _ => self.set_state(id, State::Downloading, None, now),
+            // Its exchange may not have begun yet.
+            _ => self.start(id, now),
         }
         self.rearm_torrent(id, now);
         true

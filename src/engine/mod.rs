@@ -69,6 +69,8 @@ mod pace;
 mod peers;
 pub mod pex;
 mod plight;
+mod queue;
+mod safe;
 mod timers;
 pub mod torrent;
 mod torrents;
@@ -138,6 +140,7 @@ pub struct Engine {
     torrents: BTreeMap<TorrentId, Box<Torrent>>,
     by_hash: BTreeMap<InfoHash, TorrentId>,
     torrents_added: u32,
+    queue: queue::Queue,
     /// Up to when the turns of first announces are given out.
     announce_turns: Instant,
     timers: TimerQueue<TimerId>,
@@ -203,6 +206,7 @@ impl Engine {
             torrents: BTreeMap::new(),
             by_hash: BTreeMap::new(),
             torrents_added: 0,
+            queue: queue::Queue::default(),
             announce_turns: Instant::ZERO,
             timers: TimerQueue::default(),
             lookups: BTreeMap::new(),

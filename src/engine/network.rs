@@ -129,7 +129,7 @@ impl Engine {
             State::Downloading => Some(Standing::Leecher),
             State::Seeding if self.is_whole_seed(id) => Some(Standing::Seed),
             State::Seeding => Some(Standing::Leecher),
-            State::Checking | State::Paused | State::Error => None,
+            State::Checking | State::Queued | State::Paused | State::Error => None,
         };
         if let Some(network) = &mut self.network {
             network.standings.push((info_hash, standing));

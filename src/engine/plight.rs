@@ -58,7 +58,7 @@ impl Torrent {
         match self.state {
             State::Downloading | State::Seeding => true,
             State::Error => self.plight.as_ref().is_some_and(|plight| plight.is_serving),
-            State::Checking | State::Paused => false,
+            State::Checking | State::Queued | State::Paused => false,
         }
     }
 
@@ -72,7 +72,7 @@ impl Torrent {
         match self.state {
             State::Checking | State::Downloading | State::Seeding => true,
             State::Error => self.is_waiting() && self.is_open,
-            State::Paused => false,
+            State::Queued | State::Paused => false,
         }
     }
 

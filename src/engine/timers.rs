@@ -19,6 +19,8 @@ pub(super) enum TimerId {
     Torrent(TorrentId),
     /// New pieces that some peers of a torrent have not heard of.
     News(TorrentId),
+    /// Torrents that wait for their turn.
+    Queue,
     /// Local discovery.
     Lsd,
     /// Peers that fall silent.
@@ -56,6 +58,7 @@ impl Engine {
                         self.run_effects(torrent, now);
                     }
                 }
+                TimerId::Queue => self.queue_due(now),
                 TimerId::Lsd => {
                     self.lsd_armed = Instant::NEVER;
                     self.lsd_due(now);
@@ -145,7 +148,7 @@ impl Engine {
     /// Makes sure that the torrent's timer fires at `at` or sooner.
     pub(super) fn arm_torrent(&mut self, id: TorrentId, at: Instant) {
         if let Some(torrent) = self.torrents.get_mut(&id)
-            && torrent.state != State::Paused
+            && !matches!(torrent.state, State::Paused | State::Queued)
             && at < torrent.armed
         {
             torrent.armed = at;

@@ -21,6 +21,13 @@ impl Engine {
         let torrent = self.torrents.get(&id)?;
         let meta = torrent.swarm.meta();
         Some(match torrent.state {
+            State::Queued => vec![
+                format!(
+                    "it waits for its turn: {}",
+                    torrent.reason.as_deref().unwrap_or_default()
+                ),
+                "evpeer ctl resume has it begin at once".to_owned(),
+            ],
             State::Paused => vec!["it is paused; evpeer ctl resume goes on".to_owned()],
             State::Error if torrent.plight.is_some() => vec![
                 format!(

@@ -128,6 +128,7 @@ fn figures(snapshot: &Snapshot) -> String {
             let sent = show_len(snapshot.up_bytes);
             format!("seeding ↑{up} {peers}, {sent} sent")
         }
+        State::Queued => "queued".into(),
         State::Paused => "paused".into(),
         State::Error => match snapshot.retry_in {
             Some(time) => format!("waiting ↑{up} {peers}, tried in {}", show_time(time)),

@@ -91,10 +91,10 @@ pub(super) fn change(report: &Report, snapshot: &Snapshot, age: Duration) -> Opt
             }
         }
         Report::State {
-            state: State::Paused,
+            state: state @ (State::Paused | State::Queued),
             reason: Some(reason),
             ..
-        } => format!("paused: {reason}"),
+        } => format!("{}: {reason}", state.name()),
         Report::State { state, .. } => {
             format!("{}, {}", state.name(), show_len(snapshot.length))
         }
@@ -133,6 +133,7 @@ pub(super) fn figures(snapshot: &Snapshot) -> String {
             "seeding, up {up}, sent {}, {peers}",
             show_len(snapshot.up_bytes)
         ),
+        State::Queued => format!("queued {}", wanted()),
         State::Paused => format!("paused {}", wanted()),
         State::Error => {
             let reason = snapshot.reason.as_deref().unwrap_or_default();

@@ -20,6 +20,7 @@ mod choosing;
 mod goals;
 mod held_back;
 mod plight;
+mod queue;
 
 const PIECES: u32 = 1100;
 const HOST: &str = "tracker.lan";
