@@ -287,24 +287,25 @@ impl Engine {
             return;
         };
         torrent.swarm.begin_exchange(now);
-        if torrent.swarm.has_all_wanted() {
-            self.storage(StorageAction::Begin { torrent: id });
-            self.become_seed(id, now);
-        } else {
-            self.storage(StorageAction::Begin { torrent: id });
-            self.set_state(id, State::Downloading, None, now);
+        let (has_all, was_complete) = (torrent.swarm.has_all_wanted(), torrent.was_complete);
+        self.storage(StorageAction::Begin { torrent: id });
+        match has_all {
+            true => self.become_seed(id, now),
+            false if was_complete => self.become_leecher(id, now), // as some believe otherwise
+            false => self.set_state(id, State::Downloading, None, now),
         }
         self.run_effects(id, now);
         self.rearm_torrent(id, now);
     }
 
     /// Everything that is wanted is there: tells the peers that this one only uploads from now on,
-    /// and the trackers, if that is not all, that it waits (BEP 21).
+    /// and the trackers, if that is not all, that it waits (BEP 21), or that it does so again.
     pub(super) fn become_seed(&mut self, id: TorrentId, now: Instant) {
         if let Some(torrent) = self.torrents.get_mut(&id) {
-            match torrent.swarm.is_complete() {
-                true => torrent.was_complete = true,
-                false => torrent.tracker.hurry(now),
+            let is_again = torrent.was_complete && torrent.state == State::Downloading;
+            torrent.was_complete |= torrent.swarm.is_complete();
+            if is_again || !torrent.swarm.is_complete() {
+                torrent.tracker.hurry(now);
             }
         }
         self.set_state(id, State::Seeding, None, now);

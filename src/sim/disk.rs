@@ -276,7 +276,9 @@ impl Disk {
             FileKind::Pad => Presence::Whole,
             FileKind::Data => match self.files.get(file.path.as_path()) {
                 Some(found) if found.bytes.len() as u64 >= file.len => Presence::Whole,
-                Some(_) => Presence::Short,
+                Some(found) => Presence::Short {
+                    len: found.bytes.len() as u64,
+                },
                 None => Presence::Absent,
             },
         };

@@ -32,6 +32,8 @@ pub(super) struct FileSlot {
     pub stamp: u64,
     /// Bytes were stored into it since the last sync.
     pub is_written: bool,
+    /// It is there, and shorter than the torrent needs.
+    pub is_short: bool,
     /// It was made, or made longer, since the last sync.
     pub is_created: bool,
     /// The names that lead to it are on the disk, or will be with the next sync.
@@ -83,6 +85,7 @@ impl FileSlot {
             state,
             stamp: 0,
             is_written: false,
+            is_short: false,
             is_created: false,
             is_named: false,
             is_buffered: false,
@@ -145,8 +148,10 @@ impl Storage {
         match (&file.state, want) {
             (FileState::Opening, _) => {}
             (FileState::Absent, Want::Read) => self.drop_window(slot),
-            (FileState::Closed, Want::Read) => self.open(key.torrent, key.file, OpenMode::Read),
-            (FileState::Closed | FileState::Absent, Want::Write) => {
+            (FileState::Closed, Want::Read) if !file.is_short => {
+                self.open(key.torrent, key.file, OpenMode::Read);
+            }
+            (FileState::Closed | FileState::Absent, _) => {
                 self.open(key.torrent, key.file, write);
             }
             (FileState::Open { is_writable, .. }, Want::Write) if !is_writable => {
@@ -210,6 +215,7 @@ impl Storage {
                 stamps,
             }) => {
                 slot.state = FileState::Open { file, is_writable };
+                slot.is_short &= !is_writable;
                 if is_writable && len_before < entry.len {
                     slot.grown(len_before, entry.len);
                     slot.is_created = true;

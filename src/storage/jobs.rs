@@ -355,7 +355,10 @@ pub enum Presence {
     /// No such file.
     Absent,
     /// Fewer bytes than the torrent needs.
-    Short,
+    Short {
+        /// As many.
+        len: u64,
+    },
     /// Enough bytes, or a pad file, which needs none.
     Whole,
 }

@@ -403,9 +403,11 @@ fn data_that_is_there_is_found_and_not_touched() {
                 .iter()
                 .any(|&file| geometry.pieces_of_file(file).contains(&piece));
             assert_eq!(candidates.has(piece), is_whole, "piece {piece}");
-            let expected = match is_whole {
-                true => Verdict::Good { blocks: vec![] },
-                false => Verdict::Missing,
+            let is_there = !geometry.pieces_of_file(2).contains(&piece);
+            let expected = match (is_whole, is_there) {
+                (true, _) => Verdict::Good { blocks: vec![] },
+                (false, false) => Verdict::Missing,
+                (false, true) => continue, // its file is short, and nobody asks
             };
             assert_eq!(world.check(piece), expected, "{kind:?} piece {piece}");
         }
@@ -1408,6 +1410,58 @@ fn file_that_is_skipped_while_it_comes_keeps_what_it_has() {
         let content = fs::read(world.path("b")).unwrap();
         assert!(content[4 << 16..7 << 16] == data[20 << 16..23 << 16]);
         assert!(room_of(&world.path("b")) >= 1 << 20);
+    }
+}
+
+/// Goal: of a file that was cut, what is left is found; one that can only be read stays as it is.
+#[test]
+fn short_file_is_made_longer_and_what_it_has_is_kept() {
+    const LEN: u64 = 300_000;
+    for kind in KINDS {
+        for (access, held) in [
+            (Access::ReadWrite, 100_000),
+            (Access::ReadWrite, LEN - 1),
+            (Access::ReadWrite, 1),
+            (Access::ReadWrite, 0),
+            (Access::ReadOnly, 200_000),
+        ] {
+            let (meta, data) = torrent(50_000, &[("a", 120_000, ""), ("b", LEN, "")]);
+            let dir = TempDir::new().unwrap();
+            write_files(dir.path(), &meta, &data);
+            let path = dir.path().join("t/b");
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.set_len(held).unwrap();
+            let mut world = World::at(dir, kind, access, 4);
+            let candidates = match access {
+                Access::ReadWrite => world.add(&meta),
+                Access::ReadOnly => {
+                    world.storage.add_to_serve(ID, Arc::clone(&meta));
+                    world.drive();
+                    match world.events.pop() {
+                        Some(Event::Scanned { candidates, .. }) => candidates,
+                        other => panic!("{other:?}"),
+                    }
+                }
+            };
+            let left = match access {
+                Access::ReadWrite => held,
+                Access::ReadOnly => 0,
+            };
+            let expected: Vec<u32> = (0..meta.geometry().piece_count())
+                .filter(|&piece| {
+                    let end = (u64::from(piece) + 1) * 50_000;
+                    end <= 120_000 || end.min(120_000 + LEN) <= 120_000 + left
+                })
+                .collect();
+            let found: Vec<u32> = candidates.ones().collect();
+            assert_eq!(found, expected, "{kind:?} {access:?} {held}");
+            for piece in found {
+                assert_eq!(world.check(piece), Verdict::Good { blocks: vec![] });
+            }
+            let len = fs::metadata(&path).unwrap().len();
+            let is_looked_at = expected.iter().any(|piece| (piece + 1) * 50_000 > 120_000);
+            assert_eq!(len, if is_looked_at { LEN } else { held });
+        }
     }
 }
 

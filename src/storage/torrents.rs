@@ -141,9 +141,16 @@ impl Storage {
             Err(error) => return self.fail(id, error),
         };
         self.anchor = self.anchor.take().or(scan.anchor.take());
+        let access = torrent.access;
         for (slot, presence) in torrent.files.iter_mut().zip(&scan.files) {
-            if *presence != Presence::Whole && matches!(slot.state, FileState::Closed) {
-                slot.state = FileState::Absent;
+            if !matches!(slot.state, FileState::Closed) {
+                continue;
+            }
+            match presence {
+                Presence::Whole => {}
+                // It has to be made longer anyway, and is before its bytes are looked at.
+                Presence::Short { len: 1.. } if access == Access::ReadWrite => slot.is_short = true,
+                Presence::Short { .. } | Presence::Absent => slot.state = FileState::Absent,
             }
         }
         let meta = Arc::clone(&torrent.meta);
@@ -153,7 +160,7 @@ impl Storage {
             Some(path) => self.take_up(id, scan, path),
             None => Ok(Event::Scanned {
                 torrent: id,
-                candidates: memory::whole_pieces(&meta, &scan.files),
+                candidates: memory::whole_pieces(&meta, &scan.files, access),
                 vouched: Bitfield::new(meta.geometry().piece_count()),
                 filled: Vec::new(),
             }),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Load, Memory};
 use crate::base::bits::Bitfield;
-use crate::base::id::TorrentId;
+use crate::base::id::{PieceIndex, TorrentId};
 use crate::base::time::Instant;
 use crate::meta::metainfo::Metainfo;
 use crate::storage::error::StorageError;
@@ -15,7 +15,7 @@ use crate::storage::journal::log::{Before, Log};
 use crate::storage::journal::{self, Binding, Claim, Found, Record, Stamp, Unusable};
 use crate::storage::partial::Partials;
 use crate::storage::prove::Proofs;
-use crate::storage::{Event, Storage};
+use crate::storage::{Access, Event, Storage};
 
 impl Storage {
     /// Takes up what the journal says, as far as it holds; returns the event that tells of it.
@@ -31,7 +31,8 @@ impl Storage {
         let meta = Arc::clone(&self.torrents[&id].meta);
         let geometry = meta.geometry();
         let binding = Binding::of(&meta);
-        let whole = whole_pieces(&meta, &scan.files);
+        let access = self.torrents[&id].access;
+        let whole = whole_pieces(&meta, &scan.files, access);
         let (journal, file) = match scan.journal {
             None => (None, None),
             Some(found) => match journal::replay(&found.bytes, &binding) {
@@ -149,15 +150,28 @@ impl Storage {
     }
 }
 
-/// Pieces all of whose files are there and long enough.
-pub(in crate::storage) fn whole_pieces(meta: &Metainfo, files: &[Presence]) -> Bitfield {
+/// Pieces all of whose files are there and long enough. Files that can only be read and are too
+/// short are not read at all.
+pub(in crate::storage) fn whole_pieces(
+    meta: &Metainfo,
+    files: &[Presence],
+    access: Access,
+) -> Bitfield {
     let geometry = meta.geometry();
     let mut whole = Bitfield::full(geometry.piece_count());
     for (index, presence) in (0..).zip(files) {
-        if *presence != Presence::Whole {
-            for piece in geometry.pieces_of_file(index) {
-                whole.clear(piece);
-            }
+        let held = match presence {
+            Presence::Whole => continue,
+            Presence::Short { len } if access == Access::ReadWrite => *len,
+            Presence::Short { .. } | Presence::Absent => 0,
+        };
+        let is_in_it = |piece: &u32| {
+            let piece = PieceIndex(*piece);
+            let mut spans = geometry.spans(piece, 0, geometry.piece_len(piece));
+            spans.all(|span| span.file != index || span.offset + u64::from(span.len) <= held)
+        };
+        for piece in geometry.pieces_of_file(index).filter(|p| !is_in_it(p)) {
+            whole.clear(piece);
         }
     }
     whole

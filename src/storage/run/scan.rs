@@ -45,7 +45,7 @@ pub(super) fn scan(
         let presence = match (entry.kind, seen.map(|seen| seen.len)) {
             (FileKind::Pad, _) => Presence::Whole,
             (FileKind::Data, Some(len)) if len >= entry.len => Presence::Whole,
-            (FileKind::Data, Some(_)) => Presence::Short,
+            (FileKind::Data, Some(len)) => Presence::Short { len },
             (FileKind::Data, None) => Presence::Absent,
         };
         if presence != Presence::Whole && !is_skipped(skipped, file) {
