@@ -141,6 +141,58 @@ fn peer_leaves_when_all_whom_it_knows_have_everything() {
     }
 }
 
+/// Goal: who was there at the end of a swarm says how long it took and how many copies it sent,
+/// once; who was not needed says nothing.
+#[test]
+fn end_of_a_swarm_is_told_with_its_time_and_the_copies_sent() {
+    const LEECHERS: usize = 3;
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "content", 4 * MIB, 5);
+    let torrent = torrent::create(&set, None);
+    let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
+    seed.wait_for_state("seeding", LIMIT);
+    let known = [seed.address];
+    let leechers: Vec<Evpeer> = (0..LEECHERS)
+        .map(|n| {
+            let home = folder(scratch.path(), &format!("home-{n}"));
+            let mut setup = Setup::new(&torrent, &home);
+            setup.peers = &known;
+            Evpeer::start(&format!("leecher-{n}"), &setup)
+        })
+        .collect();
+    let told = seed.wait_for_event("spread", LIMIT);
+    assert_eq!(told["known_peers"], LEECHERS);
+    let number = |key: &str| told[key].as_f64().expect("a number");
+    let copies = number("up_bytes") / number("length");
+    assert!((number("copies_sent") - copies).abs() < 0.01, "{told}");
+    assert!((1.0..=LEECHERS as f64).contains(&copies), "{told}");
+    assert!(number("last_s") > 0.0, "{told}");
+    let mut sum = copies;
+    for leecher in &leechers {
+        let told = leecher.wait_for_event("spread", LIMIT);
+        assert_eq!(told["known_peers"], LEECHERS);
+        sum += told["copies_sent"].as_f64().expect("a number");
+    }
+    // Some blocks come twice, as everybody asks for the last ones.
+    assert!((2.99..3.5).contains(&sum), "{sum} copies in all");
+
+    // Another seed changes nothing.
+    let again = folder(scratch.path(), "again");
+    set.copy_to(&again);
+    let mut setup = Setup::new(&torrent, &again);
+    setup.peers = &known;
+    let late = Evpeer::start("late", &setup);
+    late.wait_for_state("seeding", LIMIT);
+    wait_for("they meet", LIMIT, || late.has_event("peer"));
+    late.leave();
+    for peer in leechers.into_iter().chain([seed]) {
+        let events = peer.events();
+        let told = events.iter().filter(|event| event["event"] == "spread");
+        assert_eq!(told.count(), 1);
+        peer.leave();
+    }
+}
+
 /// Longer than a peer waits before it leaves with its swarm.
 const ENOUGH: Duration = Duration::from_secs(4);
 

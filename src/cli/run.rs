@@ -36,10 +36,12 @@ use crate::meta::metainfo::Metainfo;
 use crate::reactor::{Keeping, Reactor, ReactorOptions};
 use crate::storage::Access;
 use census::{CENSUS_INTERVAL, Swarms};
+use spread::Spreads;
 use sum::Sum;
 use watched::Watched;
 
 mod census;
+mod spread;
 mod sum;
 mod watched;
 
@@ -155,6 +157,7 @@ pub struct Peer {
     lonely_at: Option<Instant>,
     watched: Option<Watched>,
     census: Swarms,
+    spreads: Spreads,
 }
 
 /// How far a torrent got.
@@ -200,6 +203,7 @@ impl Peer {
             lonely_at: None,
             watched: None,
             census: Swarms::default(),
+            spreads: Spreads::default(),
         }
     }
 
@@ -326,6 +330,7 @@ impl Peer {
                 break End::Done;
             }
         };
+        self.look_at_last_spreads();
         let was_told_before = end == End::Stopped && self.first_failure().is_some();
         let is_synced = self.end(end)?;
         let figures = self.figures();
@@ -342,6 +347,7 @@ impl Peer {
         let now = Instant::now();
         let lonely = |at: Instant| at.saturating_duration_since(now);
         let wait = self.progress.time_to_tick(now).min(wait_max);
+        let wait = wait.min(self.spreads.wait(now));
         let wait = self.lonely_at.map_or(wait, |at| wait.min(lonely(at)));
         let wait = match self.watched {
             Some(Watched {
@@ -356,6 +362,7 @@ impl Peer {
             self.take(&report);
         }
         self.add_watched();
+        self.look_at_spreads();
         let now = Instant::now();
         if self.progress.time_to_tick(now).is_zero() {
             let figures = self.moving_figures();
@@ -412,6 +419,7 @@ impl Peer {
         };
         self.moving.insert(torrent);
         self.progress.report(report, &snapshot);
+        self.note_spread(report, &snapshot);
         let outcome = match report {
             Report::Durable { .. } => Outcome::Durable,
             // It goes on by itself as soon as it can.

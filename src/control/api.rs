@@ -4,6 +4,7 @@
 //! reader needs one kind of line only. Absent values are `null`, never left out.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -40,6 +41,16 @@ pub fn share(meta: &Metainfo, urls: &[String], file: Option<&str>, command: &str
 /// The addresses at which any swarm is tracked, the best first, as event `tracker`.
 pub fn tracker(urls: &[String]) -> Value {
     json!({ "event": "tracker", "urls": urls })
+}
+
+/// All other peers of a swarm that are known, so many, have everything, as event `spread`: how long
+/// that took from the first that came, and how many copies of the data were sent meanwhile.
+pub fn spread(snapshot: &Snapshot, known_peers: usize, time: Duration, copies: f64) -> Value {
+    let mut object = event_with("spread", snapshot);
+    object["known_peers"] = json!(known_peers);
+    object["last_s"] = json!((time.as_secs_f64() * 1000.0).round() / 1000.0);
+    object["copies_sent"] = json!((copies * 1000.0).round() / 1000.0);
+    object
 }
 
 /// What a report tells; `None` for those that only the log carries.
