@@ -6,12 +6,15 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use support::clients::{Client, Kind, Roads, Task};
 use support::data::DataSet;
+use support::evpeer::{Evpeer, Setup};
 use support::sandbox::{self, Lan};
 use support::tracker::Tracker;
 use support::{folder, free_port, scratch, torrent};
@@ -73,6 +76,100 @@ fn mixed_swarm_of_all_clients_and_three_evpeers_completes() {
             transfers(lan, Kind::Evpeer, &leechers);
         },
     );
+}
+
+/// Goal: several torrents at once in two evpeers, each with other clients in its swarm, and one
+/// client that is killed on the way and replaced by another on what it had: all complete.
+#[test]
+fn several_torrents_complete_with_all_clients_and_one_that_is_replaced() {
+    let name = "several_torrents_complete_with_all_clients_and_one_that_is_replaced";
+    sandbox::inside(name, |lan| {
+        let others = [Kind::Transmission, Kind::Aria2, Kind::Libtorrent];
+        if others.iter().all(|kind| kind.is_here(lan.is_isolated)) {
+            several_torrents(lan);
+        }
+    });
+}
+
+fn several_torrents(lan: Lan) {
+    let scratch = scratch();
+    let torrents = folder(scratch.path(), "torrents");
+    let data = folder(&torrents, "data");
+    let trackers = [(); 3].map(|()| Tracker::start(lan.host(1)));
+    let sets: Vec<DataSet> = (0..3)
+        .map(|n| DataSet::file(&data, &format!("set-{n}"), SET_LEN / 4, n))
+        .collect();
+    let swarms: Vec<Swarm> = sets
+        .iter()
+        .zip(trackers)
+        .map(|(set, tracker)| Swarm {
+            lan,
+            scratch: scratch.path(),
+            torrent: torrent::create(set, Some(&tracker.url())),
+            tracker,
+        })
+        .collect();
+    let evpeer = |name: &str, home: &Path, host: u8, args: &[&str]| {
+        let mut setup = Setup::new(&torrents, home);
+        let ip: Ipv4Addr = lan.host(host);
+        (setup.ip, setup.port, setup.args) = (ip.into(), free_port(ip), args);
+        for swarm in &swarms {
+            swarm.tracker.place(SocketAddrV4::new(ip, setup.port));
+        }
+        Evpeer::start(name, &setup)
+    };
+    // So slow that a client can be caught on its way.
+    let seed = evpeer("seed", &data, 2, &["--up-limit", "4MiB"]);
+    support::wait_for("the seed has all", LIMIT, || seeded(&seed) == 3);
+    let home = folder(scratch.path(), "evpeer");
+    let leecher = evpeer("leecher", &home, 3, &[]);
+    let start = |swarm: usize, kind: Kind, host: u8| {
+        let place = folder(scratch.path(), &format!("place-{host}"));
+        (swarms[swarm].start(kind, &place, host), place)
+    };
+    let (mut doomed, its_place) = start(0, Kind::Aria2, 4);
+    let mut running = vec![
+        (0, start(0, Kind::Transmission, 5)),
+        (1, start(1, Kind::Aria2, 6)),
+        (1, start(1, Kind::Libtorrent, 7)),
+        (2, start(2, Kind::Libtorrent, 8)),
+        (2, start(2, Kind::Transmission, 9)),
+    ];
+    support::wait_for("it has something", LIMIT, || {
+        std::fs::metadata(its_place.join("set-0")).is_ok_and(|found| found.len() > 0)
+    });
+    let was_early = !doomed.is_complete();
+    doomed.process().signal(Signal::KILL);
+    doomed.process().wait(LIMIT);
+    drop(doomed);
+    println!("killed before its end: {was_early}");
+    running.push((
+        0,
+        (swarms[0].start(Kind::Libtorrent, &its_place, 10), its_place),
+    ));
+
+    for (set, (client, place)) in &mut running {
+        client.wait_until_complete(LIMIT);
+        let name = format!("set-{set}");
+        let [original, copy] = [&data, &*place].map(|at| std::fs::read(at.join(&name)).ok());
+        assert!(original == copy, "{name} of {:?}", client.kind());
+    }
+    support::wait_for("evpeer has all", LIMIT, || seeded(&leecher) == 3);
+    leecher.leave();
+    seed.leave();
+    for set in &sets {
+        set.assert_same_in(&home, Kind::Evpeer.tolerance());
+    }
+}
+
+/// Torrents of which an evpeer has everything.
+fn seeded(peer: &Evpeer) -> usize {
+    let events = peer.events();
+    let seeding = events.iter().filter(|event| event["state"] == "seeding");
+    let names: BTreeSet<&str> = seeding
+        .filter_map(|event| event["torrent"].as_str())
+        .collect();
+    names.len()
 }
 
 /// The control: if this fails, the fault is in the harness or the machine, not in evpeer.
