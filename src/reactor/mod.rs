@@ -36,6 +36,7 @@ mod clock;
 pub mod control;
 mod dial;
 mod groups;
+mod hash;
 mod interfaces;
 mod lanes;
 pub mod listen;
@@ -68,7 +69,7 @@ use crate::config::Config;
 use crate::engine::action::{Report, Snapshot};
 use crate::engine::{AddError, Engine, TorrentSpec};
 use crate::storage::reserve::Reserve;
-use crate::storage::{Access, Pace, Storage, StorageOptions};
+use crate::storage::{Access, Storage, StorageOptions};
 
 pub use dial::dial;
 pub use memory::Keeping;
@@ -79,6 +80,7 @@ use actions::Lanes;
 use clock::Clock;
 use control::Control;
 use groups::Groups;
+use hash::CheckSpeed;
 use interfaces::Known;
 use lanes::LaneDied;
 use listen::Port;
@@ -115,6 +117,7 @@ pub struct Reactor {
     parked: Ready,
     /// Whether the last pass left something to hash.
     has_hash_work: bool,
+    check_speed: CheckSpeed,
     receive_buffer: Box<[u8]>,
     batch: Batch,
     plan: WritePlan,
@@ -224,6 +227,7 @@ impl Reactor {
             paused: Ready::default(),
             parked: Ready::default(),
             has_hash_work: false,
+            check_speed: CheckSpeed::new(),
             receive_buffer: vec![0; TURN_LEN_MAX].into(),
             batch: Batch::new(),
             plan: WritePlan::default(),
@@ -316,9 +320,11 @@ impl Reactor {
         self.spent_on(LoopWork::Sockets);
         self.control_turn(now);
         self.spent_on(LoopWork::Control);
-        let received = self.conn_turns();
+        let streams_began = self.clock.now();
+        let (received, sent) = self.conn_turns();
+        let streams_took = self.clock.now() - streams_began;
         self.spent_on(LoopWork::Sockets);
-        self.hash(received);
+        self.hash(received, sent, streams_took);
         let now = self.clock.now();
         self.take_storage_events(now);
         self.spent_on(LoopWork::Storage);
@@ -419,18 +425,6 @@ impl Reactor {
             .fold(max_wait, Duration::min)
     }
 
-    /// Hashes for this pass: more than it received, so that the backlog cannot grow for want of
-    /// time. While payload comes in, pieces wait for company; the next pass without any ends that.
-    fn hash(&mut self, received: usize) {
-        let pace = match received {
-            0 => Pace::AtOnce,
-            _ => Pace::InCompany,
-        };
-        let budget = (2 * received as u64).max(HASH_LEN_MIN);
-        self.storage.work(budget, pace);
-        self.has_hash_work = self.storage.has_work();
-    }
-
     /// Whether payload has to wait for storage. Only while something is under way that will end
     /// the pause by itself: results of helper threads, or hashing in the next passes.
     fn is_reading_paused(&self) -> bool {
@@ -457,5 +451,3 @@ fn note(stream: &mut slots::Stream, event: &Event) {
 
 /// Events taken from the system at a time; further ones wait there.
 const EVENTS_MAX: usize = 1024;
-/// Bytes that a pass may hash at least, about a millisecond's worth.
-const HASH_LEN_MIN: u64 = 1024 * 1024;

@@ -24,17 +24,18 @@ use super::{Reactor, os};
 
 impl Reactor {
     /// Gives turns to connections until all are served or the pass is spent; returns the bytes
-    /// that were received.
-    pub(super) fn conn_turns(&mut self) -> usize {
+    /// that were received, and sent.
+    pub(super) fn conn_turns(&mut self) -> (usize, usize) {
         let mut budget = Budget::pass();
-        let mut received = 0;
+        let (mut received, mut sent) = (0, 0);
         while !budget.is_spent() {
             let Some(conn) = self.ready.pop() else { break };
             let (read, written) = self.conn_turn(conn);
             budget.spend_turn(read + written);
             received += read;
+            sent += written;
         }
-        received
+        (received, sent)
     }
 
     /// One turn of `conn`; returns the bytes read and written.

@@ -144,6 +144,11 @@ impl Storage {
             .any(|index| !matches!(self.next_of(index), Next::Waits))
     }
 
+    /// Whether downloaded pieces wait to be hashed.
+    pub fn has_urgent_work(&self) -> bool {
+        self.checks.urgent_count > 0
+    }
+
     /// Hashes what is in memory of the pieces to check, about `budget` bytes at most; returns how
     /// many it were. To be called in every turn of the loop.
     pub fn work(&mut self, budget: u64, pace: Pace) -> u64 {
