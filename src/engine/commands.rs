@@ -99,9 +99,8 @@ impl Engine {
         self.unlist(id, now);
     }
 
-    /// A torrent that was at rest takes part again.
-    pub(super) fn come_back(&mut self, id: TorrentId, now: Instant) {
-        let announce_at = self.announce_turn(now);
+    /// A torrent that was at rest takes part again, and announces itself at `announce_at`.
+    pub(super) fn come_back(&mut self, id: TorrentId, announce_at: Instant, now: Instant) {
         if let Some(torrent) = self.torrents.get_mut(&id) {
             torrent.tracker.resumed(announce_at);
             torrent.candidates.wake(now);
@@ -132,7 +131,8 @@ impl Engine {
             return true;
         }
         self.goal_passed(id, now);
-        self.come_back(id, now);
+        let announce_at = self.announce_turn(now);
+        self.come_back(id, announce_at, now);
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return false;
         };
@@ -149,7 +149,6 @@ impl Engine {
                 self.set_state(id, State::Downloading, None, now);
                 self.settle(id);
             }
-            _ if is_complete => self.become_seed(id, now),
             // Its exchange may not have begun yet.
             _ => self.start(id, now),
         }

@@ -22,6 +22,8 @@ use crate::base::time::Instant;
 pub(super) struct Queue {
     /// What each torrent that downloads had received, and since when it is no more.
     received: BTreeMap<TorrentId, (u64, Instant)>,
+    /// When places are given away next.
+    armed: Option<Instant>,
 }
 
 impl Engine {
@@ -72,12 +74,22 @@ impl Engine {
     /// A torrent may have left its place, or may want one.
     pub(super) fn queue_changed(&mut self, now: Instant) {
         if self.config.max_active > 0 {
-            self.timers.arm(TimerId::Queue, now);
+            self.arm_queue(now);
+        }
+    }
+
+    fn arm_queue(&mut self, at: Instant) {
+        if self.queue.armed.is_none_or(|armed| at < armed) {
+            self.queue.armed = Some(at);
+            self.timers.arm(TimerId::Queue, at);
         }
     }
 
     /// Gives free places away.
     pub(super) fn queue_due(&mut self, now: Instant) {
+        if self.queue.armed.take_if(|at| *at <= now).is_none() {
+            return; // an earlier entry stood for this one
+        }
         let queued = |engine: &Self| {
             let mut torrents = engine.torrents.iter();
             let first = torrents.find(|(_, torrent)| torrent.state == State::Queued)?;
@@ -88,7 +100,7 @@ impl Engine {
                 return;
             }
             if !self.has_place(id, now) {
-                self.timers.arm(TimerId::Queue, now + LOOK_INTERVAL);
+                self.arm_queue(now + LOOK_INTERVAL);
                 return;
             }
             self.take_turn(id, now);
@@ -97,8 +109,20 @@ impl Engine {
 
     /// It is the turn of a torrent that was queued.
     pub(super) fn take_turn(&mut self, id: TorrentId, now: Instant) {
-        self.come_back(id, now);
+        self.come_back(id, now, now);
         self.begin(id, now);
+    }
+
+    /// A torrent leaves its place: what it had received is of no interest when it comes again.
+    pub(super) fn leave_place(&mut self, id: TorrentId) {
+        self.queue.received.remove(&id);
+    }
+
+    /// Something else is to be done with a torrent that may be queued: it is not at rest any more.
+    pub(super) fn leave_queue(&mut self, id: TorrentId, now: Instant) {
+        if self.state(id) == Some(State::Queued) {
+            self.come_back(id, now, now);
+        }
     }
 }
 

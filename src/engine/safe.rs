@@ -56,6 +56,12 @@ impl Engine {
         }
         let is_first = torrent.swarm.is_complete() && !torrent.was_complete;
         match torrent.state {
+            // Its last bytes were on their way when it was paused.
+            State::Queued if torrent.swarm.has_all_wanted() => {
+                self.come_back(id, now, now);
+                self.set_state(id, State::Downloading, None, now);
+                self.settle(id);
+            }
             State::Downloading if torrent.swarm.has_all_wanted() => {
                 if is_first {
                     torrent.tracker.completed(now);

@@ -55,7 +55,10 @@ impl Engine {
         candidates.interfaces_found(&self.interfaces);
         let mut swarm = Swarm::new(id, meta.clone(), Rng::new(self.rng.next_u64()), now);
         choosing::apply_to_new(&mut swarm, &spec.choice, now);
-        let announce_at = self.announce_turn(now);
+        let announce_at = match tiers.is_empty() {
+            true => now,
+            false => self.announce_turn(now),
+        };
         let torrent = Torrent {
             swarm,
             choice: spec.choice,
@@ -184,6 +187,7 @@ impl Engine {
             torrent.is_open = false; // it is opened again when it is resumed
             return;
         }
+        self.leave_queue(id, now);
         self.part_with_peers(id, "data is checked again", now);
         self.open_again(id, now);
     }
@@ -287,11 +291,12 @@ impl Engine {
             return;
         };
         torrent.swarm.begin_exchange(now);
-        let (has_all, was_complete) = (torrent.swarm.has_all_wanted(), torrent.was_complete);
+        let has_all = torrent.swarm.has_all_wanted();
+        let was_seed = torrent.was_complete && torrent.lapsed_at.is_some();
         self.storage(StorageAction::Begin { torrent: id });
         match has_all {
             true => self.become_seed(id, now),
-            false if was_complete => self.become_leecher(id, now), // as some believe otherwise
+            false if was_seed => self.become_leecher(id, now), // as others believe otherwise
             false => self.set_state(id, State::Downloading, None, now),
         }
         self.run_effects(id, now);
@@ -350,6 +355,9 @@ impl Engine {
         };
         torrent.state = state;
         torrent.seeded.state_changed(state, now);
+        if state != State::Downloading {
+            self.leave_place(id);
+        }
         self.queue_changed(now);
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;

@@ -51,9 +51,11 @@ impl Reactor {
             0 => Pace::AtOnce,
             _ => Pace::InCompany,
         };
-        if self.storage.has_urgent_work() || received + sent == 0 {
-            let budget = (2 * received as u64).max(HASH_LEN_MIN);
+        let budget = (2 * received as u64).max(HASH_LEN_MIN);
+        if received + sent == 0 {
             self.storage.work(budget, pace);
+        } else if self.storage.has_urgent_work() {
+            self.storage.work_urgent(budget, pace);
         } else if self.has_hash_work {
             let budget = self.check_speed.in_time(sockets / CHECK_SHARE);
             let begin = self.clock.now();

@@ -156,7 +156,12 @@ impl Reactor {
         match report {
             // What the user did, or waited for: at once.
             Report::State {
-                state: State::Checking | State::Paused | State::Downloading | State::Seeding,
+                state:
+                    State::Checking
+                    | State::Queued
+                    | State::Paused
+                    | State::Downloading
+                    | State::Seeding,
                 ..
             }
             | Report::Complete { .. }

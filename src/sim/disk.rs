@@ -343,9 +343,9 @@ impl Disk {
         let mut dirs = Vec::new();
         let before = self.stamp(&path);
         match (mode, len_before) {
-            (OpenMode::Read, None) => return Ok(Opened::Absent),
+            (OpenMode::Read | OpenMode::ReadShort, None) => return Ok(Opened::Absent),
             (OpenMode::Read, Some(len)) if len < entry.len => return Ok(Opened::Absent),
-            (OpenMode::Read, Some(_)) => {}
+            (OpenMode::Read | OpenMode::ReadShort, Some(_)) => {}
             (OpenMode::Write | OpenMode::WritePart, _) => {
                 let need = entry.len.saturating_sub(len_before.unwrap_or(0));
                 if let Some(free) = free.filter(|&free| free < need) {
@@ -363,7 +363,7 @@ impl Disk {
         let after = self.stamp(&path);
         Ok(Opened::Open {
             file: self.handle(path),
-            is_writable: mode != OpenMode::Read,
+            is_writable: matches!(mode, OpenMode::Write | OpenMode::WritePart),
             len_before: len_before.unwrap_or(0),
             stamps: [before, after],
             allocated: true,

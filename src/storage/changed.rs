@@ -102,11 +102,12 @@ impl Storage {
             let torrent = &self.torrents[&id];
             if let FileState::Open { file, .. } = &torrent.files[index as usize].state {
                 let entry = &torrent.meta.files[index as usize];
+                let is_short = torrent.files[index as usize].is_short;
                 whose.push(Some(id));
                 files.push(Look {
                     file: file.clone(),
                     path: entry.path.as_path().to_path_buf(),
-                    len: entry.len,
+                    len: if is_short { 0 } else { entry.len },
                 });
             }
         }

@@ -166,6 +166,21 @@ impl Storage {
         hashed
     }
 
+    /// The same of downloaded pieces alone.
+    pub fn work_urgent(&mut self, budget: u64, pace: Pace) -> u64 {
+        let mut hashed = 0;
+        if pace == Pace::AtOnce || self.checks.have_company() {
+            while hashed < budget && self.has_urgent_work() {
+                let Some(len) = self.work_once(budget - hashed) else {
+                    break;
+                };
+                hashed += len;
+            }
+        }
+        self.read_ahead();
+        hashed
+    }
+
     /// Moves up to four checks on, or ends one; `None` if all of them wait.
     fn work_once(&mut self, budget: u64) -> Option<u64> {
         let mut lanes: Vec<(usize, Next)> = Vec::with_capacity(LANES);

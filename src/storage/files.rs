@@ -148,10 +148,14 @@ impl Storage {
         match (&file.state, want) {
             (FileState::Opening, _) => {}
             (FileState::Absent, Want::Read) => self.drop_window(slot),
-            (FileState::Closed, Want::Read) if !file.is_short => {
-                self.open(key.torrent, key.file, OpenMode::Read);
+            (FileState::Closed, Want::Read) => {
+                let mode = match file.is_short {
+                    true => OpenMode::ReadShort,
+                    false => OpenMode::Read,
+                };
+                self.open(key.torrent, key.file, mode);
             }
-            (FileState::Closed | FileState::Absent, _) => {
+            (FileState::Closed | FileState::Absent, Want::Write) => {
                 self.open(key.torrent, key.file, write);
             }
             (FileState::Open { is_writable, .. }, Want::Write) if !is_writable => {

@@ -59,6 +59,8 @@ pub enum Handle {
 pub enum OpenMode {
     /// Reading what is there; nothing is created or changed.
     Read,
+    /// The same of a file that has fewer bytes than the torrent needs.
+    ReadShort,
     /// Reading and writing: created, made long enough and allocated, never cut.
     Write,
     /// The same without room for what is never stored: the file is not wanted.
@@ -149,6 +151,8 @@ pub enum Work {
         buffer: Vec<u8>,
         /// The file is known to hold zeros there: it need not be asked.
         fresh: bool,
+        /// The file may end before the window does: what it lacks is zeros.
+        may_end: bool,
     },
     /// Write part of a window back.
     Write {
@@ -408,7 +412,7 @@ impl Job {
             | Work::LookAtFiles { .. }
             | Work::AppendJournal { .. } => Lane::Paging,
             Work::Open { mode, .. } => match mode {
-                OpenMode::Read => Lane::Paging,
+                OpenMode::Read | OpenMode::ReadShort => Lane::Paging,
                 OpenMode::Write | OpenMode::WritePart => Lane::Disk,
             },
             Work::Scan { .. }

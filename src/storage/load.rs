@@ -138,7 +138,8 @@ impl Storage {
             true => MapAccess::Write,
             false => MapAccess::Read,
         };
-        let is_buffered = file_slot.is_buffered || file_slot.is_sparse;
+        let is_short = file_slot.is_short;
+        let is_buffered = file_slot.is_buffered || file_slot.is_sparse || is_short;
         let work = if self.kind == StorageKind::Pwrite || is_buffered {
             Work::Read {
                 file,
@@ -146,6 +147,7 @@ impl Storage {
                 offset: key.offset(),
                 len,
                 fresh: file_slot.take_fresh(key.index),
+                may_end: is_short,
                 buffer: self.windows.buffer(),
             }
         } else {

@@ -149,8 +149,9 @@ fn execute(work: Work, places: &Places, reserve: &Reserve) -> Outcome {
             len,
             buffer,
             fresh,
+            may_end,
         } => Outcome::Read(
-            read(&file, offset, len, buffer, fresh)
+            read(&file, offset, len, buffer, fresh, may_end)
                 .map_err(|error| StorageError::from_io(&path, "read", &error)),
         ),
         Work::Write {
@@ -250,7 +251,7 @@ fn open(
     let relative = entry.path.as_path();
     let path = root.join(relative);
     let (file, created) = match mode {
-        OpenMode::Read => match walker.open_for_reading(relative)? {
+        OpenMode::Read | OpenMode::ReadShort => match walker.open_for_reading(relative)? {
             Some(file) => (file, false),
             None => return Ok(Opened::Absent),
         },
@@ -267,7 +268,7 @@ fn open(
     };
     let room = match mode {
         OpenMode::Read if len_before < entry.len => return Ok(Opened::Absent),
-        OpenMode::Read => Ok(true),
+        OpenMode::Read | OpenMode::ReadShort => Ok(true),
         OpenMode::Write => make_room(&file, &path, &metadata, entry.len, root, reserve),
         OpenMode::WritePart if len_before >= entry.len => Ok(true),
         OpenMode::WritePart => match file.set_len(entry.len) {
@@ -290,7 +291,7 @@ fn open(
     let now = os::see_open(&file).map_err(look)?.stamp;
     Ok(Opened::Open {
         file: Handle::File(Arc::new(file)),
-        is_writable: mode != OpenMode::Read,
+        is_writable: matches!(mode, OpenMode::Write | OpenMode::WritePart),
         len_before,
         stamps: [before, now],
         allocated,
@@ -372,13 +373,19 @@ fn read(
     len: u32,
     mut buffer: Vec<u8>,
     fresh: bool,
+    may_end: bool,
 ) -> io::Result<Vec<u8>> {
-    if fresh {
+    if fresh || may_end {
         buffer.clear();
     }
     buffer.resize(len as usize, 0);
     if !fresh {
-        file.as_file().read_exact_at(&mut buffer, offset)?;
+        let held = match may_end {
+            true => file.as_file().metadata()?.len().saturating_sub(offset),
+            false => u64::from(len),
+        };
+        let held = held.min(len.into()) as usize;
+        file.as_file().read_exact_at(&mut buffer[..held], offset)?;
     }
     Ok(buffer)
 }

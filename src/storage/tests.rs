@@ -1413,54 +1413,52 @@ fn file_that_is_skipped_while_it_comes_keeps_what_it_has() {
     }
 }
 
-/// Goal: of a file that was cut, what is left is found; one that can only be read stays as it is.
+/// Goal: of a file that was cut, what is left is found, and the file stays as it is until something
+/// of it comes.
 #[test]
-fn short_file_is_made_longer_and_what_it_has_is_kept() {
-    const LEN: u64 = 300_000;
+fn short_file_is_read_as_it_is_and_made_longer_by_the_first_store() {
+    const LEN: u64 = 3 * WINDOW_LEN + 300_000;
     for kind in KINDS {
-        for (access, held) in [
-            (Access::ReadWrite, 100_000),
-            (Access::ReadWrite, LEN - 1),
-            (Access::ReadWrite, 1),
-            (Access::ReadWrite, 0),
-            (Access::ReadOnly, 200_000),
-        ] {
-            let (meta, data) = torrent(50_000, &[("a", 120_000, ""), ("b", LEN, "")]);
-            let dir = TempDir::new().unwrap();
-            write_files(dir.path(), &meta, &data);
-            let path = dir.path().join("t/b");
-            let file = fs::File::options().write(true).open(&path).unwrap();
-            file.set_len(held).unwrap();
-            let mut world = World::at(dir, kind, access, 4);
-            let candidates = match access {
-                Access::ReadWrite => world.add(&meta),
-                Access::ReadOnly => {
-                    world.storage.add_to_serve(ID, Arc::clone(&meta));
-                    world.drive();
-                    match world.events.pop() {
-                        Some(Event::Scanned { candidates, .. }) => candidates,
-                        other => panic!("{other:?}"),
-                    }
+        for access in [Access::ReadWrite, Access::ReadOnly] {
+            for held in [LEN - 1, WINDOW_LEN + 100_000, WINDOW_LEN, 1, 0] {
+                let (meta, data) = torrent(50_000, &[("a", 120_000, ""), ("b", LEN, "")]);
+                let dir = TempDir::new().unwrap();
+                write_files(dir.path(), &meta, &data);
+                let path = dir.path().join("t/b");
+                let file = fs::File::options().write(true).open(&path).unwrap();
+                file.set_len(held).unwrap();
+                let before = fs::metadata(&path).unwrap().mtime_nsec();
+                let mut world = World::at(dir, kind, access, 4);
+                let candidates = world.add(&meta);
+                let count = meta.geometry().piece_count();
+                let expected: Vec<u32> = (0..count)
+                    .filter(|&piece| {
+                        let end = (u64::from(piece) + 1) * 50_000;
+                        end.min(120_000 + LEN) <= 120_000 + held
+                    })
+                    .collect();
+                let found: Vec<u32> = candidates.ones().collect();
+                assert_eq!(found, expected, "{kind:?} {access:?} {held}");
+                for &piece in &found {
+                    let verdict = world.check(piece);
+                    assert_eq!(verdict, Verdict::Good { blocks: vec![] }, "piece {piece}");
                 }
-            };
-            let left = match access {
-                Access::ReadWrite => held,
-                Access::ReadOnly => 0,
-            };
-            let expected: Vec<u32> = (0..meta.geometry().piece_count())
-                .filter(|&piece| {
-                    let end = (u64::from(piece) + 1) * 50_000;
-                    end <= 120_000 || end.min(120_000 + LEN) <= 120_000 + left
-                })
-                .collect();
-            let found: Vec<u32> = candidates.ones().collect();
-            assert_eq!(found, expected, "{kind:?} {access:?} {held}");
-            for piece in found {
-                assert_eq!(world.check(piece), Verdict::Good { blocks: vec![] });
+                let after = fs::metadata(&path).unwrap();
+                assert_eq!((after.len(), after.mtime_nsec()), (held, before));
+                // It is used: looks at it find nothing wrong.
+                world.storage.tick(Instant::from_micros(5_000_000));
+                world.drive();
+                assert!(world.events.is_empty(), "{:?}", world.events);
+                if access == Access::ReadOnly {
+                    continue;
+                }
+                for piece in (0..count).filter(|piece| !found.contains(piece)) {
+                    world.store_piece(&meta, &data, piece);
+                    world.drive();
+                }
+                world.settle();
+                world.assert_files(&meta, &data);
             }
-            let len = fs::metadata(&path).unwrap().len();
-            let is_looked_at = expected.iter().any(|piece| (piece + 1) * 50_000 > 120_000);
-            assert_eq!(len, if is_looked_at { LEN } else { held });
         }
     }
 }

@@ -141,15 +141,13 @@ impl Storage {
             Err(error) => return self.fail(id, error),
         };
         self.anchor = self.anchor.take().or(scan.anchor.take());
-        let access = torrent.access;
         for (slot, presence) in torrent.files.iter_mut().zip(&scan.files) {
             if !matches!(slot.state, FileState::Closed) {
                 continue;
             }
             match presence {
                 Presence::Whole => {}
-                // It has to be made longer anyway, and is before its bytes are looked at.
-                Presence::Short { len: 1.. } if access == Access::ReadWrite => slot.is_short = true,
+                Presence::Short { len: 1.. } => slot.is_short = true,
                 Presence::Short { .. } | Presence::Absent => slot.state = FileState::Absent,
             }
         }
@@ -160,7 +158,7 @@ impl Storage {
             Some(path) => self.take_up(id, scan, path),
             None => Ok(Event::Scanned {
                 torrent: id,
-                candidates: memory::whole_pieces(&meta, &scan.files, access),
+                candidates: memory::whole_pieces(&meta, &scan.files),
                 vouched: Bitfield::new(meta.geometry().piece_count()),
                 filled: Vec::new(),
             }),

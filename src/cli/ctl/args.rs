@@ -66,7 +66,7 @@ pub enum Order {
     },
     /// Stop torrents until they are resumed
     Pause(Chosen),
-    /// Go on with torrents that were paused or have failed
+    /// Go on with torrents that were paused or have failed, or begin with queued ones at once
     Resume(Chosen),
     /// The files of torrents; want others of them, or some before others
     ///

@@ -25,10 +25,15 @@ pub(super) struct Spreads {
 struct Spread {
     /// When the first of the others came.
     since: Instant,
-    /// Payload that had been sent before, in all runs.
+    /// Payload that had been sent before, in this run.
     up_before: u64,
-    /// Somebody was seen to miss something, this peer perhaps.
+    /// How often in a row somebody was seen to miss something, this peer perhaps: who has just
+    /// come may not have said yet that he has everything.
+    missing_looks: u32,
+    /// Somebody did miss something.
     was_missing: bool,
+    /// This peer misses something itself: there is nothing to look at until it is complete.
+    is_leecher: bool,
     /// Since when nobody does.
     done_at: Option<Instant>,
 }
@@ -36,8 +41,8 @@ struct Spread {
 impl Spreads {
     /// How long until they are to be looked at.
     pub fn wait(&self, now: Instant) -> Duration {
-        let at = self.next_at.filter(|_| !self.under_way.is_empty());
-        at.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
+        self.next_at
+            .map_or(Duration::MAX, |at| at.saturating_duration_since(now))
     }
 }
 
@@ -51,12 +56,14 @@ impl Spread {
         time: Duration,
         now: Instant,
     ) -> Option<Instant> {
-        let is_seed = snapshot.state == State::Seeding;
-        if !is_seed || census.complete < census.peers {
-            self.was_missing = true;
+        self.is_leecher = snapshot.state != State::Seeding;
+        if self.is_leecher || census.complete < census.peers {
+            self.missing_looks += 1;
+            self.was_missing |= self.is_leecher || self.missing_looks > 1;
             self.done_at = None;
             return None;
         }
+        self.missing_looks = 0;
         let done_at = *self.done_at.get_or_insert(now);
         (now - done_at >= time).then_some(done_at)
     }
@@ -65,16 +72,32 @@ impl Spread {
 impl Peer {
     /// Somebody may have come who misses something.
     pub(super) fn note_spread(&mut self, report: &Report, snapshot: &Snapshot) {
-        if let Report::PeerJoined { torrent, .. } = report {
-            let now = Instant::now();
-            let spreads = &mut self.spreads;
-            spreads.under_way.entry(*torrent).or_insert(Spread {
-                since: now,
-                up_before: snapshot.up_bytes,
-                was_missing: snapshot.state != State::Seeding,
-                done_at: None,
-            });
-            spreads.next_at.get_or_insert(now + LOOK_INTERVAL);
+        let now = Instant::now();
+        let Spreads { under_way, next_at } = &mut self.spreads;
+        let is_to_be_seen = match report {
+            Report::PeerJoined { torrent, .. } => {
+                let spread = under_way.entry(*torrent).or_insert(Spread {
+                    since: now,
+                    up_before: snapshot.up_bytes,
+                    missing_looks: 0,
+                    was_missing: false,
+                    is_leecher: false,
+                    done_at: None,
+                });
+                !spread.is_leecher
+            }
+            Report::State { torrent, state, .. } => match state {
+                State::Paused | State::Queued | State::Error => {
+                    under_way.remove(torrent);
+                    false
+                }
+                State::Checking | State::Downloading => false,
+                State::Seeding => under_way.contains_key(torrent),
+            },
+            _ => false,
+        };
+        if is_to_be_seen {
+            next_at.get_or_insert(now + LOOK_INTERVAL);
         }
     }
 
@@ -86,9 +109,10 @@ impl Peer {
         }
     }
 
-    /// The same as this peer is about to leave.
+    /// The same as this peer is about to leave; then it looks no more.
     pub(super) fn look_at_last_spreads(&mut self) {
         self.tell_spreads(Duration::ZERO, Instant::now());
+        self.spreads = Spreads::default();
     }
 
     /// Tells of those in which nobody has missed anything for `time`.
@@ -122,7 +146,8 @@ impl Peer {
             }
             false
         });
-        self.spreads.next_at = (!under_way.is_empty()).then_some(now + LOOK_INTERVAL);
+        let is_any = under_way.values().any(|spread| !spread.is_leecher);
+        self.spreads.next_at = is_any.then_some(now + LOOK_INTERVAL);
         self.spreads.under_way = under_way;
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Load, Memory};
 use crate::base::bits::Bitfield;
-use crate::base::id::{PieceIndex, TorrentId};
+use crate::base::id::TorrentId;
 use crate::base::time::Instant;
 use crate::meta::metainfo::Metainfo;
 use crate::storage::error::StorageError;
@@ -15,7 +15,7 @@ use crate::storage::journal::log::{Before, Log};
 use crate::storage::journal::{self, Binding, Claim, Found, Record, Stamp, Unusable};
 use crate::storage::partial::Partials;
 use crate::storage::prove::Proofs;
-use crate::storage::{Access, Event, Storage};
+use crate::storage::{Event, Storage};
 
 impl Storage {
     /// Takes up what the journal says, as far as it holds; returns the event that tells of it.
@@ -31,8 +31,7 @@ impl Storage {
         let meta = Arc::clone(&self.torrents[&id].meta);
         let geometry = meta.geometry();
         let binding = Binding::of(&meta);
-        let access = self.torrents[&id].access;
-        let whole = whole_pieces(&meta, &scan.files, access);
+        let whole = whole_pieces(&meta, &scan.files);
         let (journal, file) = match scan.journal {
             None => (None, None),
             Some(found) => match journal::replay(&found.bytes, &binding) {
@@ -150,28 +149,22 @@ impl Storage {
     }
 }
 
-/// Pieces all of whose files are there and long enough. Files that can only be read and are too
-/// short are not read at all.
-pub(in crate::storage) fn whole_pieces(
-    meta: &Metainfo,
-    files: &[Presence],
-    access: Access,
-) -> Bitfield {
+/// Pieces all of whose bytes are there, as far as the lengths of their files say.
+pub(in crate::storage) fn whole_pieces(meta: &Metainfo, files: &[Presence]) -> Bitfield {
     let geometry = meta.geometry();
+    let piece_len = u64::from(geometry.nominal_piece_len());
     let mut whole = Bitfield::full(geometry.piece_count());
-    for (index, presence) in (0..).zip(files) {
+    for ((index, presence), entry) in (0..).zip(files).zip(&meta.files) {
         let held = match presence {
             Presence::Whole => continue,
-            Presence::Short { len } if access == Access::ReadWrite => *len,
-            Presence::Short { .. } | Presence::Absent => 0,
+            Presence::Short { len } => *len,
+            Presence::Absent => 0,
         };
-        let is_in_it = |piece: &u32| {
-            let piece = PieceIndex(*piece);
-            let mut spans = geometry.spans(piece, 0, geometry.piece_len(piece));
-            spans.all(|span| span.file != index || span.offset + u64::from(span.len) <= held)
-        };
-        for piece in geometry.pieces_of_file(index).filter(|p| !is_in_it(p)) {
-            whole.clear(piece);
+        for piece in geometry.pieces_of_file(index) {
+            let piece_end = (u64::from(piece) + 1) * piece_len;
+            if piece_end.min(entry.offset + entry.len) > entry.offset + held {
+                whole.clear(piece);
+            }
         }
     }
     whole

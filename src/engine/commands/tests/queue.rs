@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::choice::{Choice, PieceOrder, Priority};
+use crate::engine::timers::TimerId;
 
 /// An engine in which so many torrents may download at a time, and its torrents, the first of them
 /// those that were added first.
@@ -148,4 +149,78 @@ fn who_has_everything_waits_for_nobody() {
     line.script.engine.choose(id, choice, now);
     line.script.settle();
     assert_eq!(line.turn(), "dss");
+}
+
+#[test]
+fn queued_torrent_whose_files_lapse_announces_itself_when_its_turn_comes() {
+    let mut line = Line::new(1, 2);
+    line.at(0).pause();
+    assert_eq!(line.turn(), "pd");
+    line.at(0).resume();
+    assert_eq!(line.turn(), "qd");
+    line.script.other.clear();
+    let script = line.at(0);
+    let trouble = Trouble::lasting("somebody changed it");
+    script.engine.storage_lapsed(script.id, trouble, script.now);
+    script.settle();
+    script.scanned(Bitfield::new(PIECES));
+    assert_eq!(line.turn(), "qd");
+    line.at(1).pause();
+    assert_eq!(line.turn(), "dp");
+    assert!(line.at(0).announced().contains("event=started"));
+}
+
+#[test]
+fn torrent_whose_last_bytes_came_as_it_was_queued_is_told_as_complete() {
+    let mut line = Line::new(1, 2);
+    let script = line.at(0);
+    let conn = script.join_seed();
+    let checks = script.download_all(conn);
+    script.pause();
+    assert_eq!(line.turn(), "pd");
+    line.at(0).resume();
+    assert_eq!(line.turn(), "qd");
+    let script = line.at(0);
+    script.answer(&checks);
+    script.settled();
+    script.settled();
+    assert_eq!(line.turn(), "sd");
+    assert_eq!(line.script.completions(), 1);
+}
+
+#[test]
+fn torrent_that_wants_no_more_since_it_was_queued_can_fetch_more_later() {
+    let mut line = Line::new(1, 2);
+    assert_eq!(line.turn(), "dq");
+    line.at(1).pause();
+    let now = line.script.now;
+    let (id, _) = line.torrents[1];
+    let nothing = Choice::new(vec![Priority::Skip], PieceOrder::RarestFirst);
+    assert!(line.script.engine.choose(id, nothing, now));
+    line.at(1).resume();
+    assert_eq!(line.turn(), "ds");
+    assert!(line.script.engine.choose(id, Choice::default(), now));
+    line.script.settle();
+    assert_eq!(line.turn(), "dd");
+    let script = line.at(1);
+    let conn = script.join_seed();
+    assert!(script.serve(conn) > 0, "it asks for blocks");
+}
+
+/// Goal: what waits for the queue is one deadline, however often something changed.
+#[test]
+fn changes_while_others_wait_leave_no_deadlines_behind() {
+    let mut line = Line::new(1, 4);
+    for _ in 0..50 {
+        line.at(3).pause();
+        line.at(3).resume();
+        line.turn();
+    }
+    line.script.pass(Duration::from_secs(30));
+    let mut count = 0;
+    let soon = line.script.now + Duration::from_secs(6);
+    while let Some(id) = line.script.engine.timers.poll(soon) {
+        count += u32::from(id == TimerId::Queue);
+    }
+    assert_eq!(count, 1);
 }
