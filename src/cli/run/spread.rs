@@ -80,7 +80,7 @@ impl Peer {
                     since: now,
                     up_before: snapshot.up_bytes,
                     missing_looks: 0,
-                    was_missing: false,
+                    was_missing: snapshot.state != State::Seeding,
                     is_leecher: false,
                     done_at: None,
                 });
