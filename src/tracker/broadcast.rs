@@ -119,6 +119,8 @@ pub struct Broadcast {
     next_sweep: Instant,
     /// When we last said that we are here, on our own accord.
     renewed: Instant,
+    /// Since when there were links without a break: before, others may know much that we do not.
+    in_company_since: Instant,
     events: VecDeque<Event>,
     counts: Counts,
 }
@@ -177,6 +179,7 @@ impl Broadcast {
             repairing: BTreeMap::new(),
             next_sweep: now + SWEEP_INTERVAL,
             renewed: now,
+            in_company_since: now,
             events: VecDeque::new(),
             counts: Counts::default(),
         }

@@ -58,7 +58,7 @@ struct Told {
     told_by: u32,
     addr: Option<SocketAddr>,
     entry: Entry,
-    /// The address was known before, here and so elsewhere too.
+    /// The address was known before, here and so elsewhere too, or elsewhere perhaps.
     is_again: bool,
 }
 
@@ -150,18 +150,19 @@ impl Broadcast {
         }
         let items = self.pending.take(FLUSH_MAX);
         self.pace.flushed(items.len(), now);
+        let is_new_here = now - self.in_company_since < NEW_HERE;
         let told: Vec<Told> = items
             .into_iter()
-            .filter_map(|(item, told_by)| self.content(item, told_by))
+            .filter_map(|(item, told_by)| self.content(item, told_by, is_new_here))
             .collect();
         self.tell_news(&told);
     }
 
-    fn content(&self, item: Item, told_by: u32) -> Option<Told> {
+    fn content(&self, item: Item, told_by: u32, is_new_here: bool) -> Option<Told> {
         let (entry, is_again) = match item.who {
             Some(key) => {
                 let record = self.roster(item.list)?.get(key)?;
-                (record.entry(key), record.before.is_some())
+                (record.entry(key), is_new_here || record.before.is_some())
             }
             None => (self.own_entry(item.list)?, true),
         };
@@ -321,6 +322,8 @@ pub(super) fn encode(why: Why, entries: impl Iterator<Item = (u16, Entry)> + Clo
 const WINDOW_MIN: Duration = Duration::from_millis(100);
 /// The same under load.
 const WINDOW_MAX: Duration = Duration::from_secs(1);
+/// How long after a host found others these may know peers that are news to it.
+const NEW_HERE: Duration = Duration::from_secs(120);
 /// Items in a flush that are load.
 const BUSY: usize = 64;
 /// Items in a flush at most: some 10 KiB a link, IPv4.

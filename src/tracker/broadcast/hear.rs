@@ -57,6 +57,9 @@ impl Broadcast {
             salt: hello.salt,
             skew_ms: skew_ms.clamp(-i128::from(bound), bound.into()) as i64,
         });
+        if self.slots().len() == 1 {
+            self.in_company_since = now;
+        }
         let link = self.link(slot).id;
         self.events.push_back(Event::Met { link });
         self.set_clock(now);
