@@ -23,9 +23,7 @@ impl Engine {
 
     /// Has storage make everything of the torrent durable.
     pub(super) fn sync(&mut self, id: TorrentId) {
-        if let Some(torrent) = self.torrents.get_mut(&id) {
-            torrent.syncing = torrent.syncing.next();
-            let ticket = torrent.syncing;
+        if let Some(ticket) = self.next_sync(id) {
             self.storage(StorageAction::Sync {
                 torrent: id,
                 ticket,
@@ -35,15 +33,19 @@ impl Engine {
 
     /// The same for the last time.
     pub(super) fn leave_storage(&mut self, id: TorrentId) {
-        if let Some(torrent) = self.torrents.get_mut(&id) {
-            torrent.syncing = torrent.syncing.next();
-            let ticket = torrent.syncing;
+        if let Some(ticket) = self.next_sync(id) {
             self.last_syncs.insert(id);
             self.storage(StorageAction::Leave {
                 torrent: id,
                 ticket,
             });
         }
+    }
+
+    fn next_sync(&mut self, id: TorrentId) -> Option<Ticket> {
+        let torrent = self.torrents.get_mut(&id)?;
+        torrent.syncing = torrent.syncing.next();
+        Some(torrent.syncing)
     }
 
     /// Every byte of the torrent that was stored when that was asked is with the kernel.

@@ -152,30 +152,24 @@ impl Storage {
     /// Hashes what is in memory of the pieces to check, about `budget` bytes at most; returns how
     /// many it were. To be called in every turn of the loop.
     pub fn work(&mut self, budget: u64, pace: Pace) -> u64 {
-        let mut hashed = 0;
-        if pace == Pace::InCompany && !self.checks.have_company() {
-            return 0;
-        }
-        while hashed < budget {
-            let Some(len) = self.work_once(budget - hashed) else {
-                break;
-            };
-            hashed += len;
-        }
-        self.read_ahead();
-        hashed
+        self.work_while(|_| true, budget, pace)
     }
 
     /// The same of downloaded pieces alone.
     pub fn work_urgent(&mut self, budget: u64, pace: Pace) -> u64 {
+        self.work_while(Self::has_urgent_work, budget, pace)
+    }
+
+    fn work_while(&mut self, goes_on: impl Fn(&Self) -> bool, budget: u64, pace: Pace) -> u64 {
         let mut hashed = 0;
-        if pace == Pace::AtOnce || self.checks.have_company() {
-            while hashed < budget && self.has_urgent_work() {
-                let Some(len) = self.work_once(budget - hashed) else {
-                    break;
-                };
-                hashed += len;
-            }
+        if pace == Pace::InCompany && !self.checks.have_company() {
+            return 0;
+        }
+        while hashed < budget && goes_on(self) {
+            let Some(len) = self.work_once(budget - hashed) else {
+                break;
+            };
+            hashed += len;
         }
         self.read_ahead();
         hashed

@@ -34,7 +34,7 @@ struct Spread {
     was_missing: bool,
     /// This peer misses something itself: there is nothing to look at until it is complete.
     is_leecher: bool,
-    /// Since when nobody does.
+    /// Since when nobody misses anything.
     done_at: Option<Instant>,
 }
 

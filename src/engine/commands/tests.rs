@@ -23,6 +23,7 @@ mod plight;
 mod queue;
 
 const PIECES: u32 = 1100;
+const LEN: u64 = PIECES as u64 * BLOCK_LEN as u64;
 const HOST: &str = "tracker.lan";
 const SEED: SocketAddr = SocketAddr::new(
     std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9)),
@@ -42,20 +43,32 @@ struct Script {
 }
 
 fn metainfo() -> Arc<Metainfo> {
-    let len = u64::from(PIECES) * u64::from(BLOCK_LEN);
+    metainfo_of(
+        "content",
+        vec![file(Vec::new(), LEN)],
+        vec![format!("http://{HOST}/announce")],
+    )
+}
+
+fn file(path: Vec<String>, len: u64) -> NewFile {
+    NewFile {
+        path,
+        len,
+        executable: false,
+    }
+}
+
+/// [`PIECES`] pieces of one block, all zeros, in these files.
+fn metainfo_of(name: &str, files: Vec<NewFile>, trackers: Vec<String>) -> Arc<Metainfo> {
     let options = CreateOptions {
-        name: "content".to_owned(),
-        files: vec![NewFile {
-            path: Vec::new(),
-            len,
-            executable: false,
-        }],
+        name: name.to_owned(),
+        files,
         piece_len: Some(BLOCK_LEN),
-        trackers: vec![format!("http://{HOST}/announce")],
+        trackers,
         ..CreateOptions::default()
     };
     let mut creator = Creator::new(options).expect("the options are sound");
-    let zeros = vec![0; len as usize];
+    let zeros = vec![0; LEN as usize];
     creator.feed(&zeros).expect("as long as said");
     let torrent = creator.finish().expect("all of it was fed");
     Arc::new(Metainfo::from_bytes(&torrent).expect("what is created can be read"))

@@ -8,26 +8,11 @@ const FIRST: u32 = 4;
 
 /// The same content as [`metainfo`]'s, in two files.
 fn two_files() -> Arc<Metainfo> {
-    let len = u64::from(PIECES) * u64::from(BLOCK_LEN);
     let first = u64::from(FIRST) * u64::from(BLOCK_LEN) - 100;
-    let file = |name: &str, len| NewFile {
-        path: vec![name.to_owned()],
-        len,
-        executable: false,
-    };
-    let options = CreateOptions {
-        name: "content".to_owned(),
-        files: vec![file("a", first), file("b", len - first)],
-        piece_len: Some(BLOCK_LEN),
-        trackers: vec![format!("http://{HOST}/announce")],
-        ..CreateOptions::default()
-    };
-    let mut creator = Creator::new(options).expect("the options are sound");
-    creator
-        .feed(&vec![0; len as usize])
-        .expect("as long as said");
-    let torrent = creator.finish().expect("all of it was fed");
-    Arc::new(Metainfo::from_bytes(&torrent).expect("what is created can be read"))
+    let files = [("a", first), ("b", LEN - first)];
+    let files = files.map(|(name, len)| file(vec![name.to_owned()], len));
+    let tracker = format!("http://{HOST}/announce");
+    metainfo_of("content", files.into(), vec![tracker])
 }
 
 fn first_only() -> Choice {

@@ -53,25 +53,9 @@ impl Line {
     }
 }
 
-/// The torrent that all scripts are about, under another name.
+/// The torrent that all scripts are about, under another name and without a tracker.
 fn named(name: &str) -> Arc<Metainfo> {
-    let len = u64::from(PIECES) * u64::from(BLOCK_LEN);
-    let options = CreateOptions {
-        name: name.to_owned(),
-        files: vec![NewFile {
-            path: Vec::new(),
-            len,
-            executable: false,
-        }],
-        piece_len: Some(BLOCK_LEN),
-        ..CreateOptions::default()
-    };
-    let mut creator = Creator::new(options).expect("the options are sound");
-    creator
-        .feed(&vec![0; len as usize])
-        .expect("as long as said");
-    let torrent = creator.finish().expect("all of it was fed");
-    Arc::new(Metainfo::from_bytes(&torrent).expect("what is created can be read"))
+    metainfo_of(name, vec![file(Vec::new(), LEN)], Vec::new())
 }
 
 #[test]
@@ -95,7 +79,7 @@ fn as_many_download_as_may_and_the_first_in_line_is_next() {
     assert!(line.script.engine.remove_torrent(gone, now));
     line.script.settle();
     assert_eq!(line.turn(), "spdd");
-    // Who comes back is the last for now, unless there is room.
+    // Who comes back waits until there is room.
     line.at(1).resume();
     assert_eq!(line.turn(), "sqdd");
     line.at(3).pause();
