@@ -365,6 +365,9 @@ pub struct SoakArgs {
     /// Runs side by side [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
+    /// Begin with this one and go on upwards [default: one by chance]
+    #[arg(long, value_name = "N", conflicts_with = "seed")]
+    pub from: Option<u64>,
     /// Run only this one, and print its digest: the same everywhere
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -524,6 +527,7 @@ mod tests {
             "evpeer simulate --hosts 200 --link 10Gbit --size 5GiB --seeds 1 --kill 3",
             "evpeer simulate --hosts 2 --link 125MB --size 1 --racks 2 --uplink 1M --plot x.svg",
             "evpeer soak --for 12h --jobs 8",
+            "evpeer soak --for 5m --from 42",
             "evpeer soak --seed 7 --only hosts=3,faults=1.4",
             "evpeer x.torrent --only *.iso --only docs/** --sequential --exit-on-complete",
             "evpeer -o d --sequential=no",
@@ -604,6 +608,7 @@ mod tests {
             ),
             ("evpeer soak --for ever", ValueValidation),
             ("evpeer soak --only hosts=3", MissingRequiredArgument),
+            ("evpeer soak --from 3 --seed 4", ArgumentConflict),
             ("evpeer x.torrent --only [", ValueValidation),
             ("evpeer ctl files x --skip 3-1", ValueValidation),
             ("evpeer ctl files --skip 1", MissingRequiredArgument),

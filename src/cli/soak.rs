@@ -53,7 +53,8 @@ fn many(args: &SoakArgs) -> Result<ExitCode, CliError> {
         usize::from,
     );
     // Fresh seeds, not those of the last search.
-    let first = getrandom::u64().unwrap_or_else(|_| std::process::id().into()) >> 16;
+    let by_chance = || getrandom::u64().unwrap_or_else(|_| std::process::id().into()) >> 16;
+    let first = args.from.unwrap_or_else(by_chance);
     let next = AtomicU64::new(first);
     let end = Instant::now() + args.time;
     let found = Mutex::new((Tally::default(), None::<(u64, String)>));

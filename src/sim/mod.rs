@@ -409,10 +409,15 @@ impl World {
         }
     }
 
-    /// The host that told others of evpeers last, and when; `None` in worlds that are loosely
-    /// judged.
+    /// The host that told others of evpeers last, but for those that it met just then, and when;
+    /// `None` in worlds that are loosely judged.
     pub fn gossiped(&self) -> Option<(HostId, Instant)> {
         self.judges.gossiped
+    }
+
+    /// The host that opened a link with another last, and when.
+    pub fn greeted(&self) -> Option<(HostId, Instant)> {
+        self.judges.greeted
     }
 
     /// What carries the bytes.

@@ -329,13 +329,20 @@ fn agree(world: &mut World, hosts: &[HostId]) -> Result<(), Box<Failure>> {
     world.advance(SETTLE, |_| false)?;
     let settled = world.now();
     world.advance(QUIET, |_| false)?;
-    match world.gossiped() {
-        Some((host, at)) if at > settled => {
-            let text = format!("tells of evpeers {:?} after all was told", at - settled);
-            Err(world.at_fault("gossip", host, text))
-        }
-        _ => Ok(()),
+    if let Some((host, at)) = world.gossiped().filter(|(_, at)| *at > settled) {
+        let text = format!("tells of evpeers {:?} after all was told", at - settled);
+        return Err(world.at_fault("gossip", host, text));
     }
+    // Who was in vain or too much for another tries again some time. That comes to an end.
+    let end = settled + CALM;
+    while let Some((host, at)) = world.greeted().filter(|(_, at)| world.now() - *at < QUIET) {
+        if world.now() >= end {
+            let text = format!("opens links {:?} after all was told", at - settled);
+            return Err(world.at_fault("gossip", host, text));
+        }
+        world.advance(QUIET, |_| false)?;
+    }
+    Ok(())
 }
 
 /// Whether an evpeer knows exactly the others.
@@ -372,5 +379,7 @@ const AGREE: Duration = Duration::from_secs(1800);
 const SETTLE: Duration = Duration::from_secs(120);
 /// Time in which nothing is said.
 const QUIET: Duration = Duration::from_secs(600);
+/// Time in which the last links are opened: who was barred or not there is tried again.
+const CALM: Duration = Duration::from_secs(2 * 3600);
 /// Time to find each other again after the last fault: back-off and choking rounds.
 const GRACE: Duration = Duration::from_secs(180);

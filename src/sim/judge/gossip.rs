@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::wire::ev_peers::{Entry, Message, Standing, Why};
@@ -12,7 +13,8 @@ use crate::wire::extended::EV_PEERS_ID;
 pub(super) struct Gossip {
     /// The latest of each address, and of itself, by its number for the list.
     told: BTreeMap<(u16, Option<SocketAddr>), Rank>,
-    /// When it said something last, news or not.
+    /// When it said hello last, and something beside what belongs to a meeting, news or not.
+    pub greeted: Option<Instant>,
     pub spoke: Option<Instant>,
 }
 
@@ -25,8 +27,14 @@ impl Gossip {
         let Some((&EV_PEERS_ID, body)) = said.split_first() else {
             return Ok(());
         };
-        self.spoke = Some(now);
-        match Message::decode(body) {
+        let message = Message::decode(body);
+        let is_hello = matches!(message, Ok(Message::Hello(_)));
+        if is_hello {
+            self.greeted = Some(now);
+        } else if self.greeted.is_none_or(|at| now - at > MEETING) {
+            self.spoke = Some(now);
+        }
+        match message {
             Ok(Message::Hello(_)) => self.told.clear(), // a new link, which begins from nothing
             Ok(Message::Entries(entries)) if entries.why == Why::News => {
                 for record in entries.records() {
@@ -55,6 +63,9 @@ impl Gossip {
         }
     }
 }
+
+/// Time in which those who meet tell each other of themselves, and compare what they know.
+const MEETING: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
@@ -96,5 +107,27 @@ mod tests {
         assert!(say(&news(Why::News, other, 2)), "another link");
         assert!(say(&[1, 2, 3]), "another extension");
         assert!(!say(&[EV_PEERS_ID, 9, 9]), "no message at all");
+    }
+
+    /// What is said when a link begins is not talk that goes on.
+    #[test]
+    fn meeting_is_told_from_talk_that_goes_on() {
+        let hearer = ([10, 0, 0, 1], 6881).into();
+        let other = ([10, 0, 0, 2], 6881).into();
+        let hello = Hello {
+            salt: [1; 16],
+            clock_ms: 1,
+            is_drawn: true,
+        };
+        let hello = [&[EV_PEERS_ID], &hello.encode()[..]].concat();
+        let mut gossip = Gossip::default();
+        let at = |s| Instant::ZERO + Duration::from_secs(s);
+        for (said, s) in [(&hello, 9), (&news(Why::Meeting, other, 1), 9 + 30)] {
+            gossip.say(said, hearer, at(s)).expect("no fault");
+            assert_eq!((gossip.greeted, gossip.spoke), (Some(at(9)), None));
+        }
+        let repair = news(Why::Repair, other, 1);
+        gossip.say(&repair, hearer, at(40)).expect("no fault");
+        assert_eq!((gossip.greeted, gossip.spoke), (Some(at(9)), Some(at(40))));
     }
 }

@@ -131,8 +131,10 @@ pub(super) struct Judges {
     /// Hosts whose disks gave way under them: they send what is wrong, and are banned for it.
     rotten: BTreeSet<HostId>,
     next_audit: u64,
-    /// The host that told others of evpeers last, and when.
+    /// The host that told others of evpeers last, but for those that it met just then, and when.
     pub gossiped: Option<(HostId, Instant)>,
+    /// The host that met another last, and when.
+    pub greeted: Option<(HostId, Instant)>,
     /// Events between two costly looks.
     pub audit_interval: u64,
 }
@@ -164,6 +166,7 @@ impl Judges {
             rotten: BTreeSet::new(),
             next_audit: 0,
             gossiped: None,
+            greeted: None,
             audit_interval: AUDIT_INTERVAL,
         }
     }
@@ -264,6 +267,9 @@ impl Judges {
         });
         if gossip.spoke == Some(now) {
             self.gossiped = Some((host, now));
+        }
+        if gossip.greeted == Some(now) {
+            self.greeted = Some((host, now));
         }
         pieces.said += payload;
         let is_excused = self.rotten.contains(&host);

@@ -57,7 +57,8 @@ impl Broadcast {
             salt: hello.salt,
             skew_ms: skew_ms.clamp(-i128::from(bound), bound.into()) as i64,
         });
-        if self.slots().len() == 1 {
+        let met = self.links.iter().flatten().filter(|l| l.met.is_some());
+        if met.count() == 1 {
             self.in_company_since = now;
         }
         let link = self.link(slot).id;

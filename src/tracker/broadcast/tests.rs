@@ -631,6 +631,25 @@ fn news_of_a_swarm_leave_nobody_behind_in_the_network() {
     assert_eq!(epoch(&hosts, 1), epoch(&hosts, 0));
 }
 
+/// Goal: a host is new among others from its first link on, however many open at once.
+#[test]
+fn company_begins_with_the_first_link_that_is_met() {
+    let mut hosts = Hosts::new(4);
+    hosts.run(10 * MINUTE);
+    let opened = hosts.now;
+    for other in [0, 2] {
+        hosts.open.insert((other, 1), ());
+        for (own, far) in [(other, 1), (1, other)] {
+            hosts.all[own].link_opened(conn(other, 1), addr(far), true, opened);
+        }
+    }
+    hosts.carry();
+    assert_eq!(hosts.all[1].in_company_since, opened);
+    hosts.run(MINUTE);
+    hosts.link(3, 1);
+    assert_eq!(hosts.all[1].in_company_since, opened, "it had company");
+}
+
 /// Goal: hearsay never overrides an open connection; the one at its other end hears of it.
 #[test]
 fn hearsay_of_a_departure_is_not_believed_of_who_is_connected() {
