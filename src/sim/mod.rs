@@ -409,15 +409,10 @@ impl World {
         }
     }
 
-    /// The host that told others of evpeers last, but for those that it met just then, and when;
-    /// `None` in worlds that are loosely judged.
-    pub fn gossiped(&self) -> Option<(HostId, Instant)> {
-        self.judges.gossiped
-    }
-
-    /// The host that opened a link with another last, and when.
-    pub fn greeted(&self) -> Option<(HostId, Instant)> {
-        self.judges.greeted
+    /// Who told others of evpeers last, but for those that it met just then, and when; and who
+    /// opened a link with another last. `None` in worlds that are loosely judged.
+    pub fn gossiped(&self) -> [Option<(HostId, Instant)>; 2] {
+        [self.judges.gossiped, self.judges.greeted]
     }
 
     /// What carries the bytes.

@@ -329,13 +329,16 @@ fn agree(world: &mut World, hosts: &[HostId]) -> Result<(), Box<Failure>> {
     world.advance(SETTLE, |_| false)?;
     let settled = world.now();
     world.advance(QUIET, |_| false)?;
-    if let Some((host, at)) = world.gossiped().filter(|(_, at)| *at > settled) {
+    let [told, _] = world.gossiped();
+    if let Some((host, at)) = told.filter(|(_, at)| *at > settled) {
         let text = format!("tells of evpeers {:?} after all was told", at - settled);
         return Err(world.at_fault("gossip", host, text));
     }
     // Who was in vain or too much for another tries again some time. That comes to an end.
     let end = settled + CALM;
-    while let Some((host, at)) = world.greeted().filter(|(_, at)| world.now() - *at < QUIET) {
+    while let [_, Some((host, at))] = world.gossiped()
+        && world.now() - at < QUIET
+    {
         if world.now() >= end {
             let text = format!("opens links {:?} after all was told", at - settled);
             return Err(world.at_fault("gossip", host, text));
