@@ -139,6 +139,46 @@ impl Bitfield {
             .is_some()
     }
 
+    /// Makes every bit one that is one in `other`.
+    ///
+    /// # Panics
+    /// If the two differ in length.
+    pub fn add(&mut self, other: &Self) {
+        assert_eq!(self.len, other.len, "bitfields of one torrent");
+        let both = self.bytes.iter_mut().zip(&other.bytes);
+        both.for_each(|(own, other)| *own |= other);
+        self.count();
+    }
+
+    /// Makes every bit zero that is zero in `other`.
+    ///
+    /// # Panics
+    /// If the two differ in length.
+    pub fn keep(&mut self, other: &Self) {
+        assert_eq!(self.len, other.len, "bitfields of one torrent");
+        let both = self.bytes.iter_mut().zip(&other.bytes);
+        both.for_each(|(own, other)| *own &= other);
+        self.count();
+    }
+
+    /// Becomes what is one in `all` and not in `without`.
+    ///
+    /// # Panics
+    /// If the three differ in length.
+    pub fn copy_without(&mut self, all: &Self, without: &Self) {
+        assert_eq!(self.len, all.len, "bitfields of one torrent");
+        assert_eq!(self.len, without.len, "bitfields of one torrent");
+        let both = all.bytes.iter().zip(&without.bytes);
+        for (own, (all, without)) in self.bytes.iter_mut().zip(both) {
+            *own = all & !without;
+        }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.ones = self.bytes.iter().map(|byte| byte.count_ones()).sum();
+    }
+
     /// Whether `self` has a one where `other` has none: would `other`'s owner want something?
     ///
     /// # Panics

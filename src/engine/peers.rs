@@ -149,7 +149,9 @@ impl Engine {
             peer_id: theirs.peer_id,
         };
         let key = running.swarm.joined(id, origin, caps, now);
-        let is_exempt = !self.config.limit_local && self.interfaces.is_on_link(origin.remote.ip());
+        let is_near = self.interfaces.is_on_link(origin.remote.ip());
+        running.swarm.set_near(key, is_near, self.secrets.peer_id);
+        let is_exempt = !self.config.limit_local && is_near;
         running.swarm.set_limited(key, !is_exempt);
         ours.into_iter()
             .for_each(|bytes| conn.outbox.push(Outgoing::Raw(bytes)));

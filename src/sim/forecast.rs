@@ -1,10 +1,12 @@
 //! How long until the last host is complete: a swarm of many hosts, run in virtual time.
 //!
 //! Every host is told of some others at random, as a tracker would tell it, and all that lack the
-//! data begin at the same moment. Payload is not carried along, everything else is real.
+//! data begin at the same moment. Those of a rack have a prefix of their own, and find each other by
+//! multicast too. Payload is not carried along, everything else is real.
 
 use std::time::Duration;
 
+use super::actor::{Actor, Hands, Input};
 use super::spec::{Have, Judged, PeerSpec, tagged_torrent};
 use super::{Failure, HostId, Link, Uplink, World};
 use crate::base::rng::Rng;
@@ -123,16 +125,27 @@ impl Forecast {
             .map(|_| world.add_rack(self.uplink))
             .collect();
         let start = world.now();
-        for index in 0..self.hosts {
+        let known: Vec<Vec<HostId>> = (0..self.hosts)
+            .map(|index| acquaintances(index, self.known, &mut rng))
+            .map(|known| known.into_iter().map(|index| self.place(index)).collect())
+            .collect();
+        let mut order: Vec<u32> = (0..self.hosts).collect();
+        order.sort_unstable_by_key(|&index| self.place(index));
+        for index in order {
+            while world.host_count() < self.place(index).0 {
+                world.add_actor(Box::new(Nobody), None);
+            }
             let have = if index < self.seeds {
                 Have::All
             } else {
                 Have::Nothing
             };
-            let known = acquaintances(index, self.known, &mut rng);
-            let mut spec = PeerSpec::new(have, &known);
+            let mut spec = PeerSpec::new(have, &known[index as usize]);
             spec.rack = racks.get(index as usize % racks.len().max(1)).copied();
+            spec.prefix_len = self.prefix_len();
             spec.config.trackers = false;
+            // Who is told of few in its rack looks around there, as all do by default.
+            spec.config.lsd = self.racks > 0;
             world.add(spec);
         }
         let mut deaths = self.deaths(&mut rng);
@@ -148,19 +161,19 @@ impl Forecast {
             }
             tell(now, world.completed());
         }
-        let at = |host: u32| Some(world.completed_at(HostId(host))? - start);
+        let at = |host: u32| Some(world.completed_at(self.place(host))? - start);
         let mut completed: Vec<Duration> = (self.seeds..self.hosts).filter_map(at).collect();
         completed.sort_unstable();
         let (mut duplicate_bytes, mut payload) = (0, 0);
         for index in 0..self.hosts {
-            if let Some(figures) = world.snapshot(HostId(index)) {
+            if let Some(figures) = world.snapshot(self.place(index)) {
                 duplicate_bytes += figures.wasted_bytes;
                 payload += figures.down_bytes;
             }
         }
         let delivered = world.network().ledger().delivered;
         let sent: u64 = (0..self.seeds)
-            .map(|seed| world.traffic(HostId(seed)).0)
+            .map(|seed| world.traffic(self.place(seed)).0)
             .sum();
         let crossed: u64 = racks
             .iter()
@@ -181,6 +194,28 @@ impl Forecast {
         })
     }
 
+    /// Addresses of a rack: its hosts have a prefix of their own, with some to spare.
+    fn rack_len(&self) -> u32 {
+        let hosts = self.hosts.div_ceil(self.racks.max(1));
+        (hosts + 1).next_power_of_two()
+    }
+
+    /// Leading bits that the addresses of a link share.
+    fn prefix_len(&self) -> u8 {
+        match self.racks {
+            0 => 8,
+            _ => 32 - self.rack_len().ilog2() as u8,
+        }
+    }
+
+    /// The number that the host at `index` has in the world, which its address is made of.
+    fn place(&self, index: u32) -> HostId {
+        match self.racks {
+            0 => HostId(index),
+            racks => HostId(index % racks * self.rack_len() + index / racks),
+        }
+    }
+
     /// Who dies when, the last first.
     fn deaths(&self, rng: &mut Rng) -> Vec<(Duration, HostId)> {
         let mut leechers: Vec<u32> = (self.seeds..self.hosts).collect();
@@ -191,7 +226,7 @@ impl Forecast {
             .take(self.killed as usize)
             .map(|host| {
                 let at = Duration::from_micros(u64::from(rng.below(bound.max(1))));
-                (at, HostId(host))
+                (at, self.place(host))
             })
             .collect();
         deaths.sort_unstable_by(|a, b| b.cmp(a));
@@ -219,18 +254,30 @@ impl Outcome {
 }
 
 /// The hosts that the one at `index` is told of: some of those before it.
-fn acquaintances(index: u32, count: u32, rng: &mut Rng) -> Vec<HostId> {
+fn acquaintances(index: u32, count: u32, rng: &mut Rng) -> Vec<u32> {
     if index <= count {
-        return (0..index).map(HostId).collect();
+        return (0..index).collect();
     }
     let mut known = Vec::new();
     while known.len() < count as usize {
-        let host = HostId(rng.below(index));
+        let host = rng.below(index);
         if !known.contains(&host) {
             known.push(host);
         }
     }
     known
+}
+
+/// Stands at an address of a rack that no host has.
+#[derive(Debug)]
+struct Nobody;
+
+impl Actor for Nobody {
+    fn handle(&mut self, _: Input<'_>, _: &mut Hands<'_>) {}
+
+    fn is_honest(&self) -> bool {
+        true
+    }
 }
 
 /// Virtual time between two looks at who died.

@@ -47,17 +47,19 @@ impl Swarm {
         }
         let mut picked = std::mem::take(&mut self.picked);
         picked.clear();
+        let fit = self.fit_of(key);
         if self.peer(key).chokes_us {
             let allowed = self.allowed_pieces(key);
             self.picker.pick(&allowed, free, &mut picked);
         } else {
             self.pick_alone(key, free, &mut picked);
             let peer = &mut self.peers[key.0 as usize];
+            let theirs = fit.as_ref().unwrap_or(&peer.have);
             let suggestions = &mut peer.suggestions;
-            suggestions.pick(&mut self.picker, &peer.have, free, &mut picked);
+            suggestions.pick(&mut self.picker, theirs, free, &mut picked);
+            self.picker.pick(theirs, free - picked.len(), &mut picked);
             let peer = &self.peers[key.0 as usize];
-            self.picker
-                .pick(&peer.have, free - picked.len(), &mut picked);
+            let theirs = fit.as_ref().unwrap_or(&peer.have);
             // Copies of one who lets requests time out would keep copies from others.
             let idle = picked.is_empty() && !peer.snubbed && peer.requests.len() < ENDGAME_MAX;
             if idle && self.peers.len() > 1 && self.picker.is_endgame() {
@@ -67,9 +69,10 @@ impl Swarm {
                 };
                 let room = free.min(ENDGAME_MAX - peer.requests.len());
                 self.picker
-                    .pick_endgame(&peer.have, asked, room, COPIES_MAX, &mut picked);
+                    .pick_endgame(theirs, asked, room, COPIES_MAX, &mut picked);
             }
         }
+        self.fit_used(fit);
         for &block in &picked {
             self.request(key, block, now);
         }

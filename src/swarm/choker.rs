@@ -32,6 +32,8 @@ pub struct Candidate {
     pub conn: ConnId,
     /// It wants something of us.
     pub interested: bool,
+    /// It is on our own link.
+    pub is_near: bool,
     /// It has a slot at the moment.
     pub unchoked: bool,
     /// It left our requests unanswered for too long.
@@ -111,7 +113,7 @@ impl Choker {
             "peers come before they are served"
         );
         let served = peers.iter().filter(|p| p.unchoked && p.interested);
-        let mut chosen: Vec<ConnId> = served.map(|p| p.conn).collect();
+        let mut chosen: Vec<&Candidate> = served.collect();
         let may_wait = |p: &&Candidate| p.interested && !p.unchoked;
         let mut waiting: Vec<&Candidate> = peers.iter().filter(may_wait).collect();
         if role == Role::Leecher {
@@ -119,12 +121,27 @@ impl Choker {
         }
         self.rng.shuffle(&mut waiting);
         waiting.sort_by_key(|p| waiting_since(p));
+        self.make_room(&mut chosen, &waiting);
         let free = self.slots.count.saturating_sub(chosen.len());
-        chosen.extend(waiting.iter().take(free).map(|p| p.conn));
+        let far = chosen.iter().filter(|p| !p.is_near).count();
+        chosen.extend(near_first(waiting, FAR_SLOTS.saturating_sub(far)).take(free));
+        let mut chosen: Vec<ConnId> = chosen.iter().map(|p| p.conn).collect();
         let idle = peers.iter().filter(|p| p.unchoked && !p.interested);
         let free = self.slots.count.saturating_sub(chosen.len());
         chosen.extend(idle.take(free).map(|p| p.conn));
         chosen
+    }
+
+    /// Takes slots from far peers, who have more than [`FAR_SLOTS`], for near ones that wait: from
+    /// those first that give least and had theirs last.
+    fn make_room(&self, served: &mut Vec<&Candidate>, waiting: &[&Candidate]) {
+        let near = waiting.iter().filter(|p| p.is_near).count();
+        let free = self.slots.count.saturating_sub(served.len());
+        let mut far: Vec<&Candidate> = served.iter().copied().filter(|p| !p.is_near).collect();
+        let too_many = far.len().saturating_sub(FAR_SLOTS);
+        far.sort_by_key(|p| (p.down_rate, Reverse(p.last_unchoked)));
+        far.truncate(too_many.min(near.saturating_sub(free)));
+        served.retain(|p| far.iter().all(|out| out.conn != p.conn));
     }
 
     /// A leecher's choice: the best givers, and one by chance.
@@ -151,11 +168,10 @@ impl Choker {
             .filter(|&turn| !is_turn_over(turn))
             .map(|(conn, _)| conn);
 
-        let others = givers
-            .iter()
-            .map(|p| p.conn)
-            .filter(|&conn| Some(conn) != optimistic);
-        let mut ranked: Vec<ConnId> = others.collect();
+        let others = givers.into_iter().filter(|p| Some(p.conn) != optimistic);
+        // The one by chance may be far.
+        let ranked = near_first(others, FAR_SLOTS - 1);
+        let mut ranked: Vec<ConnId> = ranked.map(|p| p.conn).collect();
         let spare = ranked.split_off(ranked.len().min(regular_count));
         let mut chosen = ranked;
         if optimistic.is_some() {
@@ -197,9 +213,22 @@ impl Choker {
             };
             (Reverse(is_in_turn), since, Reverse(p.up_rate))
         });
-        let chosen = interested.iter().take(self.slots.count);
+        let chosen = near_first(interested, FAR_SLOTS).take(self.slots.count);
         chosen.map(|p| p.conn).collect()
     }
+}
+
+/// Peers in their order, but of the far ones only the first `far_max` before the last near one.
+fn near_first<'a>(
+    ranked: impl IntoIterator<Item = &'a Candidate>,
+    far_max: usize,
+) -> impl Iterator<Item = &'a Candidate> {
+    let mut far = 0;
+    let (first, last): (Vec<_>, Vec<_>) = ranked.into_iter().partition(|p| {
+        far += usize::from(!p.is_near);
+        p.is_near || far <= far_max
+    });
+    first.into_iter().chain(last)
 }
 
 /// Whether a peer that a seed serves has had its share. One that takes nothing does not need it.
@@ -342,6 +371,9 @@ pub const SLOTS_MIN: usize = 4;
 const SLOTS_FIRST: usize = 8;
 /// See [`SLOTS_MIN`].
 pub const SLOTS_MAX: usize = 16;
+/// Slots for peers that are not on our own link while those on it want more than the others: what
+/// one of them gets, all hosts on its link can get from it.
+pub const FAR_SLOTS: usize = 1;
 /// The peak loses one of so many parts each round: half of it in under two minutes.
 const PEAK_DECAY: u64 = 16;
 /// Rounds between a trial that changed nothing and the next.
@@ -371,6 +403,7 @@ mod tests {
         let peer = |at: usize| Candidate {
             conn: conn(at as u32),
             interested: interested[at] == '#',
+            is_near: false,
             unchoked: unchoked[at] == '#',
             snubbed: snubbed[at] == '#',
             down_rate: rate(down[at]),
@@ -405,6 +438,57 @@ mod tests {
     fn few_slots(mut choker: Choker) -> Choker {
         choker.slots.count = SLOTS_MIN;
         choker
+    }
+
+    /// Columns as in [`peers`]; `near`: `#` is on our own link.
+    fn near_and_far(near: &str, rows: [&str; 6]) -> Vec<Candidate> {
+        let mut peers = peers(rows);
+        for (peer, near) in peers.iter_mut().zip(near.chars()) {
+            peer.is_near = near == '#';
+        }
+        peers
+    }
+
+    #[test]
+    fn near_peers_come_before_all_but_one_far_one() {
+        #[rustfmt::skip]
+        let cases = [
+            // what it shows         near      unchoked  down      role           expected
+            ("a seed's far slot",    "..####", "......", "000000", Role::Seed,    "#.###."),
+            ("givers, but near",     "..####", "......", "990000", Role::Leecher, "..###."),
+            ("far where none near",  "......", "......", "123456", Role::Leecher, "...###"),
+        ];
+        for (name, near, unchoked, down, role, expected) in cases {
+            let waits = ["9", "8", "7", "6", "5", "4"].concat();
+            let rows = ["######", unchoked, "......", down, "000000", &waits];
+            let peers = near_and_far(near, rows);
+            let chosen = choker(1).rechoke(&peers, role, NOW);
+            let regular = match role {
+                Role::Seed => SLOTS_MIN,
+                Role::Leecher => SLOTS_MIN - 1,
+            };
+            assert_eq!(shown(&chosen[..regular], &peers), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn near_peer_that_waits_gets_the_slot_of_a_far_one() {
+        #[rustfmt::skip]
+        let cases = [
+            // what it shows                near      interest  unchoked  down      expected
+            ("who gives least goes",        "....#.", "#####.", "####..", "2123-0", "#.###."),
+            ("two for two",                 "....##", "######", "####..", "2143-0", "..####"),
+            ("one far one stays",           ".#####", "######", "####..", "000000", "####.."),
+            ("no far one for a far one",    "......", "#####.", "####..", "000000", "####.."),
+            ("a free slot is taken first",  "....#.", "#####.", "###...", "000000", "###.#."),
+        ];
+        for (name, near, interested, unchoked, down, expected) in cases {
+            let down = down.replace('-', "0");
+            let rows = [interested, unchoked, "......", &down, "000000", "111111"];
+            let peers = near_and_far(near, rows);
+            let chosen = choker(1).unchoke_now(&peers, Role::Leecher, NOW);
+            assert_eq!(shown(&chosen, &peers), expected, "{name}");
+        }
     }
 
     #[test]
@@ -546,6 +630,7 @@ mod tests {
     impl<F: Fn(u64) -> u64> Line<F> {
         fn new(count: u32, rng_seed: u64, rate: F) -> Self {
             let peer = |index| Candidate {
+                is_near: false,
                 conn: conn(index),
                 interested: true,
                 unchoked: false,

@@ -21,6 +21,7 @@ impl Swarm {
         }
         peer.chokes_us = true;
         peer.suggestions.clear();
+        let is_near = peer.is_near;
         // With the fast extension each open request is still answered, by a block or a reject.
         if !peer.caps.fast {
             let conn = peer.conn;
@@ -28,6 +29,9 @@ impl Swarm {
             self.release_requests(key, now);
         }
         self.abandon_alone(key, now);
+        if is_near {
+            self.near_changed();
+        }
         Ok(())
     }
 
@@ -38,6 +42,9 @@ impl Swarm {
             peer.chokes_us = false;
             peer.latency = None; // nothing is queued
             peer.heard = now;
+            if peer.is_near {
+                self.near_changed();
+            }
             self.fill(key, now);
         }
         Ok(())
@@ -135,7 +142,7 @@ impl Swarm {
         let peer = &mut self.peers[key.0 as usize];
         peer.down.add(u64::from(len), now);
         peer.heard = now;
-        peer.snubbed = false;
+        let is_back = std::mem::replace(&mut peer.snubbed, false) && peer.is_near;
         let incoming = peer
             .incoming
             .as_mut()
@@ -158,6 +165,9 @@ impl Swarm {
             }
             Reception::Aside(buffer) => buffer.extend_from_slice(bytes),
             Reception::Drop => self.wasted_bytes += u64::from(len),
+        }
+        if is_back {
+            self.near_changed();
         }
         if done + len == block.len {
             self.block_arrived(key, now);

@@ -35,6 +35,7 @@ mod choose;
 mod doubt;
 mod download;
 pub mod effect;
+mod near;
 mod news;
 pub mod peer;
 pub mod picker;
@@ -52,6 +53,7 @@ pub use timeouts::DownLimit;
 
 use blame::Blame;
 use choker::Choker;
+use near::Near;
 use news::News;
 use picker::Picker;
 use pieces::Alone;
@@ -84,6 +86,8 @@ pub struct Swarm {
     rechecking: BTreeSet<PieceIndex>,
     news: News,
     spread: Spread,
+    /// Once there was a peer on our own link.
+    near: Option<Box<Near>>,
     effects: VecDeque<Effect>,
     /// Whether pieces may be asked for.
     exchange: Exchange,
@@ -145,6 +149,7 @@ impl Swarm {
             rechecking: BTreeSet::new(),
             news: News::new(),
             spread: Spread::new(Rng::new(rng.next_u64())),
+            near: None,
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
             refill_all: false,
@@ -280,6 +285,9 @@ impl Swarm {
         self.take_back_suggestions(key);
         let peer = self.peers.remove(key.0 as usize);
         self.picker.peer_left(&peer.have, peer.counted);
+        if peer.is_near {
+            self.neighbours_changed();
+        }
         if !peer.choked {
             self.rechoke(now);
         }
@@ -348,6 +356,7 @@ impl Swarm {
         for key in self.keys() {
             self.expire_requests(key, turn, now);
         }
+        self.near_tick();
         if self.choker.next_round() <= now {
             self.rechoke(now);
         }

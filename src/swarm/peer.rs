@@ -45,6 +45,8 @@ pub struct Peer {
     pub caps: Caps,
     /// Whether limits of rate apply to it.
     pub is_limited: bool,
+    /// It is on our own link.
+    pub is_near: bool,
     /// Pieces that it has.
     pub have: Bitfield,
     /// Pieces that it has and we lack.
@@ -202,6 +204,7 @@ impl Peer {
             origin,
             caps,
             is_limited: true,
+            is_near: false,
             have: Bitfield::new(piece_count),
             offers: 0,
             lacks: 0,
@@ -249,6 +252,11 @@ impl Peer {
     /// Whether it has something for us, and lets us have it.
     pub fn may_be_asked(&self) -> bool {
         self.wanted && !self.chokes_us
+    }
+
+    /// Whether it gives what it has when it is asked.
+    pub(super) fn may_give(&self) -> bool {
+        !self.chokes_us && !self.snubbed
     }
 
     /// Blocks that it was asked for and that are not whole, the one that is arriving among them.

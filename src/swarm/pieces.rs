@@ -190,6 +190,7 @@ impl Swarm {
             return Ok(());
         }
         self.picker.peer_gained(piece);
+        self.near_gained(key, piece);
         if !self.ours.has(piece.0) {
             if self.is_wanted(piece) {
                 self.peer_mut(key).offers += 1;
@@ -247,6 +248,9 @@ impl Swarm {
         peer.have = bits;
         let offers = self.offers_of(&self.peer(key).have);
         self.peer_mut(key).offers = offers;
+        if self.peer(key).is_near {
+            self.neighbours_changed();
+        }
         self.review_interest(key);
         self.roles_changed(key);
         self.fill(key, now);

@@ -12,6 +12,7 @@ use crate::base::verdict::Verdict;
 use crate::meta::choice::ChosenPieces;
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 
+mod near;
 mod suggest;
 
 const FAST: Caps = Caps { fast: true };
@@ -22,6 +23,7 @@ struct Script {
     swarm: Swarm,
     now: Instant,
     peers: u8,
+    own: PeerId,
 }
 
 impl Script {
@@ -50,6 +52,7 @@ impl Script {
             swarm,
             now,
             peers: 0,
+            own: PeerId([99; 20]),
         }
     }
 

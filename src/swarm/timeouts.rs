@@ -116,6 +116,9 @@ impl Swarm {
             self.release_requests(key, now);
             self.abandon_alone(key, now);
             self.stop_receiving(key, now);
+            if self.peer(key).is_near {
+                self.near_changed();
+            }
             return;
         }
         let mut lost = Vec::new();

@@ -8,7 +8,7 @@ use crate::base::digest::sha1;
 use crate::base::id::{ConnId, InfoHash, PieceIndex};
 use crate::base::limits;
 use crate::base::time::Instant;
-use crate::swarm::choker::{Candidate, Role};
+use crate::swarm::choker::{Candidate, FAR_SLOTS, Role};
 use crate::wire::message::{BlockRef, Outgoing};
 
 impl Swarm {
@@ -125,15 +125,19 @@ impl Swarm {
 
     /// A peer began or ceased to be interested: a free slot is given away at once.
     fn interest_changed(&mut self, now: Instant) {
-        let (mut served, mut waiting) = (0, 0);
+        let (mut served, mut waiting, mut far_served, mut near_waiting) = (0, 0, 0, 0);
         for (_, peer) in self.peers.iter().filter(|(_, peer)| peer.wants_us) {
             if peer.choked {
                 waiting += 1;
+                near_waiting += u32::from(peer.is_near);
             } else {
                 served += 1;
+                far_served += usize::from(!peer.is_near);
             }
         }
-        if waiting == 0 || served >= self.choker.slot_count() {
+        let is_free = served < self.choker.slot_count();
+        let makes_room = near_waiting > 0 && far_served > FAR_SLOTS;
+        if waiting == 0 || !(is_free || makes_room) {
             return;
         }
         // Who has no slot and wants none is not asked about, and rates do not matter.
@@ -263,6 +267,7 @@ fn candidate(peer: &Peer, down_rate: u64, up_rate: u64) -> Candidate {
     Candidate {
         conn: peer.conn,
         interested: peer.wants_us,
+        is_near: peer.is_near,
         unchoked: !peer.choked,
         snubbed: peer.snubbed,
         down_rate,

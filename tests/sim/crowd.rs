@@ -170,6 +170,58 @@ fn whole_rack_dies() {
     });
 }
 
+/// Goal: what comes over the uplink of a rack comes about once, however many hosts stand in it.
+/// Method: four racks of ten; nine hosts of each would otherwise fetch most of it from afar.
+#[test]
+fn rack_fetches_each_piece_about_once() {
+    for_seeds(3, |rng_seed| {
+        let forecast = Forecast {
+            rng_seed,
+            hosts: 40,
+            length: 256 * 4 * BLOCK,
+            piece_len: 4 * BLOCK as u32,
+            link: Link::lan(12_500_000),
+            racks: 4,
+            uplink: Uplink {
+                up_bytes_s: 50_000_000,
+                down_bytes_s: 50_000_000,
+                latency: Duration::from_micros(50),
+            },
+            ..Forecast::default()
+        };
+        let outcome = forecast.run(|_, _| {}).unwrap_or_else(|f| panic!("{f}"));
+        assert_eq!(outcome.unfinished, 0);
+        let copies = outcome.uplink_copies;
+        assert!(copies < 4.0 * 1.5, "{copies:.2} copies over four uplinks");
+    });
+}
+
+/// Goal: a slow neighbour is no reason to leave a wide line idle.
+/// Method: two seeds on the leecher's link that would take minutes, and two elsewhere.
+#[test]
+fn slow_neighbours_do_not_keep_from_far_seeds() {
+    for_seeds(4, |rng_seed| {
+        let (meta, content) = torrent(rng_seed, 64 * 1024, &[30_000_000]);
+        let mut world = World::new(rng_seed, LAN, meta, content);
+        let slow = Link {
+            up_bytes_s: 100_000,
+            ..LAN
+        };
+        let mut seeds = Vec::new();
+        for link in [slow, slow, LAN, LAN, LAN] {
+            let mut spec = PeerSpec::new(Have::All, &[]);
+            spec.link = Some(link);
+            spec.prefix_len = 30;
+            seeds.push(world.add(spec));
+        }
+        let mut spec = PeerSpec::new(Have::Nothing, &seeds);
+        spec.prefix_len = 30;
+        let leecher = world.add(spec);
+        let all = |w: &mut World| w.is_complete(leecher);
+        assert!(world.run_until(Duration::from_secs(60), all));
+    });
+}
+
 /// Goal: hosts that nobody can dial get everything too, as they dial.
 #[test]
 fn unreachable_hosts_dial() {

@@ -139,9 +139,10 @@ impl Talk {
             }
             Said::Request(block) => return self.ask(block),
             Said::Cancel(block) => {
+                // Its answer may be there, and not read yet.
+                self.ever_taken_back.insert(block);
                 if self.open.remove(&block) {
                     *self.taken_back.entry(block).or_default() += 1;
-                    self.ever_taken_back.insert(block);
                 }
             }
             Said::Reject(block) => {

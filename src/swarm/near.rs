@@ -1,0 +1,347 @@
+//! Who stands near: what a host on our own link can give is not fetched from further away.
+//!
+//! The hosts of a rack share the line to all others. If each of them fetched for itself what comes
+//! over it, it would carry every piece as often as there are hosts. So as long as near peers serve
+//! us, a far one is asked for no piece that any near one has, and while there is enough to ask for
+//! only for our share of the rest: each piece is the share of one host of the link, the same to all
+//! of them without a word, as lots drawn from the peer ids and the piece decide.
+//!
+//! Nobody stays behind for that. Who gets nothing for a second asks everybody, and every now and
+//! then it is tried for some seconds whether the far ones would bring more (see [`Reach`]): a slow
+//! neighbour is no reason to leave a wide line idle.
+
+use super::Swarm;
+use super::peer::{Peer, PeerKey};
+use crate::base::bits::Bitfield;
+use crate::base::id::{PeerId, PieceIndex};
+
+/// What near peers offer and fetch.
+#[derive(Debug)]
+pub(super) struct Near {
+    own: PeerId,
+    /// Pieces that some near peer has, if any of them serves us; `None`: to be found out anew.
+    offered: Option<Bitfield>,
+    /// Pieces that are our share of what comes from afar; `None`: to be found out anew.
+    share: Option<Bitfield>,
+    /// What the far peer at hand may be asked for.
+    fit: Bitfield,
+    reach: Reach,
+    /// Payload received before the last tick, bytes.
+    received: u64,
+}
+
+impl Swarm {
+    /// Whether this peer is on our own link; none is until this is said. `own` is our id in the
+    /// handshake with it.
+    pub fn set_near(&mut self, key: PeerKey, is_near: bool, own: PeerId) {
+        let before = std::mem::replace(&mut self.peer_mut(key).is_near, is_near);
+        if is_near && self.near.is_none() {
+            self.near = Some(Box::new(Near {
+                own,
+                offered: None,
+                share: None,
+                fit: Bitfield::new(self.geometry().piece_count()),
+                reach: Reach::default(),
+                received: self.down.total(),
+            }));
+        }
+        if before != is_near {
+            self.neighbours_changed();
+        }
+    }
+
+    /// A near peer came, left or became a seed.
+    pub(super) fn neighbours_changed(&mut self) {
+        if let Some(near) = &mut self.near {
+            near.share = None;
+        }
+        self.near_changed();
+    }
+
+    /// A near peer may be asked now or no longer, or has other pieces than before.
+    pub(super) fn near_changed(&mut self) {
+        if let Some(near) = &mut self.near {
+            near.offered = None;
+            self.refill_all |= self.peers.iter().any(|(_, peer)| !peer.is_near);
+        }
+    }
+
+    /// A peer has one more piece.
+    pub(super) fn near_gained(&mut self, key: PeerKey, piece: PieceIndex) {
+        let peer = &self.peers[key.0 as usize];
+        if !peer.is_near {
+            return;
+        }
+        if peer.is_seed() {
+            self.neighbours_changed();
+        } else if let Some(offered) = self.near.as_mut().and_then(|near| near.offered.as_mut())
+            && offered.count_ones() > 0
+        {
+            offered.set(piece.0);
+        }
+    }
+
+    /// A second went by.
+    pub(super) fn near_tick(&mut self) {
+        let is_fetching = self.is_fetching();
+        let is_asking = self.peers.iter().any(|(_, p)| p.blocks_under_way() > 0);
+        let Some(near) = self.near.as_mut().filter(|_| is_fetching) else {
+            return;
+        };
+        let received = self.down.total();
+        let was_open = near.reach.is_open();
+        near.reach.tick(received - near.received, is_asking);
+        near.received = received;
+        self.refill_all |= near.reach.is_open() && !was_open;
+    }
+
+    /// Of the pieces of a peer those that it may be asked for, if these are not all. To be given
+    /// back to [`Swarm::fit_used`].
+    pub(super) fn fit_of(&mut self, key: PeerKey) -> Option<Bitfield> {
+        let near = self.near.as_deref_mut()?;
+        let peer = &self.peers[key.0 as usize];
+        if peer.is_near || near.reach.is_open() {
+            return None;
+        }
+        let peers = || self.peers.iter().map(|(_, peer)| peer);
+        let neighbours = || peers().filter(|peer| peer.is_near);
+        let offered = near.offered.get_or_insert_with(|| {
+            let mut offered = Bitfield::new(near.fit.len());
+            if neighbours().any(Peer::may_give) {
+                neighbours().for_each(|peer| offered.add(&peer.have));
+            }
+            offered
+        });
+        if offered.count_ones() == 0 {
+            return None;
+        }
+        let mut fit = std::mem::replace(&mut near.fit, Bitfield::new(0));
+        fit.copy_without(&peer.have, offered);
+        let asked: usize = peers().map(|peer| peer.requests.len()).sum();
+        if asked >= ASKED_ENOUGH {
+            let own = &near.own;
+            let share = near.share.get_or_insert_with(|| {
+                let leechers = neighbours().filter(|peer| !peer.is_seed());
+                let others: Vec<u64> = leechers.map(|peer| lot_of(&peer.origin.peer_id)).collect();
+                share(lot_of(own), &others, fit.len())
+            });
+            fit.keep(share);
+        }
+        Some(fit)
+    }
+
+    /// Takes back what [`Swarm::fit_of`] gave.
+    pub(super) fn fit_used(&mut self, fit: Option<Bitfield>) {
+        if let (Some(near), Some(fit)) = (&mut self.near, fit) {
+            near.fit = fit;
+        }
+    }
+}
+
+/// Whether far peers are asked for what near ones have too.
+///
+/// ```text
+///        ┌────────── brought no more: the pause doubles ──────────┐
+///        ▼                                                        │
+///      held ── pause over ──▶ on trial, some seconds ─────────────┤
+///        ▲                                                        │ half as much again
+///        └──────────────── a minute over ──────────── open ◀──────┘
+///                                                      ▲
+///        held, and nothing asked nor received ─────────┘ for some seconds only
+/// ```
+#[derive(Debug)]
+struct Reach {
+    state: State,
+    /// Ticks until the state changes.
+    left: u32,
+    /// Ticks of the next pause between two trials.
+    pause: u32,
+    /// What the latest ticks brought, bytes, the last one first.
+    latest: [u64; TRIAL as usize],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Held,
+    /// Far peers are asked for everything, to see whether that brings more than this.
+    Trial(u64),
+    Open,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self {
+            state: State::Held,
+            left: PAUSE_FIRST,
+            pause: PAUSE_FIRST * 4,
+            latest: [0; TRIAL as usize],
+        }
+    }
+}
+
+impl Reach {
+    fn is_open(&self) -> bool {
+        self.state != State::Held
+    }
+
+    /// A second brought so many bytes; whether anything is asked of anybody.
+    fn tick(&mut self, bytes: u64, is_asking: bool) {
+        self.latest.rotate_right(1);
+        self.latest[0] = bytes;
+        if self.state == State::Held && bytes == 0 && !is_asking {
+            return self.enter(State::Open, IDLE_OPEN);
+        }
+        self.left = self.left.saturating_sub(1);
+        if self.left > 0 {
+            return;
+        }
+        let sum: u64 = self.latest.iter().sum();
+        match self.state {
+            State::Held => self.enter(State::Trial(sum), TRIAL),
+            State::Trial(before) if sum > before + before / 2 => {
+                self.pause = PAUSE_FIRST * 4;
+                self.enter(State::Open, OPEN);
+            }
+            State::Trial(_) => {
+                self.enter(State::Held, self.pause);
+                self.pause = (self.pause * 2).min(PAUSE_MAX);
+            }
+            // Whether it is still so shows after as long as a trial takes.
+            State::Open => self.enter(State::Held, TRIAL),
+        }
+    }
+
+    fn enter(&mut self, state: State, left: u32) {
+        (self.state, self.left) = (state, left);
+    }
+}
+
+/// The pieces, of `count`, for which `own` draws the highest of all lots. In torrents of many
+/// pieces neighbouring ones go together, so that this takes no time to speak of.
+fn share(own: u64, others: &[u64], count: u32) -> Bitfield {
+    let draws_max = (DRAWS_MAX / (others.len() + 1)).max(1) as u32;
+    let run = count.div_ceil(draws_max).max(1);
+    let mut share = Bitfield::new(count);
+    for first in (0..count).step_by(run as usize) {
+        let ours = draw(own, first / run);
+        if others.iter().all(|&other| draw(other, first / run) < ours) {
+            for piece in first..count.min(first + run) {
+                share.set(piece);
+            }
+        }
+    }
+    share
+}
+
+/// The lot that a host draws for a piece.
+fn draw(host: u64, piece: u32) -> u64 {
+    mix(host ^ mix(u64::from(piece) + 1))
+}
+
+/// A peer id as a number.
+fn lot_of(id: &PeerId) -> u64 {
+    let words = id.0.chunks(8);
+    words.fold(0, |lot, word| {
+        let word = word.iter().fold(0, |word, &b| word << 8 | u64::from(b));
+        mix(lot ^ word)
+    })
+}
+
+/// Spreads the bits of a number over all (Steele, Lea and Flood: SplitMix).
+fn mix(mut n: u64) -> u64 {
+    n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}
+
+/// Open requests with all peers together at which we can wait for what is others' share. With half
+/// as many a rack waits for single hosts; with twice as many a fifth more comes twice.
+const ASKED_ENOUGH: usize = 32;
+/// Lots that are drawn at a time at most.
+const DRAWS_MAX: usize = 1 << 20;
+/// Seconds of a trial, and of what it is compared with.
+const TRIAL: u32 = 3;
+/// Seconds before the first trial. After one that brought nothing it is four times that, and twice
+/// as long each time.
+const PAUSE_FIRST: u32 = 15;
+const PAUSE_MAX: u32 = 600;
+/// Seconds in which everybody is asked after a trial that brought more.
+const OPEN: u32 = 60;
+/// The same where there was nothing to do.
+const IDLE_OPEN: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The states after each tick: `-` held, `?` on trial, `+` open.
+    fn states(reach: &mut Reach, ticks: impl IntoIterator<Item = (u64, bool)>) -> String {
+        let letter = |(bytes, is_asking)| {
+            reach.tick(bytes, is_asking);
+            match reach.state {
+                State::Held => '-',
+                State::Trial(_) => '?',
+                State::Open => '+',
+            }
+        };
+        ticks.into_iter().map(letter).collect()
+    }
+
+    #[test]
+    fn trial_that_brings_nothing_is_made_ever_more_rarely() {
+        let mut reach = Reach::default();
+        let states = states(&mut reach, [(100, true); 300]);
+        let trials: Vec<_> = states
+            .match_indices("-???-")
+            .map(|(at, _)| at + 1)
+            .collect();
+        let rests = |n: u32| 4 * PAUSE_FIRST * n + TRIAL * n.ilog2() + PAUSE_FIRST - 1;
+        let expected = [1, 2, 4].map(|n| (rests(n) - 4 * PAUSE_FIRST) as usize);
+        assert_eq!(trials[0], expected[0]);
+        let pauses: Vec<_> = trials.windows(2).map(|two| two[1] - two[0] - 3).collect();
+        assert_eq!(pauses, [60, 120]);
+        assert!(!states.contains('+'));
+    }
+
+    #[test]
+    fn trial_that_brings_much_more_opens_for_a_minute() {
+        let mut reach = Reach::default();
+        let held = states(&mut reach, [(100, true); PAUSE_FIRST as usize]);
+        assert!(held.ends_with("-?"));
+        let open = states(&mut reach, [(151, true); (TRIAL + OPEN) as usize]);
+        assert_eq!(open, "??".to_owned() + &"+".repeat(OPEN as usize) + "-");
+        // It is slow again without them.
+        let again = states(&mut reach, [(100, true); TRIAL as usize]);
+        assert_eq!(again, "--?");
+    }
+
+    #[test]
+    fn who_gets_nothing_asks_everybody_for_some_seconds() {
+        let mut reach = Reach::default();
+        let silent = [(0, true), (5, false), (0, false), (0, false)];
+        assert_eq!(states(&mut reach, silent), "--++");
+        assert_eq!(states(&mut reach, [(9, true); 4]), "+++-");
+    }
+
+    /// Each piece is one host's share, whichever of them draws the lots, and shares are fair.
+    #[test]
+    fn every_piece_is_the_share_of_one_host() {
+        let hosts: Vec<u64> = (0..8_u8).map(|n| lot_of(&PeerId([n; 20]))).collect();
+        for count in [0, 1, 1000, 300_000] {
+            let mut all = Bitfield::new(count);
+            let mut shares = 0;
+            for (index, &own) in hosts.iter().enumerate() {
+                let mut others = hosts.clone();
+                others.remove(index);
+                let share = share(own, &others, count);
+                let fair = count / 8;
+                let len = share.count_ones();
+                assert!(count < 1000 || (fair / 2..fair * 2).contains(&len), "{len}");
+                shares += len;
+                all.add(&share);
+            }
+            assert!(all.is_full() && shares == count);
+        }
+    }
+}
