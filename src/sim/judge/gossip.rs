@@ -13,7 +13,7 @@ use crate::wire::extended::EV_PEERS_ID;
 pub(super) struct Gossip {
     /// The latest of each address, and of itself, by its number for the list.
     told: BTreeMap<(u16, Option<SocketAddr>), Rank>,
-    /// When it said hello last, and something beside what belongs to a meeting, news or not.
+    /// When either end said hello last, and when this one said something beside what belongs to a meeting, news or not.
     pub greeted: Option<Instant>,
     pub spoke: Option<Instant>,
 }

@@ -270,6 +270,8 @@ impl Judges {
         }
         if gossip.greeted == Some(now) {
             self.greeted = Some((host, now));
+            // Who stood still answers late.
+            both.gossips[side as usize].greeted = Some(now);
         }
         pieces.said += payload;
         let is_excused = self.rotten.contains(&host);
