@@ -13,8 +13,9 @@ use crate::wire::extended::EV_PEERS_ID;
 pub(super) struct Gossip {
     /// The latest of each address, and of itself, by its number for the list.
     told: BTreeMap<(u16, Option<SocketAddr>), Rank>,
-    /// When either end said hello last, and when this one said something beside what belongs to a meeting, news or not.
+    /// When either end said hello last.
     pub greeted: Option<Instant>,
+    /// When this one said something that does not belong to a meeting, news or not.
     pub spoke: Option<Instant>,
 }
 
