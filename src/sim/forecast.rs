@@ -1,8 +1,8 @@
 //! How long until the last host is complete: a swarm of many hosts, run in virtual time.
 //!
 //! Every host is told of some others at random, as a tracker would tell it, and all that lack the
-//! data begin at the same moment. Those of a rack have a prefix of their own, and find each other by
-//! multicast too. Payload is not carried along, everything else is real.
+//! data begin at the same moment. Those of a rack have a prefix of their own, and find each other
+//! by multicast too. Payload is not carried along, everything else is real.
 
 use std::time::Duration;
 
