@@ -266,6 +266,9 @@ impl Engine {
         for id in ids {
             self.track(id, now);
         }
+        for conn in self.conn_ids() {
+            self.place_peer(conn);
+        }
         if !self.config.limit_local {
             self.limits_changed(now); // others are exempt now
         }

@@ -299,6 +299,19 @@ impl Engine {
         (way.limits(torrent) && self.limits_apply_to(conn)).then_some(torrent)
     }
 
+    /// Tells the exchange whether the peer at the other end of a stream is on our own link.
+    pub(super) fn place_peer(&mut self, conn: ConnId) {
+        let Some((torrent, key)) = self.exchange_of(conn) else {
+            return;
+        };
+        let remote = self.conn(conn).map(|state| state.remote.ip());
+        let is_near = remote.is_some_and(|ip| self.interfaces.is_on_link(ip));
+        if let Some(running) = self.torrents.get_mut(&torrent) {
+            let own = self.secrets.peer_id;
+            running.swarm.set_near(key, is_near, own);
+        }
+    }
+
     fn exchange_of(&self, conn: ConnId) -> Option<(TorrentId, crate::swarm::PeerKey)> {
         match &self.conn(conn)?.stage {
             Stage::Exchange(exchange) => Some((exchange.torrent, exchange.key)),

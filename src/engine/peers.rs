@@ -149,9 +149,7 @@ impl Engine {
             peer_id: theirs.peer_id,
         };
         let key = running.swarm.joined(id, origin, caps, now);
-        let is_near = self.interfaces.is_on_link(origin.remote.ip());
-        running.swarm.set_near(key, is_near, self.secrets.peer_id);
-        let is_exempt = !self.config.limit_local && is_near;
+        let is_exempt = !self.config.limit_local && self.interfaces.is_on_link(origin.remote.ip());
         running.swarm.set_limited(key, !is_exempt);
         ours.into_iter()
             .for_each(|bytes| conn.outbox.push(Outgoing::Raw(bytes)));
@@ -167,6 +165,7 @@ impl Engine {
             dialled: dialled.is_some(),
         }));
         let (remote, opened) = (conn.remote, conn.opened);
+        self.place_peer(id);
         self.bound_buffer(id, torrent);
         self.undecided.remove(&(opened, id));
         self.gate.joined(remote.ip());

@@ -54,12 +54,12 @@ impl Swarm {
         } else {
             self.pick_alone(key, free, &mut picked);
             let peer = &mut self.peers[key.0 as usize];
-            let theirs = fit.as_ref().unwrap_or(&peer.have);
             let suggestions = &mut peer.suggestions;
-            suggestions.pick(&mut self.picker, theirs, free, &mut picked);
-            self.picker.pick(theirs, free - picked.len(), &mut picked);
+            let named = fit.as_ref().map_or(&peer.have, |fit| &fit.lacking);
+            suggestions.pick(&mut self.picker, named, free, &mut picked);
             let peer = &self.peers[key.0 as usize];
-            let theirs = fit.as_ref().unwrap_or(&peer.have);
+            let theirs = fit.as_ref().map_or(&peer.have, |fit| &fit.pieces);
+            self.picker.pick(theirs, free - picked.len(), &mut picked);
             // Copies of one who lets requests time out would keep copies from others.
             let idle = picked.is_empty() && !peer.snubbed && peer.requests.len() < ENDGAME_MAX;
             if idle && self.peers.len() > 1 && self.picker.is_endgame() {

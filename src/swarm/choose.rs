@@ -21,6 +21,7 @@ impl Swarm {
             Some(wanted) => wanted.ones().filter(|&p| !self.ours.has(p)).count() as u32,
         };
         self.drop_unwanted(now);
+        self.near_changed();
         for key in self.keys() {
             let offers = self.offers_of(&self.peer(key).have);
             self.peer_mut(key).offers = offers;

@@ -6,9 +6,9 @@
 //! only for our share of the rest: each piece is the share of one host of the link, the same to all
 //! of them without a word, as lots drawn from the peer ids and the piece decide.
 //!
-//! Nobody stays behind for that. Who gets nothing for a second asks everybody, and every now and
-//! then it is tried for some seconds whether the far ones would bring more (see [`Reach`]): a slow
-//! neighbour is no reason to leave a wide line idle.
+//! Nobody stays behind for that. Who can ask far peers and gets nothing for two seconds asks
+//! everybody, and every now and then it is tried for some seconds whether the far ones would bring
+//! more (see [`Reach`]): a slow neighbour is no reason to leave a wide line idle.
 
 use super::Swarm;
 use super::peer::{Peer, PeerKey};
@@ -19,15 +19,32 @@ use crate::base::id::{PeerId, PieceIndex};
 #[derive(Debug)]
 pub(super) struct Near {
     own: PeerId,
-    /// Pieces that some near peer has, if any of them serves us; `None`: to be found out anew.
-    offered: Option<Bitfield>,
+    /// What near peers have; `None`: to be found out anew.
+    offered: Option<Offered>,
     /// Pieces that are our share of what comes from afar; `None`: to be found out anew.
     share: Option<Bitfield>,
-    /// What the far peer at hand may be asked for.
-    fit: Bitfield,
+    /// Memory of [`Swarm::fit_of`].
+    fit: Option<Fit>,
     reach: Reach,
     /// Payload received before the last tick, bytes.
     received: u64,
+}
+
+/// What near peers have.
+#[derive(Debug)]
+struct Offered {
+    pieces: Bitfield,
+    /// Some near peer serves us.
+    is_served: bool,
+}
+
+/// What a far peer may be asked for.
+#[derive(Debug)]
+pub(super) struct Fit {
+    /// Pieces of its that no near peer has.
+    pub lacking: Bitfield,
+    /// Of these what is asked for now.
+    pub pieces: Bitfield,
 }
 
 impl Swarm {
@@ -40,7 +57,7 @@ impl Swarm {
                 own,
                 offered: None,
                 share: None,
-                fit: Bitfield::new(self.geometry().piece_count()),
+                fit: None,
                 reach: Reach::default(),
                 received: self.down.total(),
             }));
@@ -74,80 +91,94 @@ impl Swarm {
         }
         if peer.is_seed() {
             self.neighbours_changed();
-        } else if let Some(offered) = self.near.as_mut().and_then(|near| near.offered.as_mut())
-            && offered.count_ones() > 0
-        {
-            offered.set(piece.0);
+        } else if let Some(offered) = self.near.as_mut().and_then(|near| near.offered.as_mut()) {
+            offered.pieces.set(piece.0);
         }
     }
 
     /// A second went by.
     pub(super) fn near_tick(&mut self) {
         let is_fetching = self.is_fetching();
+        let far = || self.peers.iter().filter(|(_, peer)| !peer.is_near);
+        let may_reach = far().any(|(_, peer)| peer.may_be_asked());
+        let is_idle = far().any(|(_, peer)| peer.may_be_asked() && peer.requests.is_empty());
         let is_asking = self.peers.iter().any(|(_, p)| p.blocks_under_way() > 0);
-        let Some(near) = self.near.as_mut().filter(|_| is_fetching) else {
+        let received = self.down.total();
+        let Some(near) = &mut self.near else {
             return;
         };
-        let received = self.down.total();
-        let was_open = near.reach.is_open();
-        near.reach.tick(received - near.received, is_asking);
-        near.received = received;
-        self.refill_all |= near.reach.is_open() && !was_open;
+        let bytes = received - std::mem::replace(&mut near.received, received);
+        if is_fetching && may_reach {
+            near.reach.tick(bytes, is_asking);
+            // What was others' share may be to be had for us by now.
+            self.refill_all |= is_idle;
+        }
     }
 
     /// Of the pieces of a peer those that it may be asked for, if these are not all. To be given
     /// back to [`Swarm::fit_used`].
-    pub(super) fn fit_of(&mut self, key: PeerKey) -> Option<Bitfield> {
+    pub(super) fn fit_of(&mut self, key: PeerKey) -> Option<Fit> {
         let near = self.near.as_deref_mut()?;
         let peer = &self.peers[key.0 as usize];
         if peer.is_near || near.reach.is_open() {
             return None;
         }
-        let peers = || self.peers.iter().map(|(_, peer)| peer);
-        let neighbours = || peers().filter(|peer| peer.is_near);
+        let count = self.picker.ours().len();
+        // Who wants pieces in an order waits for none of them.
+        let is_patient = self.picker.takes_suggestions();
+        let neighbours = || {
+            let peers = self.peers.iter().map(|(_, peer)| peer);
+            peers.filter(|peer| peer.is_near)
+        };
         let offered = near.offered.get_or_insert_with(|| {
-            let mut offered = Bitfield::new(near.fit.len());
-            if neighbours().any(Peer::may_give) {
-                neighbours().for_each(|peer| offered.add(&peer.have));
+            let mut pieces = Bitfield::new(count);
+            let givers = neighbours().filter(|peer| is_patient || peer.may_give());
+            givers.for_each(|peer| pieces.add(&peer.have));
+            Offered {
+                pieces,
+                is_served: neighbours().any(Peer::may_give),
             }
-            offered
         });
-        if offered.count_ones() == 0 {
+        if !offered.is_served {
             return None;
         }
-        let mut fit = std::mem::replace(&mut near.fit, Bitfield::new(0));
-        fit.copy_without(&peer.have, offered);
-        let asked: usize = peers().map(|peer| peer.requests.len()).sum();
-        if asked >= ASKED_ENOUGH {
+        let mut fit = near.fit.take().unwrap_or_else(|| Fit {
+            lacking: Bitfield::new(count),
+            pieces: Bitfield::new(count),
+        });
+        fit.lacking.copy_without(&peer.have, &offered.pieces);
+        fit.pieces.copy_without(&peer.have, &offered.pieces);
+        let asked: usize = neighbours().map(|peer| peer.requests.len()).sum();
+        if is_patient && asked >= ASKED_ENOUGH {
             let own = &near.own;
             let share = near.share.get_or_insert_with(|| {
-                let leechers = neighbours().filter(|peer| !peer.is_seed());
+                let leechers = neighbours().filter(|peer| !peer.is_seed() && !peer.upload_only);
                 let others: Vec<u64> = leechers.map(|peer| lot_of(&peer.origin.peer_id)).collect();
-                share(lot_of(own), &others, fit.len())
+                share(lot_of(own), &others, count)
             });
-            fit.keep(share);
+            fit.pieces.keep(share);
         }
         Some(fit)
     }
 
     /// Takes back what [`Swarm::fit_of`] gave.
-    pub(super) fn fit_used(&mut self, fit: Option<Bitfield>) {
-        if let (Some(near), Some(fit)) = (&mut self.near, fit) {
+    pub(super) fn fit_used(&mut self, fit: Option<Fit>) {
+        if let (Some(near), Some(_)) = (&mut self.near, &fit) {
             near.fit = fit;
         }
     }
 }
 
-/// Whether far peers are asked for what near ones have too.
+/// Whether far peers are asked for what near ones have too. Time passes only while there are far
+/// peers to ask.
 ///
 /// ```text
 ///        ┌────────── brought no more: the pause doubles ──────────┐
 ///        ▼                                                        │
 ///      held ── pause over ──▶ on trial, some seconds ─────────────┤
-///        ▲                                                        │ half as much again
-///        └──────────────── a minute over ──────────── open ◀──────┘
-///                                                      ▲
-///        held, and nothing asked nor received ─────────┘ for some seconds only
+///       │ ▲                                                       │ half as much again
+///       │ └────────────── a minute over ──────────── open ◀───────┘
+///       └── nothing asked or received: for some seconds ──▲
 /// ```
 #[derive(Debug)]
 struct Reach {
@@ -156,6 +187,10 @@ struct Reach {
     left: u32,
     /// Ticks of the next pause between two trials.
     pause: u32,
+    /// Ticks that it is open the next time that nothing comes.
+    idle_open: u32,
+    /// What the ticks before the last trial brought.
+    tried_at: u64,
     /// What the latest ticks brought, bytes, the last one first.
     latest: [u64; TRIAL as usize],
 }
@@ -163,8 +198,8 @@ struct Reach {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Held,
-    /// Far peers are asked for everything, to see whether that brings more than this.
-    Trial(u64),
+    /// Far peers are asked for everything, to see whether that brings more.
+    Trial,
     Open,
 }
 
@@ -174,6 +209,8 @@ impl Default for Reach {
             state: State::Held,
             left: PAUSE_FIRST,
             pause: PAUSE_FIRST * 4,
+            idle_open: IDLE_OPEN,
+            tried_at: 0,
             latest: [0; TRIAL as usize],
         }
     }
@@ -188,21 +225,32 @@ impl Reach {
     fn tick(&mut self, bytes: u64, is_asking: bool) {
         self.latest.rotate_right(1);
         self.latest[0] = bytes;
-        if self.state == State::Held && bytes == 0 && !is_asking {
-            return self.enter(State::Open, IDLE_OPEN);
+        let is_silent = bytes == 0 && (!is_asking || self.latest[1] == 0);
+        if self.state == State::Held && is_silent {
+            let open = self.idle_open;
+            self.idle_open = (open * 2).min(OPEN);
+            return self.enter(State::Open, open);
+        }
+        let sum: u64 = self.latest.iter().sum();
+        if self.state == State::Held && sum < self.tried_at / 2 {
+            self.left = self.left.min(TRIAL); // it is not what it was at the last trial
+            self.pause = PAUSE_FIRST * 4;
         }
         self.left = self.left.saturating_sub(1);
         if self.left > 0 {
             return;
         }
-        let sum: u64 = self.latest.iter().sum();
         match self.state {
-            State::Held => self.enter(State::Trial(sum), TRIAL),
-            State::Trial(before) if sum > before + before / 2 => {
+            State::Held => {
+                self.tried_at = sum;
+                self.idle_open = IDLE_OPEN;
+                self.enter(State::Trial, TRIAL);
+            }
+            State::Trial if sum > self.tried_at + self.tried_at / 2 => {
                 self.pause = PAUSE_FIRST * 4;
                 self.enter(State::Open, OPEN);
             }
-            State::Trial(_) => {
+            State::Trial => {
                 self.enter(State::Held, self.pause);
                 self.pause = (self.pause * 2).min(PAUSE_MAX);
             }
@@ -255,7 +303,7 @@ fn mix(mut n: u64) -> u64 {
     n ^ (n >> 31)
 }
 
-/// Open requests with all peers together at which we can wait for what is others' share. With half
+/// Open requests with near peers together at which we can wait for what is others' share. With half
 /// as many a rack waits for single hosts; with twice as many a fifth more comes twice.
 const ASKED_ENOUGH: usize = 32;
 /// Lots that are drawn at a time at most.
@@ -268,7 +316,7 @@ const PAUSE_FIRST: u32 = 15;
 const PAUSE_MAX: u32 = 600;
 /// Seconds in which everybody is asked after a trial that brought more.
 const OPEN: u32 = 60;
-/// The same where there was nothing to do.
+/// The same where nothing came; twice as long each time until a trial was made.
 const IDLE_OPEN: u32 = 5;
 
 #[cfg(test)]
@@ -281,7 +329,7 @@ mod tests {
             reach.tick(bytes, is_asking);
             match reach.state {
                 State::Held => '-',
-                State::Trial(_) => '?',
+                State::Trial => '?',
                 State::Open => '+',
             }
         };
@@ -296,9 +344,7 @@ mod tests {
             .match_indices("-???-")
             .map(|(at, _)| at + 1)
             .collect();
-        let rests = |n: u32| 4 * PAUSE_FIRST * n + TRIAL * n.ilog2() + PAUSE_FIRST - 1;
-        let expected = [1, 2, 4].map(|n| (rests(n) - 4 * PAUSE_FIRST) as usize);
-        assert_eq!(trials[0], expected[0]);
+        assert_eq!(trials[0], PAUSE_FIRST as usize - 1);
         let pauses: Vec<_> = trials.windows(2).map(|two| two[1] - two[0] - 3).collect();
         assert_eq!(pauses, [60, 120]);
         assert!(!states.contains('+'));
@@ -319,9 +365,23 @@ mod tests {
     #[test]
     fn who_gets_nothing_asks_everybody_for_some_seconds() {
         let mut reach = Reach::default();
-        let silent = [(0, true), (5, false), (0, false), (0, false)];
+        let silent = [(5, true), (5, false), (0, false), (0, false)];
         assert_eq!(states(&mut reach, silent), "--++");
         assert_eq!(states(&mut reach, [(9, true); 4]), "+++-");
+        // Twice as long the next time; who asks in vain does so for two seconds.
+        let vain = [(0, true), (0, true)];
+        assert_eq!(states(&mut reach, vain), "-+");
+        assert_eq!(states(&mut reach, [(9, true); 10]), "+++++++++-");
+    }
+
+    /// A neighbour that was fast and is not is no reason to wait for the end of a long pause.
+    #[test]
+    fn trial_is_made_soon_when_less_comes_than_at_the_last() {
+        let mut reach = Reach::default();
+        let long = states(&mut reach, [(100, true); 400]);
+        assert!(long.ends_with("---"));
+        let soon = states(&mut reach, [(40, true); 6]);
+        assert!(soon.contains('?'), "{soon}");
     }
 
     /// Each piece is one host's share, whichever of them draws the lots, and shares are fair.

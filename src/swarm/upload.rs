@@ -136,7 +136,7 @@ impl Swarm {
             }
         }
         let is_free = served < self.choker.slot_count();
-        let makes_room = near_waiting > 0 && far_served > FAR_SLOTS;
+        let makes_room = self.choker.makes_room() && near_waiting > 0 && far_served > FAR_SLOTS;
         if waiting == 0 || !(is_free || makes_room) {
             return;
         }
