@@ -213,7 +213,7 @@ fn slow_neighbours_do_not_keep_from_far_seeds() {
             let mut spec = PeerSpec::new(Have::All, &[]);
             spec.link = Some(link);
             spec.prefix_len = 30;
-            spec.config.pex = false; // seeds have no use for each other
+            spec.config.trackers = false; // it has none, and asks evpeers instead
             seeds.push(world.add(spec));
         }
         let mut spec = PeerSpec::new(Have::Nothing, &seeds);
