@@ -37,6 +37,7 @@ impl Engine {
         };
         torrent.state = State::Paused; // nobody is dialled in the place of those who go
         self.network_stands(id, State::Paused);
+        self.state_begins(id, None);
         self.queue_changed(now);
         self.part_with_peers(id, "the torrent is removed", now);
         self.stop_announcing(id, now);
@@ -116,7 +117,7 @@ impl Engine {
         match torrent.state {
             State::Paused | State::Error => {}
             State::Queued => {
-                self.take_turn(id, now);
+                self.call_out_of_turn(id, now);
                 return true;
             }
             State::Checking | State::Downloading | State::Seeding => return true,

@@ -3,16 +3,20 @@
 //! ```text
 //!                 pieces are missing,               a place is free,
 //!  checking ──── and all places taken ──▶ queued ── or its user resumes it ──▶ downloading
+//!                                           ▲                                       │
+//!                                           └── for a while more get on than may ───┘
 //! ```
 //!
-//! Those that were added first have their turn first. One that has received nothing for a while
-//! goes on, but holds no place meanwhile: nobody waits behind a swarm without seeds. Seeding takes
-//! no place. To everybody else a queued torrent is a paused one.
+//! Those that were added first have their turn first, whichever check ends first. One that has
+//! received nothing for a while goes on, but holds no place meanwhile: nobody waits behind a swarm
+//! without seeds. After an outage of the network many get on at a time; those that were added last
+//! wait again then. Seeding takes no place. To everybody else a queued torrent is a paused one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::timers::TimerId;
+use super::torrent::Torrent;
 use super::{Engine, State};
 use crate::base::id::TorrentId;
 use crate::base::time::Instant;
@@ -20,10 +24,24 @@ use crate::base::time::Instant;
 /// Who gets on.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// What each torrent that downloads had received, and since when it is no more.
-    received: BTreeMap<TorrentId, (u64, Instant)>,
+    /// The torrents that download or are checked, as far as they were looked at.
+    received: BTreeMap<TorrentId, Received>,
+    /// Those that their user had begin out of turn: they do not wait again.
+    called: BTreeSet<TorrentId>,
+    /// Since when more get on than may.
+    surplus_since: Option<Instant>,
     /// When places are given away next.
     armed: Option<Instant>,
+}
+
+/// What a torrent has received.
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    bytes: u64,
+    /// Since when it is no more.
+    since: Instant,
+    /// Some of it came as it was looked at.
+    gets_on: bool,
 }
 
 impl Engine {
@@ -34,32 +52,53 @@ impl Engine {
 
     /// Whether one more torrent may download beside the others.
     pub(super) fn has_place(&mut self, id: TorrentId, now: Instant) -> bool {
-        self.config.max_active == 0 || self.active_count(id, now) < self.config.max_active as usize
+        let most = self.config.max_active as usize;
+        most == 0 || self.places_taken(id, now) < most
     }
 
-    /// The torrents that hold a place, but for this one.
-    fn active_count(&mut self, but: TorrentId, now: Instant) -> usize {
+    /// Looks at what the torrents have received.
+    fn look_at_received(&mut self, now: Instant) {
         let Self {
             torrents, queue, ..
         } = self;
-        let is_downloading = |id: &TorrentId| {
-            let torrent = torrents.get(id);
-            torrent.is_some_and(|torrent| torrent.state == State::Downloading)
-        };
-        queue.received.retain(|id, _| is_downloading(id));
-        let mut count = 0;
-        for (&id, torrent) in torrents.iter() {
-            if torrent.state != State::Downloading || id == but {
-                continue;
+        let may_hold = |state| matches!(state, State::Downloading | State::Checking);
+        let is_there = |id: &TorrentId| torrents.get(id).is_some_and(|t| may_hold(t.state));
+        queue.received.retain(|id, _| is_there(id));
+        for (&id, torrent) in torrents.iter().filter(|(_, t)| may_hold(t.state)) {
+            let bytes = torrent.totals().down;
+            let received = queue.received.entry(id).or_insert(Received {
+                bytes,
+                since: now,
+                gets_on: false,
+            });
+            if received.bytes != bytes {
+                (received.bytes, received.since) = (bytes, now);
+                received.gets_on = true;
             }
-            let down = torrent.totals().down;
-            let (before, since) = queue.received.entry(id).or_insert((down, now));
-            if *before != down {
-                (*before, *since) = (down, now);
-            }
-            count += usize::from(now - *since < STALL_TIME);
         }
-        count
+    }
+
+    /// Whether the torrent holds a place, if it may: that it receives nothing is not long so.
+    fn is_patient(&self, id: TorrentId, now: Instant) -> bool {
+        let received = self.queue.received.get(&id);
+        received.is_some_and(|received| now - received.since < STALL_TIME)
+    }
+
+    /// The places that this torrent cannot have: others download in them, or have their turn
+    /// before it.
+    fn places_taken(&mut self, id: TorrentId, now: Instant) -> usize {
+        self.look_at_received(now);
+        let holds = |other: TorrentId, torrent: &Torrent| match torrent.state {
+            _ if other == id => false,
+            State::Downloading => self.is_patient(other, now),
+            State::Checking => other < id && !torrent.was_complete && self.is_patient(other, now),
+            State::Queued => other < id,
+            State::Seeding | State::Paused | State::Error => false,
+        };
+        let torrents = self.torrents.iter();
+        torrents
+            .filter(|(id, torrent)| holds(**id, torrent))
+            .count()
     }
 
     /// A torrent that has to wait: nobody hears of it until its turn.
@@ -85,25 +124,61 @@ impl Engine {
         }
     }
 
-    /// Gives free places away.
+    /// Gives free places away, and has those wait again for whom there is none.
     pub(super) fn queue_due(&mut self, now: Instant) {
         if self.queue.armed.take_if(|at| *at <= now).is_none() {
             return; // an earlier entry stood for this one
         }
-        let queued = |engine: &Self| {
-            let mut torrents = engine.torrents.iter();
-            let first = torrents.find(|(_, torrent)| torrent.state == State::Queued)?;
-            Some(*first.0)
-        };
-        while let Some(id) = queued(self) {
-            if self.ending.is_some() {
-                return;
-            }
+        if self.ending.is_some() {
+            return;
+        }
+        self.take_places_back(now);
+        while let Some(id) = self.first_of(State::Queued) {
             if !self.has_place(id, now) {
-                self.arm_queue(now + LOOK_INTERVAL);
-                return;
+                return self.arm_queue(now + LOOK_INTERVAL);
             }
             self.take_turn(id, now);
+        }
+        let downloading = self.torrents.values();
+        let downloading = downloading
+            .filter(|t| t.state == State::Downloading)
+            .count();
+        if downloading > self.config.max_active as usize {
+            self.arm_queue(now + LOOK_INTERVAL);
+        }
+    }
+
+    fn first_of(&self, state: State) -> Option<TorrentId> {
+        let mut torrents = self.torrents.iter();
+        let (id, _) = torrents.find(|(_, torrent)| torrent.state == state)?;
+        Some(*id)
+    }
+
+    /// Where more torrents get on than may, and not just for a moment, those that were added last
+    /// wait again.
+    fn take_places_back(&mut self, now: Instant) {
+        self.look_at_received(now);
+        let gets_on = |id: &TorrentId| {
+            let received = self.queue.received.get(id);
+            let torrent = &self.torrents[id];
+            torrent.state == State::Downloading
+                && !torrent.swarm.has_all_wanted()
+                && !self.queue.called.contains(id)
+                && received.is_some_and(|received| received.gets_on)
+                && self.is_patient(*id, now)
+        };
+        let active = self.torrents.keys().copied().filter(gets_on);
+        let surplus: Vec<TorrentId> = active.skip(self.config.max_active as usize).collect();
+        if surplus.is_empty() {
+            self.queue.surplus_since = None;
+            return;
+        }
+        let since = *self.queue.surplus_since.get_or_insert(now);
+        if now - since >= STALL_TIME {
+            self.queue.surplus_since = None;
+            for id in surplus {
+                self.queue(id, now);
+            }
         }
     }
 
@@ -113,9 +188,18 @@ impl Engine {
         self.begin(id, now);
     }
 
-    /// A torrent leaves its place: what it had received is of no interest when it comes again.
-    pub(super) fn leave_place(&mut self, id: TorrentId) {
+    /// Its user has a torrent that was queued begin now.
+    pub(super) fn call_out_of_turn(&mut self, id: TorrentId, now: Instant) {
+        self.take_turn(id, now);
+        self.queue.called.insert(id);
+    }
+
+    /// A torrent is in another state, or gone: what it had received is of no interest any more.
+    pub(super) fn state_begins(&mut self, id: TorrentId, state: Option<State>) {
         self.queue.received.remove(&id);
+        if state != Some(State::Downloading) {
+            self.queue.called.remove(&id);
+        }
     }
 
     /// Something else is to be done with a torrent that may be queued: it is not at rest any more.
@@ -126,7 +210,8 @@ impl Engine {
     }
 }
 
-/// A torrent that has received nothing for so long holds no place.
+/// A torrent that has received nothing for so long holds no place; nor has one that gets on to
+/// leave its place before more than may get on have done so for as long.
 const STALL_TIME: Duration = Duration::from_secs(60);
 /// How often that is looked at while others wait.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);

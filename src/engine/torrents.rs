@@ -355,9 +355,7 @@ impl Engine {
         };
         torrent.state = state;
         torrent.seeded.state_changed(state, now);
-        if state != State::Downloading {
-            self.leave_place(id);
-        }
+        self.state_begins(id, Some(state));
         self.queue_changed(now);
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;

@@ -269,25 +269,33 @@ impl Script {
 
     /// Answers every request that waits; returns how many.
     fn serve(&mut self, conn: ConnId) -> usize {
+        let requests = self.requests(conn);
+        for request in &requests {
+            let mut piece = (9 + BLOCK_LEN).to_be_bytes().to_vec();
+            piece.push(7);
+            piece.extend_from_slice(request);
+            piece.resize(13 + BLOCK_LEN as usize, 0);
+            self.feed(conn, &piece);
+        }
+        requests.len()
+    }
+
+    /// Takes the requests that wait to be written: piece and begin of each.
+    fn requests(&mut self, conn: ConnId) -> Vec<[u8; 8]> {
         let written = self.written(conn);
         let mut rest = &written[..];
         if rest.first() == Some(&19) {
             rest = &rest[68..];
         }
-        let mut count = 0;
+        let mut requests = Vec::new();
         while let Some((len, tail)) = rest.split_first_chunk::<4>() {
             let (message, tail) = tail.split_at(u32::from_be_bytes(*len) as usize);
-            if message.first() == Some(&6) {
-                count += 1;
-                let mut piece = (9 + BLOCK_LEN).to_be_bytes().to_vec();
-                piece.push(7);
-                piece.extend_from_slice(&message[1..9]);
-                piece.resize(13 + BLOCK_LEN as usize, 0);
-                self.feed(conn, &piece);
+            if let Some((6, block)) = message.split_first() {
+                requests.extend(block.first_chunk::<8>());
             }
             rest = tail;
         }
-        count
+        requests
     }
 
     /// The next announce: answers the look-up, connects, reads the request.

@@ -6,14 +6,23 @@ use crate::engine::timers::TimerId;
 
 /// An engine in which so many torrents may download at a time, and its torrents, the first of them
 /// those that were added first.
-struct Line {
-    script: Script,
+pub(super) struct Line {
+    pub script: Script,
     torrents: Vec<(TorrentId, Arc<Metainfo>)>,
 }
 
 impl Line {
     /// `count` torrents of which nothing is there.
-    fn new(max_active: u32, count: usize) -> Self {
+    pub fn new(max_active: u32, count: usize) -> Self {
+        let mut line = Self::added(max_active, count);
+        for place in 0..count {
+            line.at(place).scanned(Bitfield::new(PIECES));
+        }
+        line
+    }
+
+    /// `count` torrents that nobody has looked at yet.
+    fn added(max_active: u32, count: usize) -> Self {
         let mut script = Script::new();
         script.engine.config.max_active = max_active;
         let mut torrents = vec![(script.id, Arc::clone(&script.meta))];
@@ -23,15 +32,11 @@ impl Line {
             torrents.push((id.expect("another one"), meta));
         }
         script.settle();
-        let mut line = Self { script, torrents };
-        for place in 0..count {
-            line.at(place).scanned(Bitfield::new(PIECES));
-        }
-        line
+        Self { script, torrents }
     }
 
     /// The script, about torrent `place` from now on.
-    fn at(&mut self, place: usize) -> &mut Script {
+    pub fn at(&mut self, place: usize) -> &mut Script {
         let (id, meta) = &self.torrents[place];
         (self.script.id, self.script.meta) = (*id, Arc::clone(meta));
         &mut self.script
@@ -207,4 +212,126 @@ fn changes_while_others_wait_leave_no_deadlines_behind() {
         count += u32::from(id == TimerId::Queue);
     }
     assert_eq!(count, 1);
+}
+
+/// A seed that sends little at a time.
+struct Trickle {
+    place: usize,
+    conn: ConnId,
+    bytes: Vec<u8>,
+}
+
+impl Trickle {
+    fn new(line: &mut Line, place: usize) -> Self {
+        Self {
+            place,
+            conn: line.at(place).join_seed(),
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Sends the next bytes of what it was asked for, if it is still connected.
+    fn send(&mut self, line: &mut Line) {
+        let script = line.at(self.place);
+        if script.engine.conn(self.conn).is_none() {
+            return;
+        }
+        for request in script.requests(self.conn) {
+            self.bytes.extend_from_slice(&(9 + BLOCK_LEN).to_be_bytes());
+            self.bytes.push(7);
+            self.bytes.extend_from_slice(&request);
+            self.bytes.resize(self.bytes.len() + BLOCK_LEN as usize, 0);
+        }
+        let some = self.bytes.len().min(1000);
+        let some: Vec<u8> = self.bytes.drain(..some).collect();
+        script.feed(self.conn, &some);
+    }
+}
+
+/// Lets these seeds send for so many seconds.
+fn flow(line: &mut Line, seeds: &mut [Trickle], seconds: u64) {
+    for _ in 0..seconds {
+        for seed in seeds.iter_mut() {
+            seed.send(line);
+        }
+        line.script.pass(Duration::from_secs(1));
+    }
+}
+
+/// Goal: places are given in the order in which torrents were added, whichever check ends first,
+/// but nobody waits for long for a check.
+#[test]
+fn places_are_given_in_the_order_of_adding_not_of_checks_that_end() {
+    let mut line = Line::added(1, 4);
+    line.at(3).scanned(Bitfield::new(PIECES));
+    line.at(1).scanned(Bitfield::new(PIECES));
+    assert_eq!(line.turn(), "cqcq");
+    line.at(0).scanned(Bitfield::new(PIECES));
+    assert_eq!(line.turn(), "dqcq");
+    line.at(0).pause();
+    assert_eq!(line.turn(), "pdcq", "who is behind does not matter");
+
+    let mut line = Line::added(1, 3);
+    line.at(1).scanned(Bitfield::new(PIECES));
+    line.script.pass(Duration::from_secs(30));
+    assert_eq!(line.states(), "cqc");
+    line.script.pass(Duration::from_secs(50));
+    assert_eq!(line.states(), "cdc", "a long check holds no place");
+    line.at(0).scanned(Bitfield::new(PIECES));
+    assert_eq!(line.turn(), "qdc");
+}
+
+/// Goal: when nobody has received anything for a while all begin; once all get on again, those that
+/// were added first go on, and the others wait again, once.
+#[test]
+fn those_that_began_in_an_outage_wait_again_when_it_is_over() {
+    let mut line = Line::new(2, 5);
+    let mut seeds = vec![Trickle::new(&mut line, 0), Trickle::new(&mut line, 1)];
+    flow(&mut line, &mut seeds, 90);
+    assert_eq!(line.states(), "ddqqq");
+    line.script.pass(Duration::from_secs(400));
+    assert_eq!(line.states(), "ddddd", "nothing comes any more");
+
+    line.script.reports.clear();
+    let mut seeds: Vec<_> = (0..5).map(|n| Trickle::new(&mut line, n)).collect();
+    flow(&mut line, &mut seeds, 30);
+    assert_eq!(line.states(), "ddddd", "it may be for a moment only");
+    flow(&mut line, &mut seeds, 60);
+    assert_eq!(line.states(), "ddqqq");
+    flow(&mut line, &mut seeds, 300);
+    assert_eq!(line.states(), "ddqqq");
+    let is_state = |r: &&Report| matches!(r, Report::State { .. });
+    let changes = line.script.reports.iter().filter(is_state).count();
+    assert_eq!(changes, 3, "{:?}", line.script.reports);
+    // A place that becomes free is for the first of them.
+    line.at(0).pause();
+    assert_eq!(line.turn(), "pddqq");
+}
+
+#[test]
+fn one_that_gets_on_for_a_moment_drives_nobody_out() {
+    let mut line = Line::new(1, 2);
+    line.script.pass(Duration::from_secs(70));
+    assert_eq!(line.states(), "dd");
+    let mut first = [Trickle::new(&mut line, 0)];
+    let mut second = [Trickle::new(&mut line, 1)];
+    for _ in 0..5 {
+        flow(&mut line, &mut first, 1);
+        flow(&mut line, &mut second, 75);
+        assert_eq!(line.states(), "dd");
+    }
+}
+
+#[test]
+fn torrent_that_its_user_had_begin_does_not_wait_again() {
+    let mut line = Line::new(1, 3);
+    line.at(2).resume();
+    assert_eq!(line.turn(), "dqd");
+    let mut seeds = vec![Trickle::new(&mut line, 0), Trickle::new(&mut line, 2)];
+    flow(&mut line, &mut seeds, 200);
+    assert_eq!(line.states(), "dqd");
+    // Unless it is paused: then it has had its turn.
+    line.at(2).pause();
+    line.at(2).resume();
+    assert_eq!(line.turn(), "dqq");
 }
