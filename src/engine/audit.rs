@@ -1,6 +1,6 @@
 //! What must hold between any two inputs: for simulations and tests, as it walks over everything.
 
-use super::conn::Stage;
+use super::conn::{Purpose, Stage};
 use super::{Engine, State};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
@@ -30,6 +30,10 @@ impl Engine {
                 "{dialling} half-open connections, counted {}, limit {}",
                 self.dialling, OPENING_MAX
             ));
+        }
+        let called = stages().filter(|s| matches!(s, Stage::Dialling(Purpose::Peer(_))));
+        if called.count() != self.calls.total() {
+            return Err(format!("{} calls are counted", self.calls.total()));
         }
         let undecided = stages()
             .filter(|s| matches!(s, Stage::Undecided(_)))

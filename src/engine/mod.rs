@@ -22,6 +22,7 @@
 //! | `why` | why a torrent does not get on |
 //! | `discover`, `pex` | how peers become known |
 //! | `network`, `link` | evpeers: the broadcast, and streams for links alone |
+//! | `share` | connections and calls, shared over torrents |
 //! | `goals` | when a torrent was seeded enough, and whether its swarm is complete |
 //! | `pace` | limits of rate |
 //! | `offences` | who is not let in, and for how long |
@@ -71,6 +72,7 @@ pub mod pex;
 mod plight;
 mod queue;
 mod safe;
+mod share;
 mod timers;
 pub mod torrent;
 mod torrents;
@@ -124,6 +126,7 @@ pub struct Engine {
     conns: Slab<(u32, Conn)>,
     generation: u32,
     dialling: u32,
+    calls: share::Calls,
     /// Incoming streams that have not said what they are, oldest first.
     undecided: BTreeSet<(Instant, ConnId)>,
     /// Streams on which HTTP requests come.
@@ -197,6 +200,7 @@ impl Engine {
             conns: Slab::new(),
             generation: 0,
             dialling: 0,
+            calls: share::Calls::default(),
             undecided: BTreeSet::new(),
             http: BTreeSet::new(),
             link_streams: BTreeSet::new(),
@@ -282,7 +286,11 @@ impl Engine {
             debug_assert!(false, "only a dialled stream gets connected");
             return;
         };
-        self.dialling -= 1;
+        let called = match purpose {
+            Purpose::Peer(torrent) => Some(torrent),
+            Purpose::Link | Purpose::Announce(_) => None,
+        };
+        self.call_ended(called, now);
         match purpose {
             Purpose::Peer(torrent) => self.greet(conn, torrent),
             Purpose::Link => self.greet_link(conn),

@@ -211,8 +211,7 @@ impl Engine {
             return Err(Ending::Local("the torrent is stopped"));
         }
         let remote = self.conn(id).map_or(([0, 0, 0, 0], 0).into(), |c| c.remote);
-        let is_full = self.peer_conns() >= self.config.conns_max as usize;
-        if dialled.is_none() && (is_full || !self.gate.has_room(remote.ip())) {
+        if dialled.is_none() && !self.gate.has_room(remote.ip()) {
             return Err(Ending::Local("no room for another peer"));
         }
         if self.offences.is_banned(remote.ip(), theirs.peer_id) {
@@ -234,6 +233,14 @@ impl Engine {
                 return Err(Ending::Redundant("connected already"));
             }
             self.close(twin, Ending::Redundant("connected twice"), now);
+        }
+        // Whoever is called had room kept for him, unless he is to take the place of another.
+        let taken = match dialled {
+            Some(_) => self.peers_joined(),
+            None => self.peer_conns(),
+        };
+        if taken >= self.config.conns_max as usize && !self.make_room(torrent, now) {
+            return Err(Ending::Local("no room for another peer"));
         }
         Ok(torrent)
     }
@@ -389,17 +396,17 @@ impl Engine {
                 self.http.remove(&id);
             }
             Stage::Dialling(Purpose::Peer(torrent)) => {
-                self.dialling -= 1;
+                self.call_ended(Some(torrent), now);
                 self.not_reached(torrent, conn.listens);
                 self.network_missed(conn.listens, Some(torrent), now);
                 self.peer_ended(torrent, conn.listens, End::Unreachable, None, now);
             }
             Stage::Dialling(Purpose::Announce(announce)) => {
-                self.dialling -= 1;
+                self.call_ended(None, now);
                 self.announce_failed(announce, ending.text(), now);
             }
             Stage::Dialling(Purpose::Link) => {
-                self.dialling -= 1;
+                self.call_ended(None, now);
                 self.network_missed(conn.listens, None, now);
             }
             Stage::Meeting(_) => self.network_missed(conn.listens, None, now),

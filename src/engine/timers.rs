@@ -178,7 +178,7 @@ impl Engine {
 
     /// Arms the earliest of what the torrent waits for.
     pub(super) fn rearm_torrent(&mut self, id: TorrentId, now: Instant) {
-        let may_dial = self.may_dial();
+        let may_dial = self.may_dial(id);
         let Some(torrent) = self.torrents.get(&id) else {
             return;
         };
@@ -213,15 +213,9 @@ impl Engine {
         }
     }
 
-    fn may_dial(&self) -> bool {
-        self.dialling < limits::HALF_OPEN_MAX
-            && self.peer_conns() < self.config.conns_max as usize
-            && self.ending.is_none()
-    }
-
     /// Opens connections to addresses that are due.
     fn dial(&mut self, id: TorrentId, now: Instant) {
-        while self.may_dial()
+        while self.may_dial(id)
             && let Some(torrent) = self.torrents.get_mut(&id)
             && torrent.is_taking_part()
             && let Some(remote) = torrent.candidates.take_due(&mut self.gate, now)
@@ -231,7 +225,9 @@ impl Engine {
             {
                 conn.listens = Some(remote);
             }
+            self.call_begun(id);
         }
+        self.wait_to_call(id, now);
     }
 
     /// Dials `remote`.

@@ -21,6 +21,7 @@ mod goals;
 mod held_back;
 mod plight;
 mod queue;
+mod sharing;
 
 const PIECES: u32 = 1100;
 const LEN: u64 = PIECES as u64 * BLOCK_LEN as u64;
