@@ -128,6 +128,7 @@ impl Stage {
                         left: u64::from(peer % 4),
                         uploaded: 0,
                         event: None,
+                        is_paused: false,
                         ip: None,
                         key: peer,
                         numwant: Some(50),

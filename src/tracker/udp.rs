@@ -289,6 +289,7 @@ mod tests {
             left: 4,
             uploaded: 5,
             event: Some(Event::Started),
+            is_paused: false,
             ip: None,
             key: 6,
             numwant: Some(50),

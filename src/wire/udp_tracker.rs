@@ -59,6 +59,9 @@ pub struct UdpAnnounce {
     pub uploaded: u64,
     /// What happened; numbers that BEP 15 does not have are none.
     pub event: Option<Event>,
+    /// Nothing more is wanted, though bytes are left: told where nothing else happened. BEP 21 has
+    /// `event=paused` for this; its number here is that of libtorrent, as others ignore it.
+    pub is_paused: bool,
     /// An address to be listed instead of the sender's, which trackers rightly ignore.
     pub ip: Option<Ipv4Addr>,
     /// Names the client across changes of its address.
@@ -220,6 +223,7 @@ impl UdpAnnounce {
             left: announce.left,
             uploaded: announce.uploaded,
             event: announce.event,
+            is_paused: announce.is_paused,
             ip: None,
             key: announce.key,
             numwant: Some(announce.numwant),
@@ -228,13 +232,18 @@ impl UdpAnnounce {
     }
 
     fn decode(fields: &mut Fields<'_>) -> Result<Self, UdpTrackerError> {
+        let info_hash = InfoHash(*fields.array()?);
+        let peer_id = PeerId(*fields.array()?);
+        let [downloaded, left, uploaded] = [fields.u64()?, fields.u64()?, fields.u64()?];
+        let event = fields.u32()?;
         Ok(Self {
-            info_hash: InfoHash(*fields.array()?),
-            peer_id: PeerId(*fields.array()?),
-            downloaded: fields.u64()?,
-            left: fields.u64()?,
-            uploaded: fields.u64()?,
-            event: event_of(fields.u32()?),
+            info_hash,
+            peer_id,
+            downloaded,
+            left,
+            uploaded,
+            event: event_of(event),
+            is_paused: event == PAUSED,
             ip: Some(Ipv4Addr::from(*fields.array::<4>()?)).filter(|ip| !ip.is_unspecified()),
             key: fields.u32()?,
             numwant: Some(fields.u32()?).filter(|&count| i32::try_from(count).is_ok()),
@@ -252,7 +261,11 @@ impl UdpAnnounce {
         let numwant = self
             .numwant
             .map_or(-1, |count| i32::try_from(count).unwrap_or(i32::MAX));
-        put(out, &[number_of(self.event), ip, self.key, numwant as u32]);
+        let event = match self.event {
+            None if self.is_paused => PAUSED,
+            event => number_of(event),
+        };
+        put(out, &[event, ip, self.key, numwant as u32]);
         out.extend_from_slice(&self.port.to_be_bytes());
     }
 }
@@ -429,6 +442,8 @@ fn number_of(event: Option<Event>) -> u32 {
     }
 }
 
+/// The event of a client that wants nothing more though it does not have everything (libtorrent).
+const PAUSED: u32 = 4;
 /// What a request to connect begins with (BEP 15).
 pub const PROTOCOL_ID: u64 = 0x0417_2710_1980;
 /// Bytes of a request to connect, and of what every request begins with.
@@ -466,6 +481,7 @@ mod tests {
             left: 2,
             uploaded: 3,
             event: Some(Event::Started),
+            is_paused: false,
             ip: None,
             key: 0xbeef,
             numwant: None,
@@ -642,8 +658,24 @@ mod tests {
             Some(Event::Stopped),
         ];
         for (number, event) in (0u8..).zip(events).chain([(4, None), (255, None)]) {
-            assert_eq!(with(80, &[0, 0, 0, number]).event, event, "{number}");
+            let read = with(80, &[0, 0, 0, number]);
+            assert_eq!(
+                (read.event, read.is_paused),
+                (event, number == 4),
+                "{number}"
+            );
         }
+        let written = |event| {
+            let announce = UdpAnnounce {
+                event,
+                is_paused: true,
+                ..announce()
+            };
+            let mut out = Vec::new();
+            announce.encode(&mut out);
+            out[67]
+        };
+        assert_eq!((written(None), written(Some(Event::Stopped))), (4, 3));
         assert_eq!(
             with(84, &[10, 0, 0, 1]).ip,
             Some(Ipv4Addr::new(10, 0, 0, 1))

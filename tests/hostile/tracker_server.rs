@@ -192,6 +192,7 @@ fn udp_announce(left: u64) -> UdpAnnounce {
         left,
         uploaded: 0,
         event: None,
+        is_paused: false,
         ip: None,
         key: 7,
         numwant: None,

@@ -88,7 +88,7 @@ impl Server {
             key: Some(announce.key),
             left: Some(announce.left),
             event: announce.event,
-            is_paused: false,
+            is_paused: announce.is_paused,
             count: told_count(announce.numwant, told_max),
             families: Families::Own,
             form: Form::Compact,

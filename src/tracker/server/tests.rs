@@ -156,6 +156,7 @@ fn udp_announce(port: u16) -> UdpAnnounce {
         left: 1,
         uploaded: 0,
         event: None,
+        is_paused: false,
         ip: None,
         key: 0,
         numwant: None,
@@ -257,6 +258,16 @@ fn seeds_are_told_to_leechers_and_evpeers_only() {
     for (name, id, rest, expected) in cases {
         let reply = stage.announce("10.0.0.9", id, &format!("port=9&{rest}"));
         assert_eq!(reply.peers.len(), expected, "{name}");
+    }
+    let connection = stage.connect("10.0.0.9");
+    let announce = UdpAnnounce {
+        is_paused: true,
+        ..udp_announce(9)
+    };
+    let reply = stage.udp_announce("10.0.0.9", connection, announce);
+    match Reply::decode(&reply.expect("a reply")) {
+        Ok(Reply::Announce { peers, .. }) => assert_eq!(peers, [10, 0, 0, 3, 0, 1]),
+        other => panic!("{other:?}"),
     }
 }
 
