@@ -74,7 +74,9 @@ pub struct SessionTorrent {
     pub mounts: Vec<String>,
     /// Whether it was complete once.
     pub was_complete: bool,
-    /// Trackers that have to hear of that, and have not yet.
+    /// Trackers that have heard of it and will have to hear when it is complete.
+    pub listed: Vec<String>,
+    /// Trackers that have to hear that it is complete, and have not yet.
     pub untold: Vec<String>,
     /// Limits of its own.
     pub limits: RateLimits,
@@ -159,6 +161,7 @@ impl SessionTorrent {
             down_bytes: 0,
             mounts: Vec::new(),
             was_complete: false,
+            listed: Vec::new(),
             untold: Vec::new(),
             limits: RateLimits::default(),
             seeded_s: 0,

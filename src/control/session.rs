@@ -125,6 +125,7 @@ fn torrent_value(torrent: &SessionTorrent) -> Value {
         "down_bytes": torrent.down_bytes,
         "mounts": torrent.mounts.iter().take(MOUNTS_MAX).collect::<Vec<_>>(),
         "was_complete": torrent.was_complete,
+        "listed": torrent.listed,
         "untold": torrent.untold,
         "up_limit": torrent.limits.up,
         "down_limit": torrent.limits.down,
@@ -220,9 +221,12 @@ fn given(value: &Value) -> Given {
 }
 
 fn torrent(value: &Value) -> Option<SessionTorrent> {
-    let trackers = list(&value["trackers"]).iter().take(TRACKERS_MAX);
     let peers = list(&value["peers"]).iter().take(TRACKERS_MAX);
-    let untold = list(&value["untold"]).iter().take(TRACKERS_MAX);
+    let urls = |value: &Value| {
+        let urls = list(value).iter().take(TRACKERS_MAX);
+        urls.filter_map(|url| Some(url.as_str()?.to_owned()))
+            .collect()
+    };
     let peer = |peer: &Value| {
         Some(HostPort {
             host: peer["host"].as_str()?.to_owned(),
@@ -232,9 +236,7 @@ fn torrent(value: &Value) -> Option<SessionTorrent> {
     Some(SessionTorrent {
         info_hash: value["info_hash"].as_str()?.parse::<InfoHash>().ok()?,
         is_paused: value["paused"].as_bool().unwrap_or(false),
-        trackers: trackers
-            .filter_map(|url| Some(url.as_str()?.to_owned()))
-            .collect(),
+        trackers: urls(&value["trackers"]),
         peers: peers.filter_map(peer).collect(),
         up_bytes: value["up_bytes"].as_u64().unwrap_or(0),
         down_bytes: value["down_bytes"].as_u64().unwrap_or(0),
@@ -245,9 +247,8 @@ fn torrent(value: &Value) -> Option<SessionTorrent> {
             .filter(|mount| Path::new(mount).is_absolute())
             .collect(),
         was_complete: value["was_complete"].as_bool().unwrap_or(false),
-        untold: untold
-            .filter_map(|url| Some(url.as_str()?.to_owned()))
-            .collect(),
+        listed: urls(&value["listed"]),
+        untold: urls(&value["untold"]),
         limits: RateLimits {
             up: value["up_limit"].as_u64().unwrap_or(0),
             down: value["down_limit"].as_u64().unwrap_or(0),
@@ -317,6 +318,7 @@ mod tests {
             down_bytes: 7,
             mounts: vec!["/mnt".to_owned(), "/mnt/a/ü".to_owned()],
             was_complete: true,
+            listed: vec!["http://h/b".to_owned()],
             untold: vec!["http://h/a".to_owned()],
             limits: RateLimits { up: 5000, down: 0 },
             seeded_s: 77,

@@ -47,6 +47,10 @@ impl Engine {
             mounts: Vec::new(), // the shell knows them
             limits: self.torrent_limits(id),
             was_complete: torrent.was_complete,
+            listed: match torrent.was_complete {
+                true => Vec::new(),
+                false => torrent.tracker.listing(),
+            },
             untold: torrent.tracker.untold(),
             seeded_s: match self.config.seed_goals.time {
                 Some(Goal::At(_)) => torrent.seeded.time(now).as_secs(),
@@ -56,6 +60,14 @@ impl Engine {
             seeds_on: torrent.seeded.goes_on,
             choice: torrent.choice.clone(),
             known,
+        })
+    }
+
+    /// Whether its trackers have heard of a torrent, or of its end, as far as that is in `memory`.
+    pub fn is_as_told(&self, id: TorrentId, memory: &SessionTorrent) -> bool {
+        self.torrents.get(&id).is_none_or(|torrent| {
+            let is_listed = torrent.was_complete || torrent.tracker.listing() == memory.listed;
+            is_listed && torrent.tracker.untold() == memory.untold
         })
     }
 
@@ -168,6 +180,7 @@ impl Engine {
             wasted: 0,
         };
         torrent.was_complete = memory.was_complete;
+        torrent.tracker.were_listed(&memory.listed);
         torrent.tracker.owe(&memory.untold, now);
         let formerly = Duration::from_secs(memory.seeded_s);
         torrent.seeded = Seeded::formerly(formerly, memory.seeds_on);

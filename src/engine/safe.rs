@@ -65,17 +65,11 @@ impl Engine {
                 self.settle(id);
             }
             State::Downloading if torrent.swarm.has_all_wanted() => {
-                if is_first {
-                    torrent.tracker.completed(now);
-                }
                 self.report(Report::Complete { torrent: id });
                 self.become_seed(id, now);
             }
             // What was not wanted any more came all the same.
-            State::Seeding if is_first => {
-                torrent.tracker.completed(now);
-                self.become_seed(id, now);
-            }
+            State::Seeding if is_first => self.become_seed(id, now),
             _ => {}
         }
     }

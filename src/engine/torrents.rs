@@ -308,7 +308,10 @@ impl Engine {
     pub(super) fn become_seed(&mut self, id: TorrentId, now: Instant) {
         if let Some(torrent) = self.torrents.get_mut(&id) {
             let is_again = torrent.was_complete && torrent.state == State::Downloading;
-            torrent.was_complete |= torrent.swarm.is_complete();
+            // A former run may have fetched the last piece and not have come to say so.
+            if torrent.swarm.is_complete() && !std::mem::replace(&mut torrent.was_complete, true) {
+                torrent.tracker.completed(now);
+            }
             if is_again || !torrent.swarm.is_complete() {
                 torrent.tracker.hurry(now);
             }

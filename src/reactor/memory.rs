@@ -176,6 +176,14 @@ impl Reactor {
                 memory.schedule.changed(now);
             }
             Report::PeerJoined { .. } => memory.schedule.joined(now),
+            // Whether the end of a download was told is not to be guessed by the next run.
+            Report::TrackerAnswered { torrent, .. } => {
+                let info_hash = self.engine.metainfo(*torrent).map(|meta| meta.info_hash);
+                let told = info_hash.and_then(|hash| memory.keeping.session.torrent(hash));
+                if !told.is_some_and(|told| self.engine.is_as_told(*torrent, told)) {
+                    memory.schedule.changed(now);
+                }
+            }
             _ => {}
         }
     }

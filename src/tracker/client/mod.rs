@@ -254,9 +254,8 @@ impl Client {
         })
     }
 
-    /// The download has ended: every tracker that lists us hears of it at once, one time.
-    ///
-    /// Not to be called for a torrent that was complete from the start.
+    /// Everything is there: every tracker that lists us, or did, hears of it at once, one time. Of
+    /// a torrent that was complete from the start none does.
     pub fn completed(&mut self, now: Instant) {
         self.all_tiers_mut().for_each(|tier| tier.completed(now));
     }
@@ -277,6 +276,22 @@ impl Client {
     /// start of this one.
     pub fn owe(&mut self, untold: &[String], now: Instant) {
         self.tiers.iter_mut().for_each(|tier| tier.owe(untold, now));
+    }
+
+    /// The trackers that have heard of us: they have to hear that the download ended, should it do
+    /// so. To be told by [`Self::were_listed`] to the client of the next run.
+    pub fn listing(&self) -> Vec<String> {
+        let listing = self.tiers.iter().flat_map(Tier::listing);
+        let mut listing: Vec<String> = listing.collect();
+        listing.sort(); // trackers change their places in a tier
+        listing
+    }
+
+    /// The trackers that had heard of us in a former run, which had not everything.
+    pub fn were_listed(&mut self, listing: &[String]) {
+        for tier in &mut self.tiers {
+            tier.were_listed(listing);
+        }
     }
 
     /// The torrent stops: from now on [`Self::poll`] gives a farewell for each tracker that

@@ -30,6 +30,8 @@ struct Tracker {
     /// Whether it lists us, as far as we know.
     membership: Membership,
     tracker_id: Option<Vec<u8>>,
+    /// It listed us, before we began anew or in a former run, as one who lacks something.
+    was_listed: bool,
     /// When the download ended, if it has to hear of it.
     owed: Option<Instant>,
     asking: Option<Asking>,
@@ -69,6 +71,7 @@ impl Tier {
             rests_until: now,
             membership: Membership::None,
             tracker_id: None,
+            was_listed: false,
             owed: None,
             asking: None,
         };
@@ -128,6 +131,7 @@ impl Tier {
     /// A farewell, if a tracker is left that may list us and answered last time.
     pub fn poll_farewell(&mut self, id: AnnounceId) -> Option<AnnounceWanted> {
         let tracker = self.trackers.iter_mut().find(|t| t.is_owed_a_farewell())?;
+        tracker.was_listed = true;
         tracker.membership = Membership::None;
         Some(tracker.wanted(id, Some(Event::Stopped), 0))
     }
@@ -196,12 +200,25 @@ impl Tier {
         })
     }
 
-    /// The download has ended: those that list us, or may, have to hear of it.
+    /// The download has ended: those that list us, or may, or did, have to hear of it.
     pub fn completed(&mut self, now: Instant) {
         for tracker in &mut self.trackers {
-            if tracker.membership != Membership::None {
+            if tracker.has_listed_us() {
                 tracker.owed = Some(now);
             }
+        }
+    }
+
+    /// Those who have heard of us, by their addresses, safe to show.
+    pub fn listing(&self) -> impl Iterator<Item = String> {
+        let listing = self.trackers.iter().filter(|t| t.has_listed_us());
+        listing.map(|tracker| tracker.url.to_string())
+    }
+
+    /// Those of its trackers that are in `listing` had heard of us in a former run.
+    pub fn were_listed(&mut self, listing: &[String]) {
+        for tracker in &mut self.trackers {
+            tracker.was_listed |= listing.contains(&tracker.url.to_string());
         }
     }
 
@@ -230,6 +247,7 @@ impl Tier {
     pub fn restart(&mut self, now: Instant) {
         self.due = now;
         for tracker in &mut self.trackers {
+            tracker.was_listed = tracker.has_listed_us();
             tracker.membership = Membership::None;
             tracker.asking = None;
             if tracker.failures == 0 {
@@ -292,6 +310,10 @@ impl Tier {
 }
 
 impl Tracker {
+    fn has_listed_us(&self) -> bool {
+        self.was_listed || self.membership != Membership::None
+    }
+
     fn is_owed_a_farewell(&self) -> bool {
         self.membership != Membership::None && self.failures == 0
     }

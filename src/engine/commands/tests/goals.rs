@@ -176,3 +176,49 @@ fn torrent_that_was_complete_from_the_start_owes_nobody_news_of_it() {
     assert_eq!(again.state(), State::Downloading, "its data is gone");
     assert!(again.memory().was_complete);
 }
+
+/// Goal: trackers hear once that a download ended, also if the run ended before it had remembered
+/// that: what the run before had told them says who has to hear.
+#[test]
+fn end_of_a_download_is_told_by_the_next_run_if_nothing_was_remembered_of_it() {
+    let all = Bitfield::full(PIECES);
+    let mut script = Script::downloading();
+    assert!(script.announced_soon().contains("event=started"));
+    let memory = script.memory(); // and then it is killed, its last piece on the disk
+    assert!(!memory.was_complete && memory.untold.is_empty());
+
+    let mut again = Script::new();
+    again.engine.recall(again.id, &memory, again.now);
+    again.scanned(all.clone());
+    again.check_all();
+    assert_eq!(again.state(), State::Seeding);
+    let memory = again.memory();
+    assert!(memory.was_complete && memory.untold.len() == 1);
+    assert!(again.announced_soon().contains("event=started"));
+    assert!(again.announced_soon().contains("event=completed"));
+    let memory = again.memory();
+    assert!(memory.was_complete && memory.untold.is_empty());
+
+    let mut last = seeding(SeedGoals::default(), Some(&memory));
+    assert!(last.announced_soon().contains("event=started"));
+    last.other.clear();
+    last.pass(HOUR / 60);
+    let is_asked = |a: &Action| matches!(a, Action::Resolve { .. });
+    assert!(!last.other.iter().any(is_asked), "it was told");
+}
+
+#[test]
+fn end_of_a_download_in_a_pause_is_told_to_those_who_had_heard_of_its_beginning() {
+    let mut script = Script::downloading();
+    assert!(script.announced_soon().contains("event=started"));
+    let conn = script.join_seed();
+    let checks = script.download_all(conn);
+    script.pause();
+    assert!(script.announced().contains("event=stopped"));
+    script.answer(&checks);
+    script.resume();
+    script.settled();
+    assert_eq!(script.state(), State::Seeding);
+    assert!(script.announced_soon().contains("event=started"));
+    assert!(script.announced_soon().contains("event=completed"));
+}
