@@ -54,13 +54,17 @@ impl Reactor {
         let budget = (2 * received as u64).max(HASH_LEN_MIN);
         if received + sent == 0 {
             self.storage.work(budget, pace);
-        } else if self.storage.has_urgent_work() {
-            self.storage.work_urgent(budget, pace);
-        } else if self.has_hash_work {
-            let budget = self.check_speed.in_time(sockets / CHECK_SHARE);
-            let begin = self.clock.now();
-            let hashed = self.storage.work(budget.max(CHECK_LEN_MIN), pace);
-            self.check_speed.checked(hashed, self.clock.now() - begin);
+        } else {
+            if self.storage.has_urgent_work() {
+                self.storage.work_urgent(budget, pace);
+            }
+            // However long one torrent downloads, another one's check gets on.
+            if self.has_hash_work {
+                let budget = self.check_speed.in_time(sockets / CHECK_SHARE);
+                let begin = self.clock.now();
+                let hashed = self.storage.work_found(budget.max(CHECK_LEN_MIN));
+                self.check_speed.checked(hashed, self.clock.now() - begin);
+            }
         }
         self.has_hash_work = self.storage.has_work();
     }

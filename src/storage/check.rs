@@ -12,6 +12,7 @@ mod hashing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha1::{Digest as _, Sha1};
 
@@ -26,6 +27,7 @@ use super::window::{Want, Window};
 use super::{Event, Storage};
 use crate::base::id::{PieceIndex, TorrentId};
 use crate::base::limits::{self, BLOCK_LEN, WINDOW_LEN};
+use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
 
 /// Whether a downloaded piece may wait for others, to be hashed beside them at less cost.
@@ -47,6 +49,8 @@ pub(super) struct Checks {
     queue: VecDeque<Check>,
     urgent_count: usize,
     backlog: u64,
+    /// When somebody last had to wait for a window that is not to be hashed.
+    others_waited: Option<Instant>,
 }
 
 /// The next bytes of a check.
@@ -63,6 +67,20 @@ enum Next {
 }
 
 impl Checks {
+    /// Somebody waits for a window in order to serve, or to store.
+    pub fn others_wait(&mut self, now: Instant) {
+        self.others_waited = Some(now);
+    }
+
+    /// Windows that may be on their way at a time in order to be hashed: few where others need
+    /// some, as the disk brings them in the order in which they are asked for.
+    fn windows_ahead(&self, now: Instant) -> usize {
+        match self.others_waited {
+            Some(at) if now - at < SHARED_TIME => WINDOWS_AHEAD_SHARED,
+            _ => WINDOWS_AHEAD,
+        }
+    }
+
     /// Whether downloaded pieces fill the lanes, or have waited long enough for others to do so.
     fn have_company(&self) -> bool {
         self.urgent_count == 0 || self.urgent_count >= LANES || self.backlog >= COMPANY_BACKLOG_MAX
@@ -160,13 +178,11 @@ impl Storage {
         self.work_while(Self::has_urgent_work, budget, pace)
     }
 
-    fn work_while(&mut self, goes_on: impl Fn(&Self) -> bool, budget: u64, pace: Pace) -> u64 {
+    /// The same of what was found on the disk alone, whatever downloaded pieces wait for.
+    pub fn work_found(&mut self, budget: u64) -> u64 {
         let mut hashed = 0;
-        if pace == Pace::InCompany && !self.checks.have_company() {
-            return 0;
-        }
-        while hashed < budget && goes_on(self) {
-            let Some(len) = self.work_once(budget - hashed) else {
+        while hashed < budget {
+            let Some(len) = self.work_once(self.checks.urgent_count, budget - hashed) else {
                 break;
             };
             hashed += len;
@@ -175,10 +191,25 @@ impl Storage {
         hashed
     }
 
-    /// Moves up to four checks on, or ends one; `None` if all of them wait.
-    fn work_once(&mut self, budget: u64) -> Option<u64> {
+    fn work_while(&mut self, goes_on: impl Fn(&Self) -> bool, budget: u64, pace: Pace) -> u64 {
+        let mut hashed = 0;
+        if pace == Pace::InCompany && !self.checks.have_company() {
+            return 0;
+        }
+        while hashed < budget && goes_on(self) {
+            let Some(len) = self.work_once(0, budget - hashed) else {
+                break;
+            };
+            hashed += len;
+        }
+        self.read_ahead();
+        hashed
+    }
+
+    /// Moves up to four checks on, or ends one; `None` if all from the one at `first` on wait.
+    fn work_once(&mut self, first: usize, budget: u64) -> Option<u64> {
         let mut lanes: Vec<(usize, Next)> = Vec::with_capacity(LANES);
-        for index in 0..self.checks.queue.len().min(CHECKS_AHEAD) {
+        for index in first..self.checks.queue.len().min(first + CHECKS_AHEAD) {
             match self.next_of(index) {
                 Next::Missing => {
                     self.conclude(index, Verdict::Missing);
@@ -370,7 +401,8 @@ impl Storage {
     /// Requests the windows that will be hashed next.
     fn read_ahead(&mut self) {
         let mut left = (self.windows_len_max / AHEAD_SHARE).max(WINDOW_LEN);
-        let mut count = 0;
+        let (mut count, mut under_way) = (0, 0);
+        let under_way_max = self.checks.windows_ahead(self.now);
         for index in 0..self.checks.queue.len().min(CHECKS_AHEAD) {
             let check = &self.checks.queue[index];
             if check.is_at_end() {
@@ -385,6 +417,13 @@ impl Storage {
                 let file = &self.torrents[&id].files[key.file as usize];
                 if matches!(file.state, FileState::Absent) && self.windows.find(key).is_none() {
                     break; // the piece is missing
+                }
+                let known = self.windows.find(key);
+                if !known.is_some_and(|slot| self.windows.get(slot).is_ready()) {
+                    if under_way == under_way_max {
+                        return;
+                    }
+                    under_way += 1;
                 }
                 let slot = self.request(key, Want::Read);
                 self.windows.touch(slot);
@@ -438,6 +477,11 @@ const SLICE_LEN: u64 = 64 * 1024;
 const CHECKS_AHEAD: usize = 64;
 /// Windows that are requested ahead of hashing at most.
 const WINDOWS_AHEAD: usize = 64;
+/// Of these, so many are under way at a time if others needed some lately. Two keep the disk busy
+/// while the one before them is hashed.
+const WINDOWS_AHEAD_SHARED: usize = 2;
+/// What lately means.
+const SHARED_TIME: Duration = Duration::from_secs(1);
 /// One part in this many of all windows is requested ahead of hashing.
 const AHEAD_SHARE: u64 = 4;
 /// Fewer dirty bytes of a good piece are not written back at once.

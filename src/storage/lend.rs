@@ -151,6 +151,7 @@ impl Storage {
             return Ok(Some(slot));
         }
         window.has_readers = true;
+        self.checks.others_wait(self.now);
         Ok(None)
     }
 }

@@ -91,6 +91,7 @@ impl Storage {
             }
         } else {
             self.windows.wait(slot, start, bytes, self.seq);
+            self.checks.others_wait(self.now);
             self.request(key, Want::Write);
         }
     }

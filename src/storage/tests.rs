@@ -1061,6 +1061,84 @@ fn check_of_stored_pieces_comes_before_that_of_found_ones_and_counts_as_backlog(
 }
 
 #[test]
+fn check_of_found_pieces_gets_on_while_stored_ones_wait_for_company() {
+    let (meta, data) = torrent(100_000, &[("a", 1_000_000, "")]);
+    let dir = TempDir::new().unwrap();
+    write_files(dir.path(), &meta, &data);
+    let mut world = World::at(dir, StorageKind::Auto, Access::ReadWrite, 4);
+    world.add(&meta);
+    world.store_piece(&meta, &data, 9);
+    world.storage.check(ID, PieceIndex(9));
+    (0..9).for_each(|piece| world.storage.check(ID, PieceIndex(piece)));
+    for _ in 0..100 {
+        while let Some(job) = world.storage.poll_job() {
+            world.storage.job_done(jobs::run(job));
+        }
+        assert_eq!(world.storage.work_urgent(1 << 20, Pace::InCompany), 0);
+        world.storage.work_found(100_000);
+    }
+    let checked = std::iter::from_fn(|| world.storage.poll_event());
+    let checked = checked.filter(|event| matches!(event, Event::Checked { .. }));
+    assert_eq!(checked.count(), 9);
+    assert_eq!(world.storage.status().hash_backlog_bytes, 100_000);
+}
+
+/// Goal: who is served from the disk does not wait behind all that a check of another torrent will
+/// hash.
+/// Method: jobs are done one after the other, as a disk does them; how many come first when a
+/// window is needed that is not in memory.
+#[test]
+fn reads_for_peers_do_not_wait_behind_a_long_check() {
+    const OTHER: TorrentId = TorrentId(8);
+    let mib = WINDOW_LEN as u32;
+    let (meta, data) = torrent(mib, &[("long", 24 * WINDOW_LEN, "")]);
+    let (served, _) = torrent(mib, &[("served", 3 * WINDOW_LEN, "")]);
+    let dir = TempDir::new().unwrap();
+    write_files(dir.path(), &meta, &data);
+    fs::write(dir.path().join("t/served"), vec![7; 3 << 20]).unwrap();
+    let mut world = World::at(dir, StorageKind::Auto, Access::ReadWrite, 32);
+    world.add(&meta);
+    world.storage.add(OTHER, served);
+    world.drive();
+    (0..24).for_each(|piece| world.storage.check(ID, PieceIndex(piece)));
+    let mut disk = std::collections::VecDeque::new();
+    let mut counts = Vec::new();
+    for piece in 0..3 {
+        let mut plan = WritePlan::default();
+        plan.push_data(Slot {
+            torrent: OTHER,
+            ..slot(piece, 0, BLOCK_LEN)
+        });
+        let mut count = 0;
+        while world.lent(&plan) == Lent::NotReady {
+            disk.extend(std::iter::from_fn(|| world.storage.poll_job()));
+            let job = disk.pop_front().expect("somebody waits for one");
+            world.storage.job_done(jobs::run(job));
+            world.storage.work(2 << 20, Pace::AtOnce);
+            count += 1;
+        }
+        counts.push(count);
+    }
+    assert!(counts[1..].iter().all(|&count| count <= 4), "{counts:?}");
+    world.held.extend(disk.into_iter().map(Ok));
+    world.drive();
+    let is_good = |e: &&Event| {
+        matches!(
+            e,
+            Event::Checked {
+                verdict: Verdict::Good { .. },
+                ..
+            }
+        )
+    };
+    assert_eq!(
+        world.events.iter().filter(is_good).count(),
+        24,
+        "the check ends all the same"
+    );
+}
+
+#[test]
 fn many_small_files_stay_within_the_limits_and_are_synced_at_once() {
     for kind in KINDS {
         let names: Vec<String> = (0..700).map(|i| format!("{}/{i}", i % 10)).collect();
