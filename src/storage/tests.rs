@@ -466,6 +466,29 @@ fn more_than_fits_is_refused_with_figures_before_anything_is_made() {
     assert_eq!(world.add(&meta).count_ones(), 0);
 }
 
+#[test]
+fn room_is_needed_for_what_unwanted_files_have_in_pieces_of_wanted_ones() {
+    const LONG: u64 = 1 << 44;
+    let piece_len = 256 << 20;
+    let files = [("a", 5000), ("b", LONG), ("c", 1000), ("d", 3 << 28)];
+    let list = files.map(|(name, len)| format!("d6:lengthi{len}e4:pathl1:{name}ee"));
+    let pieces = (LONG + (3 << 28) + 6000).div_ceil(256 << 20) as usize;
+    let meta = metainfo(piece_len, &list.concat(), &vec![0; 20 * pieces]);
+    // In the last piece of `b` lie the first bytes of it, which `a` has shifted, `c`, and of `d`.
+    for (skipped, need) in [
+        (vec![], LONG + (3 << 28) + 6000),
+        (vec![3], LONG + (256 << 20)),
+        (vec![0, 2, 3], LONG + (256 << 20)),
+    ] {
+        let mut world = World::new(StorageKind::Auto, 2);
+        world.storage.choose(ID, skipped.clone());
+        match world.add_error(&meta) {
+            StorageError::NoSpace { need: told, .. } => assert_eq!(told, need, "{skipped:?}"),
+            other => panic!("{other}"),
+        }
+    }
+}
+
 /// What it shows, how the folder is made so, what the message must say.
 type Case = (&'static str, fn(&Path), &'static str);
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::bits::Bitfield;
+use crate::base::id::PieceIndex;
 use crate::meta::geometry::FileKind;
 use crate::meta::metainfo::Metainfo;
 use crate::storage::Access;
@@ -16,7 +17,7 @@ use crate::storage::os::{self, Places, Walker};
 use crate::storage::reserve::Reserve;
 
 /// Looks at all files, and at the free space if missing bytes must fit: those of files that are
-/// not `skipped`.
+/// not `skipped`, and of the pieces that those share with others.
 pub(super) fn scan(
     mut walker: Walker,
     meta: &Metainfo,
@@ -27,6 +28,7 @@ pub(super) fn scan(
     let root = walker.root();
     let mut need = 0u64;
     let mut is_complete = true;
+    let wanted = skipped.map(|skipped| wanted_pieces(meta, skipped));
     let mut files = Vec::with_capacity(meta.files.len());
     let mut stamps = vec![Stamp::default(); meta.files.len()];
     let mut times = vec![0; meta.files.len()];
@@ -48,10 +50,13 @@ pub(super) fn scan(
             (FileKind::Data, Some(len)) => Presence::Short { len },
             (FileKind::Data, None) => Presence::Absent,
         };
-        if presence != Presence::Whole && !is_skipped(skipped, file) {
-            let len = seen.map_or(0, |seen| seen.len);
-            need = need.saturating_add(entry.len.saturating_sub(len));
-            is_complete = false;
+        if presence != Presence::Whole {
+            let lacking = match &wanted {
+                Some(wanted) if is_skipped(skipped, file) => shared_len(meta, file, wanted),
+                _ => entry.len - seen.map_or(0, |seen| seen.len),
+            };
+            need = need.saturating_add(lacking);
+            is_complete &= lacking == 0 && is_skipped(skipped, file);
         }
         files.push(presence);
     }
@@ -73,6 +78,35 @@ pub(super) fn scan(
         journal: None,
         anchor: None,
     })
+}
+
+/// The pieces in which files have bytes that are not `skipped`.
+fn wanted_pieces(meta: &Metainfo, skipped: &Bitfield) -> Bitfield {
+    let geometry = meta.geometry();
+    let mut wanted = Bitfield::new(geometry.piece_count());
+    for (file, entry) in (0..).zip(&meta.files) {
+        if entry.kind == FileKind::Data && !is_skipped(Some(skipped), file) {
+            for piece in geometry.pieces_of_file(file) {
+                wanted.set(piece);
+            }
+        }
+    }
+    wanted
+}
+
+/// Bytes of a file that lie in pieces which are `wanted`.
+fn shared_len(meta: &Metainfo, file: u32, wanted: &Bitfield) -> u64 {
+    let geometry = meta.geometry();
+    let begin = geometry.file_offset(file);
+    let end = begin + geometry.file_len(file);
+    let shared = geometry.pieces_of_file(file);
+    let shared = shared.filter(|&piece| wanted.has(piece)).map(PieceIndex);
+    let len_in = |piece| {
+        let from = geometry.offset(piece, 0);
+        let to = from + u64::from(geometry.piece_len(piece));
+        to.min(end) - from.max(begin)
+    };
+    shared.map(len_in).sum()
 }
 
 /// The output folder, if its whole file system can be synced through it.
