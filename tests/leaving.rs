@@ -2,10 +2,13 @@
 
 mod support;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use support::data::{DataSet, Tolerance};
 use support::evpeer::{BINARY, Evpeer, Setup, ctl};
@@ -18,6 +21,14 @@ const MIB: u64 = 1024 * 1024;
 fn events_at(tracker: &Tracker, event: &str) -> usize {
     let announces = tracker.announces();
     announces.iter().filter(|a| a.event == event).count()
+}
+
+/// What is written down of the torrent.
+fn remembered(home: &Path) -> Value {
+    let text = fs::read_to_string(home.join(".evpeer/session")).unwrap_or_default();
+    let (_, body) = text.split_once('\n').unwrap_or_default();
+    let session: Value = serde_json::from_str(body).unwrap_or_default();
+    session["torrents"][0].clone()
 }
 
 fn state_in(home: &Path) -> String {
@@ -141,6 +152,45 @@ fn peer_leaves_when_all_whom_it_knows_have_everything() {
     }
 }
 
+/// Goal: a peer that leaves with its swarm does not wait for one that wants no more than it has,
+/// also when it hears of that one from others alone.
+/// Method: a seed, a leecher of some files, another seed that meets it, and a leecher that does
+/// not.
+#[test]
+fn nobody_waits_for_a_peer_that_wants_some_of_the_files_only() {
+    let scratch = scratch();
+    let set = DataSet::tree(&folder(scratch.path(), "data"), "content", 4 * MIB, 3);
+    let torrent = torrent::create(&set, None);
+    let start = |name: &str, home: &Path, known: &[SocketAddr], args: &[&str]| {
+        let mut setup = Setup::new(&torrent, home);
+        (setup.peers, setup.args) = (known, args);
+        Evpeer::start(name, &setup)
+    };
+    let leaving = ["--until-swarm-complete"];
+    let first = start("first", &set.folder, &[], &[]);
+    first.wait_for_event("durable", LIMIT);
+    let home = folder(scratch.path(), "partial");
+    let partial = start(
+        "partial",
+        &home,
+        &[first.address],
+        &["--only", "part-00*.bin"],
+    );
+    partial.wait_for_event("durable", LIMIT);
+    first.leave();
+
+    let again = folder(scratch.path(), "again");
+    set.copy_to(&again);
+    let mut seed = start("seed", &again, &[partial.address], &leaving);
+    let home = folder(scratch.path(), "late");
+    let mut late = start("late", &home, &[seed.address], &leaving);
+    late.wait_for_event("durable", LIMIT);
+    for peer in [&mut seed, &mut late] {
+        assert_eq!(peer.wait_for_exit(LIMIT), Some(0));
+    }
+    partial.leave();
+}
+
 /// Goal: who was there at the end of a swarm says how long it took and how many copies it sent,
 /// once; who was not needed says nothing.
 #[test]
@@ -226,4 +276,44 @@ fn tracker_hears_of_the_end_of_a_download_once() {
     }
     assert_eq!(events_at(&tracker, "completed"), 1);
     seed.leave();
+}
+
+/// Goal: a tracker hears of the end of a download once, also if the process was killed before it
+/// had written down that there was nothing left to fetch.
+/// Method: a kill in the middle of a slow download; the rest comes as if it had come before.
+#[test]
+fn tracker_hears_of_the_end_that_a_kill_kept_from_being_written_down() {
+    let scratch = scratch();
+    let set = DataSet::file(&folder(scratch.path(), "data"), "content", 4 * MIB, 3);
+    let tracker = Tracker::start(Ipv4Addr::LOCALHOST);
+    let torrent = torrent::create(&set, Some(&tracker.url()));
+    let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
+    seed.wait_for_state("seeding", LIMIT);
+    let home = folder(scratch.path(), "home");
+    let known = [seed.address];
+    let mut setup = Setup::new(&torrent, &home);
+    (setup.peers, setup.args) = (&known, &["--down-limit", "16KiB"]);
+    let mut leecher = Evpeer::start("leecher", &setup);
+    wait_for("what the tracker knows is written down", LIMIT, || {
+        remembered(&home)["listed"] == json!([tracker.url()])
+    });
+    leecher.process.signal(Signal::KILL);
+    leecher.process.wait(LIMIT);
+    assert_eq!(events_at(&tracker, "completed"), 0);
+    seed.leave();
+
+    set.copy_to(&home);
+    for _ in 0..2 {
+        let peer = Evpeer::start("peer", &Setup::new(&torrent, &home));
+        peer.wait_for_event("durable", LIMIT);
+        wait_for("the tracker hears of the end", LIMIT, || {
+            events_at(&tracker, "completed") == 1
+        });
+        wait_for("it is written down", LIMIT, || {
+            let torrent = remembered(&home);
+            torrent["untold"] == json!([]) && torrent["was_complete"] == true
+        });
+        peer.leave();
+    }
+    assert_eq!(events_at(&tracker, "completed"), 1);
 }

@@ -59,7 +59,8 @@ impl Engine {
     }
 
     /// A peer that we are connected to, and whose address we know: at the handshake if we dialled
-    /// it, with its extension handshake if it dialled us, and again when it has everything.
+    /// it, with its extension handshake if it dialled us, and again when it has everything, or
+    /// says whether it wants more.
     pub(super) fn met(&mut self, conn: ConnId, now: Instant) {
         let Some((torrent, addr, peer_id, key, dialled)) = self.conn(conn).and_then(|state| {
             let exchange = state.exchange()?;
@@ -76,7 +77,8 @@ impl Engine {
         let Some(running) = self.torrents.get_mut(&torrent) else {
             return;
         };
-        let is_seed = running.swarm.peer(key).is_seed();
+        let peer = running.swarm.peer(key);
+        let (is_seed, is_paused) = (peer.is_seed(), peer.upload_only && !peer.is_seed());
         let mut flags = Flags::default();
         if is_seed {
             flags = flags.with(Flags::SEED);
@@ -94,7 +96,7 @@ impl Engine {
             peer_id: Some(peer_id),
             key: None,
             is_seed: Some(is_seed),
-            is_paused: false,
+            is_paused,
             heard: Heard::Handshake,
         };
         let info_hash = running.swarm.meta().info_hash;

@@ -93,6 +93,7 @@ impl Engine {
         }
         if let Some(upload_only) = theirs.upload_only {
             running.swarm.upload_only_told(key, upload_only);
+            is_new = true;
         }
         if is_new {
             self.met(id, now);

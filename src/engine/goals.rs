@@ -136,7 +136,9 @@ impl Engine {
                 known.insert(entry.addr, entry.is_seed || entry.is_paused);
             }
         }
-        for (addr, is_done) in self.known_in_swarm(info_hash) {
+        let network = self.network.iter();
+        for (addr, standing, _) in network.flat_map(|n| n.broadcast.swarm(info_hash)) {
+            let is_done = standing.wants_nothing();
             known
                 .entry(addr)
                 .and_modify(|done| *done |= is_done)

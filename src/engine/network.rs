@@ -128,7 +128,7 @@ impl Engine {
         let standing = match state {
             State::Downloading => Some(Standing::Leecher),
             State::Seeding if self.is_whole_seed(id) => Some(Standing::Seed),
-            State::Seeding => Some(Standing::Leecher),
+            State::Seeding => Some(Standing::PartialSeed),
             State::Checking | State::Queued | State::Paused | State::Error => None,
         };
         if let Some(network) = &mut self.network {

@@ -288,6 +288,7 @@ impl Engine {
             }) if extended => {
                 if let Some(&flag) = body.first() {
                     running.swarm.upload_only_told(key, flag != 0);
+                    self.met(id, now);
                 }
                 Ok(())
             }

@@ -200,7 +200,7 @@ impl Server {
                 peer_id: None,
                 key: None,
                 is_seed: Some(standing == Standing::Seed),
-                is_paused: false,
+                is_paused: standing == Standing::PartialSeed,
                 heard: Heard::Announce,
             };
             self.registry

@@ -46,6 +46,8 @@ pub enum Standing {
     Leecher,
     /// It is there and has everything.
     Seed,
+    /// It is there and wants nothing more, though it does not have everything (BEP 21).
+    PartialSeed,
 }
 
 impl Standing {
@@ -54,11 +56,17 @@ impl Standing {
         self != Self::Left
     }
 
+    /// Whether the peer is there to give alone.
+    pub fn wants_nothing(self) -> bool {
+        matches!(self, Self::Seed | Self::PartialSeed)
+    }
+
     fn from_byte(byte: u8) -> Result<Self, EvPeersError> {
         match byte {
             0 => Ok(Self::Left),
             1 => Ok(Self::Leecher),
             2 => Ok(Self::Seed),
+            3 => Ok(Self::PartialSeed),
             _ => Err(EvPeersError::Standing { byte }),
         }
     }

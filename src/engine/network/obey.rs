@@ -13,7 +13,6 @@ use crate::engine::timers::TICK;
 use crate::engine::{Ending, Engine};
 use crate::tracker::broadcast::{Event, Heard, List};
 use crate::tracker::registry;
-use crate::wire::ev_peers::Standing;
 use crate::wire::message::Outgoing;
 
 impl Engine {
@@ -76,9 +75,8 @@ impl Engine {
             registry.left(info_hash, heard.addr, gossip, now);
             return;
         }
-        // Two seeds have nothing to do with each other, but for links.
-        let is_seed = heard.standing == Standing::Seed;
-        if !(is_seed && self.is_whole_seed(id)) {
+        // Those who want nothing of each other meet for links only.
+        if !(heard.standing.wants_nothing() && self.is_whole_seed(id)) {
             let sender = heard.teller.unwrap_or(heard.addr.ip());
             self.heard_of(id, heard.addr, Source::Evpeer { sender }, now);
         }

@@ -132,8 +132,9 @@ fn what_the_format_rules_out_is_refused() {
                                                                        EvPeersError::Handle),
            ("an entry of no list",       "0103000000000000000064040a0000051ae100",
                                                                        EvPeersError::Handle),
-           ("standing 3",                "01030000000000000000648000001300",
-                                                      EvPeersError::Standing { byte: 3 }),
+           ("standing 4",                "01020000000000000000\
+0001040000000000000000aabbccddeeff0011",
+                                                      EvPeersError::Standing { byte: 4 }),
            ("IPv6 and itself",           "01030000000000000000648000001800",
                                                        EvPeersError::Flags { flags: 0x18 }),
            ("older than time",           "01030000000000000000648000001065", EvPeersError::Age),
