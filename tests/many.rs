@@ -111,6 +111,56 @@ fn as_many_torrents_download_as_may_at_a_time() {
     }
 }
 
+/// Goal: a torrent whose peers have taken all connections does not keep the peers of another one
+/// out.
+/// Method: a seed that takes three peers and is slow; four leechers of a long torrent, then one of
+/// a short one.
+#[test]
+fn busy_torrent_does_not_take_all_connections_for_ever() {
+    let scratch = scratch();
+    let data = folder(scratch.path(), "data");
+    let long = DataSet::file(&data, "long", 64 << 20, 1);
+    let short = DataSet::file(&data, "short", 500_000, 2);
+    let torrents = folder(scratch.path(), "torrents");
+    let torrents: Vec<_> = [&long, &short]
+        .map(|set| {
+            let made = torrent::create(set, None);
+            let path = torrents.join(made.file_name().expect("a file"));
+            fs::copy(made, &path).expect("ours");
+            path
+        })
+        .into();
+    let mut setup = Setup::new(torrents[0].parent().expect("it has one"), &data);
+    setup.args = &["--max-peers", "3", "--up-limit", "256KiB"];
+    let seed = Evpeer::start("seed", &setup);
+    wait_for("it seeds both", LIMIT, || seeded(&seed).len() == 2);
+    let known = [seed.address];
+    let start = |name: &str, torrent: &std::path::Path| {
+        let home = folder(scratch.path(), name);
+        let mut setup = Setup::new(torrent, &home);
+        setup.peers = &known;
+        (Evpeer::start(name, &setup), home)
+    };
+    let busy: Vec<_> = (0..4)
+        .map(|n| start(&format!("busy-{n}"), &torrents[0]))
+        .collect();
+    wait_for("all places are taken", LIMIT, || {
+        let status = ctl(&data, &["status", "--json"]).object();
+        let torrents = status["torrents"].as_array().cloned().unwrap_or_default();
+        torrents.iter().any(|torrent| torrent["peers"] == 3)
+    });
+    let (late, home) = start("late", &torrents[1]);
+    late.wait_for_event("complete", LIMIT);
+    for (peer, _) in &busy {
+        assert!(seeded(peer).is_empty(), "they are at it");
+    }
+    late.leave();
+    let came = fs::read(home.join("short")).expect("it is there");
+    assert!(came == short.bytes(), "it is not what it should be");
+    busy.into_iter().for_each(|(peer, _)| peer.leave());
+    seed.leave();
+}
+
 /// The state of each torrent, as told last.
 fn states(peer: &Evpeer) -> BTreeMap<String, String> {
     let events = peer.events();
