@@ -1,23 +1,24 @@
-//! A map that holds one entry most of the time.
+//! A map that holds a few entries most of the time.
 
 use std::collections::BTreeMap;
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 
-/// A map in the order of its keys that takes room of its own only from the second entry on: a node
-/// of a [`BTreeMap`] has room for eleven, and there are thousands of such maps.
+/// A map in the order of its keys that takes room for as many entries as there are while they are
+/// [`FEW_MAX`] at most: a node of a [`BTreeMap`] has room for eleven, and there are thousands of
+/// such maps.
 #[derive(Clone, Debug)]
 pub struct Few<K, V>(Body<K, V>);
 
 #[derive(Clone, Debug)]
 enum Body<K, V> {
-    One(Option<(K, V)>),
-    /// Two at least.
-    More(BTreeMap<K, V>),
+    /// In the order of their keys.
+    Few(Vec<(K, V)>),
+    Many(BTreeMap<K, V>),
 }
 
 impl<K, V> Default for Few<K, V> {
     fn default() -> Self {
-        Self(Body::One(None))
+        Self(Body::Few(Vec::new()))
     }
 }
 
@@ -25,46 +26,45 @@ impl<K: Ord, V> Few<K, V> {
     /// The value of `key`.
     pub fn get(&self, key: &K) -> Option<&V> {
         match &self.0 {
-            Body::One(one) => {
-                let found = one.as_ref().filter(|(its, _)| its == key);
+            Body::Few(few) => {
+                let found = few.iter().find(|(its, _)| its == key);
                 found.map(|(_, value)| value)
             }
-            Body::More(all) => all.get(key),
-        }
-    }
-
-    /// The value of `key`, to be changed.
-    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        match &mut self.0 {
-            Body::One(one) => {
-                let found = one.as_mut().filter(|(its, _)| its == key);
-                found.map(|(_, value)| value)
-            }
-            Body::More(all) => all.get_mut(key),
+            Body::Many(all) => all.get(key),
         }
     }
 
     /// Gives `key` this value; what it had before goes.
     pub fn insert(&mut self, key: K, value: V) {
         match &mut self.0 {
-            Body::One(one) => match one.take() {
-                Some(other) if other.0 != key => {
-                    self.0 = Body::More(BTreeMap::from([other, (key, value)]));
+            Body::Few(few) => match few.binary_search_by(|(its, _)| its.cmp(&key)) {
+                Ok(place) => few[place].1 = value,
+                Err(place) if few.len() < FEW_MAX => {
+                    few.reserve_exact(1);
+                    few.insert(place, (key, value));
                 }
-                _ => *one = Some((key, value)),
+                Err(_) => {
+                    let mut all: BTreeMap<K, V> = few.drain(..).collect();
+                    all.insert(key, value);
+                    self.0 = Body::Many(all);
+                }
             },
-            Body::More(all) => _ = all.insert(key, value),
+            Body::Many(all) => _ = all.insert(key, value),
         }
     }
 
     /// Takes `key` out.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         match &mut self.0 {
-            Body::One(one) => one.take_if(|(its, _)| its == key).map(|(_, value)| value),
-            Body::More(all) => {
+            Body::Few(few) => {
+                let place = few.iter().position(|(its, _)| its == key)?;
+                Some(few.remove(place).1)
+            }
+            Body::Many(all) => {
                 let removed = all.remove(key);
-                if all.len() == 1 {
-                    self.0 = Body::One(all.pop_first());
+                // Far from where it became many, so that coming and going costs nothing.
+                if all.len() < FEW_MAX / 2 {
+                    self.0 = Body::Few(std::mem::take(all).into_iter().collect());
                 }
                 removed
             }
@@ -74,8 +74,8 @@ impl<K: Ord, V> Few<K, V> {
     /// Number of entries.
     pub fn len(&self) -> usize {
         match &self.0 {
-            Body::One(one) => usize::from(one.is_some()),
-            Body::More(all) => all.len(),
+            Body::Few(few) => few.len(),
+            Body::Many(all) => all.len(),
         }
     }
 
@@ -86,17 +86,32 @@ impl<K: Ord, V> Few<K, V> {
 
     /// The entries whose keys lie in `range`, in their order.
     pub fn range<R: RangeBounds<K>>(&self, range: R) -> impl Iterator<Item = (&K, &V)> {
-        let (one, more) = match &self.0 {
-            Body::One(one) => {
-                let one = one.as_ref().filter(|(key, _)| range.contains(key));
-                (one, None)
+        let (few, many) = match &self.0 {
+            Body::Few(few) => {
+                let begin = few.partition_point(|(key, _)| is_below(key, &range));
+                let in_it = few[begin..]
+                    .iter()
+                    .take_while(|(key, _)| range.contains(key));
+                (&few[begin..begin + in_it.count()], None)
             }
-            Body::More(all) => (None, Some(all.range(range))),
+            Body::Many(all) => (&[][..], Some(all.range(range))),
         };
-        let one = one.map(|(key, value)| (key, value));
-        one.into_iter().chain(more.into_iter().flatten())
+        let few = few.iter().map(|(key, value)| (key, value));
+        few.chain(many.into_iter().flatten())
     }
 }
+
+/// Whether `key` comes before all of `range`.
+fn is_below<K: Ord>(key: &K, range: &impl RangeBounds<K>) -> bool {
+    match range.start_bound() {
+        Bound::Included(start) => key < start,
+        Bound::Excluded(start) => key <= start,
+        Bound::Unbounded => false,
+    }
+}
+
+/// So many entries take no more room than they need.
+pub const FEW_MAX: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -104,24 +119,32 @@ mod tests {
     use crate::base::rng::Rng;
 
     #[test]
-    fn it_is_as_any_other_map() {
+    fn it_is_as_any_other_map_and_few_take_little_room() {
         let mut rng = Rng::new(1);
         let (mut few, mut map) = (Few::default(), BTreeMap::new());
-        for round in 0..4000_u32 {
-            let (key, from) = (rng.below(4), rng.below(4));
-            match rng.below(2) {
-                0 => {
+        let mut were_many = 0;
+        for round in 0..20_000_u32 {
+            let (key, from) = (rng.below(9), rng.below(9));
+            // Now more come than go, now more go.
+            match rng.below(10) < 2 + 6 * (round / 100 % 2) {
+                true => {
                     few.insert(key, round);
                     map.insert(key, round);
                 }
-                _ => assert_eq!(few.remove(&key), map.remove(&key)),
+                false => assert_eq!(few.remove(&key), map.remove(&key)),
             }
             assert_eq!(few.get(&from), map.get(&from));
-            assert_eq!(few.get_mut(&from), map.get_mut(&from));
             assert!(few.range(from..).eq(map.range(from..)));
+            assert!(few.range(from..=from + 2).eq(map.range(from..=from + 2)));
             assert_eq!((few.len(), few.is_empty()), (map.len(), map.is_empty()));
-            let is_small = matches!(few.0, Body::One(_));
-            assert_eq!(is_small, map.len() < 2, "it takes room only when it has to");
+            match &few.0 {
+                Body::Few(few) => assert!(few.len() <= FEW_MAX && few.capacity() <= FEW_MAX),
+                Body::Many(all) => {
+                    were_many += 1;
+                    assert!(all.len() >= FEW_MAX / 2);
+                }
+            }
         }
+        assert!(were_many > 1000);
     }
 }

@@ -42,14 +42,14 @@ impl Clients {
 
     /// Counts an address no more that was counted as this.
     pub fn remove(&mut self, client: u64, has: Has) {
-        let listed = self.all.get_mut(&client).expect("a counted client");
-        let before = *listed;
-        listed.addrs -= 1;
-        listed.seeds -= u32::from(has.all);
-        listed.paused -= u32::from(has.enough);
-        let after = *listed;
-        if after.addrs == 0 {
-            self.all.remove(&client);
+        let before = *self.all.get(&client).expect("a counted client");
+        let mut after = before;
+        after.addrs -= 1;
+        after.seeds -= u32::from(has.all);
+        after.paused -= u32::from(has.enough);
+        match after.addrs {
+            0 => _ = self.all.remove(&client),
+            _ => self.all.insert(client, after),
         }
         self.recount(before, after);
     }

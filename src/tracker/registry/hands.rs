@@ -103,7 +103,7 @@ impl Hands {
         let index = card.peer as usize;
         if index >= self.places.len() {
             if index == 0 {
-                self.places.reserve_exact(1); // most swarms have nobody but us
+                self.places.reserve_exact(2); // most swarms have nobody but us
             }
             self.places.resize(index + 1, NOWHERE);
         }

@@ -38,7 +38,7 @@ impl Log {
                     self.changes.pop_front();
                 }
                 if self.changes.is_empty() {
-                    self.changes.reserve_exact(1); // of most swarms it is the only one
+                    self.changes.reserve_exact(2); // most swarms see no more
                 }
                 self.changes.push_back(change);
             }

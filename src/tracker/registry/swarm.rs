@@ -263,7 +263,7 @@ impl Swarm {
             expires_at: Instant::NEVER,
         };
         if self.peers.is_empty() {
-            self.peers.reserve_exact(1); // most swarms have nobody but us
+            self.peers.reserve_exact(2); // most have nobody but us, by IPv4 and IPv6
         }
         let slot = self.peers.insert(Peer {
             entry,
