@@ -5,6 +5,7 @@ pub mod bits;
 pub mod bucket;
 pub mod choice;
 pub mod digest;
+pub mod few;
 pub mod id;
 pub mod limits;
 pub mod plan;

@@ -118,6 +118,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
         trackers: args.trackers.clone(),
         choosing: args.choosing.clone(),
     });
+    drop((sources, before)); // what is needed of them is the peer's
     peer.run(match (args.exit_on_complete, args.until_swarm_complete) {
         (_, true) => Leave::WithTheSwarm,
         (true, false) => Leave::Complete,
@@ -151,6 +152,8 @@ pub struct Peer {
     torrents: BTreeMap<TorrentId, Outcome>,
     /// Those whose figures may have changed since they were told.
     moving: BTreeSet<TorrentId>,
+    /// There were none, and no report has come since.
+    is_still: bool,
     /// What they come to together, unless one changed since that was seen.
     sum: Option<Sum>,
     /// When it is told that nobody has come, if nobody has.
@@ -199,6 +202,7 @@ impl Peer {
             progress,
             torrents: BTreeMap::new(),
             moving: BTreeSet::new(),
+            is_still: false,
             sum: None,
             lonely_at: None,
             watched: None,
@@ -346,7 +350,7 @@ impl Peer {
     fn turn(&mut self, wait_max: Duration) -> Result<(), CliError> {
         let now = Instant::now();
         let lonely = |at: Instant| at.saturating_duration_since(now);
-        let wait = self.progress.time_to_tick(now).min(wait_max);
+        let wait = self.time_to_tick(now).min(wait_max);
         let wait = wait.min(self.spreads.wait(now));
         let wait = self.lonely_at.map_or(wait, |at| wait.min(lonely(at)));
         let wait = match self.watched {
@@ -359,15 +363,13 @@ impl Peer {
         };
         self.reactor.turn(wait)?;
         while let Some(report) = self.reactor.poll_report() {
+            self.is_still = false;
             self.take(&report);
         }
         self.add_watched();
         self.look_at_spreads();
         let now = Instant::now();
-        if self.progress.time_to_tick(now).is_zero() {
-            let figures = self.moving_figures();
-            self.progress.tick(&figures, now);
-        }
+        self.tell_figures(now);
         if self.lonely_at.is_some_and(|at| at <= now) {
             self.lonely_at = None;
             if !self.reactor.was_reached() {

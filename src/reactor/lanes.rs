@@ -129,6 +129,9 @@ impl<J: Send + 'static, D: Send + 'static> Lane<J, D> {
                 }
             }
         }
+        if self.waiting.capacity() > QUEUE_LEN_MAX {
+            self.waiting = VecDeque::new(); // the room of a burst, as at the start
+        }
     }
 }
 

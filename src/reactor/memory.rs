@@ -13,6 +13,7 @@ use super::control::Control;
 use super::lanes::{Ending, Lane, LaneDied};
 use super::{Reactor, StartError, refused};
 use crate::base::choice::Choice;
+use crate::base::digest::sha1;
 use crate::base::id::TorrentId;
 use crate::base::time::Instant;
 use crate::config::session::{Session, SessionTorrent};
@@ -37,13 +38,30 @@ pub struct Keeping {
 pub(super) struct Memory {
     keeping: Keeping,
     lane: Lane<KeepJob, KeepDone>,
-    /// The text that is on the disk, or on its way there.
-    text: Vec<u8>,
+    /// The text that is on the disk, or on its way there; `None` before there is one, and if it
+    /// could not be written.
+    written: Option<Written>,
     is_writing: bool,
     /// Why the session could not be written; told once, until it is written or the reason changes.
     failure: Option<String>,
     schedule: Schedule,
     tickets: u64,
+}
+
+/// What a text is known by: that of a thousand torrents is not kept for the next comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Written {
+    len: usize,
+    digest: [u8; 20],
+}
+
+impl Written {
+    fn of(text: &[u8]) -> Self {
+        Self {
+            len: text.len(),
+            digest: sha1(text),
+        }
+    }
 }
 
 /// When the session is looked at: the sooner, the less there is to make text of.
@@ -111,7 +129,7 @@ impl Reactor {
         let mut memory = Memory {
             keeping,
             lane,
-            text: Vec::new(),
+            written: None,
             is_writing: false,
             failure: None,
             schedule: Schedule::new(),
@@ -229,8 +247,9 @@ impl Reactor {
                         if memory.failure != failure {
                             log::warn!("session not written, tried again later: {error}");
                         }
-                        memory.schedule.looked(memory.text.len(), now);
-                        memory.text.clear();
+                        let written = memory.written.take();
+                        let len = written.map_or(0, |written| written.len);
+                        memory.schedule.looked(len, now);
                     }
                     memory.failure = failure;
                 }
@@ -275,8 +294,9 @@ impl Reactor {
         self.engine.recall_evpeers(&session.evpeers);
         let text = session::encode(session);
         memory.schedule.looked(text.len(), now);
-        if text != memory.text {
-            memory.text.clone_from(&text);
+        let written = Some(Written::of(&text));
+        if written != memory.written {
+            memory.written = written;
             memory.is_writing = true;
             let path = memory.keeping.state.path().join(keep::SESSION);
             memory.lane.submit(KeepJob::Session { path, text });

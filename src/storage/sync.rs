@@ -5,6 +5,7 @@
 //! the disk after that, and then the journal that says so. Stores that come later do not hold it
 //! up.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::journal::log::Mark;
 use super::journal::{Record, time_of_group};
 use super::logs::LogId;
 use super::memory::Frozen;
-use super::{Event, Purpose, Storage};
+use super::{Event, Purpose, Storage, Torrent};
 use crate::base::id::{Ticket, TorrentId};
 
 /// Somebody wants to know when the stores before it are safe.
@@ -160,6 +161,7 @@ impl Storage {
             if is_settling && is_created && self.is_written_up_to(id, seq) {
                 if let Some(torrent) = self.torrents.get_mut(&id) {
                     torrent.barriers.remove(place);
+                    torrent.let_go_of_room();
                 }
                 self.events.extend(aim.reached(id));
             } else if is_settling {
@@ -380,8 +382,18 @@ impl Storage {
             return;
         };
         let barrier = torrent.barriers.pop_front();
+        torrent.let_go_of_room();
         let event = barrier.and_then(|barrier| barrier.aim.reached(id));
         self.events.extend(event);
+    }
+}
+
+impl Torrent {
+    /// Nobody waits any more: room for those who did is not kept.
+    fn let_go_of_room(&mut self) {
+        if self.barriers.is_empty() {
+            self.barriers = VecDeque::new();
+        }
     }
 }
 

@@ -285,6 +285,10 @@ impl Swarm {
         self.take_back_suggestions(key);
         let peer = self.peers.remove(key.0 as usize);
         self.picker.peer_left(&peer.have, peer.counted);
+        if self.peers.is_empty() {
+            self.news.forget();
+            self.picker.last_peer_left();
+        }
         if peer.is_near {
             self.neighbours_changed();
         }

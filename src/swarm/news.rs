@@ -15,7 +15,8 @@ use crate::base::time::Instant;
 /// What there is to tell, and when all were last told.
 #[derive(Debug)]
 pub(super) struct News {
-    /// Every piece verified since the start, in order; each peer has read up to a place in it.
+    /// Every piece verified since there are peers, in order; each peer has read up to a place in
+    /// it.
     log: Vec<PieceIndex>,
     told_at: Option<Instant>,
     /// When all will be told again, if anybody waits for it.
@@ -31,6 +32,11 @@ impl News {
         }
     }
 
+    /// There is nobody who could have read anything.
+    pub fn forget(&mut self) {
+        self.log = Vec::new();
+    }
+
     /// Pieces that there were to tell of.
     pub fn len(&self) -> usize {
         self.log.len()
@@ -40,6 +46,9 @@ impl News {
 impl Swarm {
     /// Lets peers know of a new piece of ours.
     pub(super) fn announce(&mut self, piece: PieceIndex, now: Instant) {
+        if self.peers.is_empty() {
+            return self.news.forget(); // whoever comes is told of all pieces at once
+        }
         self.news.log.push(piece);
         let next = self.news.told_at.map_or(now, |at| at + PAUSE);
         let is_time = next <= now;

@@ -108,6 +108,11 @@ impl Picker {
         self.rarity.left(theirs, counted);
     }
 
+    /// The last peer was forgotten: nothing is counted any more.
+    pub fn last_peer_left(&mut self) {
+        self.rarity.rest();
+    }
+
     /// A peer that joined without `piece` has it now.
     pub fn peer_gained(&mut self, piece: PieceIndex) {
         self.rarity.gained(piece.0);

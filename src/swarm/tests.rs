@@ -555,6 +555,25 @@ fn peers_hear_of_new_pieces_that_they_lack() {
 /// Goal: who lacks little hears of each piece at once, who lacks many of several together, all in
 /// the end, and nobody of what it has.
 #[test]
+fn news_are_kept_only_while_there_is_somebody_to_hear_them() {
+    let mut script = Script::new(4);
+    for piece in 0..2 {
+        script.swarm.found(PieceIndex(piece), script.now);
+    }
+    assert_eq!(script.swarm.news.len(), 0, "nobody is there");
+    let key = script.join(FAST);
+    script.swarm.found(PieceIndex(2), script.now);
+    assert_eq!(script.swarm.next_have(key), Some(PieceIndex(2)));
+    assert_eq!(
+        script.swarm.next_have(key),
+        None,
+        "it was told of the others"
+    );
+    script.swarm.left(key, script.now);
+    assert_eq!(script.swarm.news.len(), 0);
+}
+
+#[test]
 fn news_comes_at_once_to_those_who_have_little_to_ask_for() {
     let mut script = Script::new(80);
     for piece in 0..60 {

@@ -1,6 +1,7 @@
 //! What the torrents come to together, and which of them have to be looked at to know it.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use super::{Outcome, Peer};
 use crate::base::id::TorrentId;
@@ -36,8 +37,26 @@ impl Peer {
         })
     }
 
+    /// How long until figures are to be told. While nothing moves that is not before a report: an
+    /// idle process is not woken for it.
+    pub(super) fn time_to_tick(&self, now: Instant) -> Duration {
+        match self.is_still {
+            true => Duration::MAX,
+            false => self.progress.time_to_tick(now),
+        }
+    }
+
+    /// Tells the figures that changed, if it is time to.
+    pub(super) fn tell_figures(&mut self, now: Instant) {
+        if self.time_to_tick(now).is_zero() {
+            let figures = self.moving_figures();
+            self.is_still = figures.is_empty();
+            self.progress.tick(&figures, now);
+        }
+    }
+
     /// The figures of the torrents that may have changed since the last time.
-    pub(super) fn moving_figures(&mut self) -> Vec<(TorrentId, Snapshot)> {
+    fn moving_figures(&mut self) -> Vec<(TorrentId, Snapshot)> {
         if self.progress.bars().is_some() {
             return self.figures();
         }

@@ -16,6 +16,8 @@
 //! [`SORTED_MAX`] pieces there is no order, and the rarest of a large sample is good enough.
 //!
 //! A peer that has everything is not counted in every piece but once, as a seed.
+//!
+//! Without peers there is neither order nor counts: a torrent that nobody asks for has none.
 
 use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
@@ -36,13 +38,13 @@ pub enum Counted {
 pub(super) struct Rarity {
     rng: Rng,
     seeds: u32,
-    /// Holders of each piece that are not counted as seeds.
+    /// Holders of each piece that are not counted as seeds; empty while there are none at all.
     counts: Vec<u32>,
     /// Pieces that may be begun.
     listed: Bitfield,
     /// Listed pieces that no peer but a seed holds.
     orphans: u32,
-    /// All pieces, by key; empty in a torrent of too many.
+    /// All pieces, by key; empty before it is read, and in a torrent of too many.
     order: Vec<u32>,
     /// Where in `order` each piece stands.
     places: Vec<u32>,
@@ -54,27 +56,36 @@ pub(super) struct Rarity {
 impl Rarity {
     /// No holders, nothing listed.
     pub(super) fn new(piece_count: u32, rng: Rng) -> Self {
-        let sorted_count = if piece_count > SORTED_MAX {
-            0
-        } else {
-            piece_count
-        };
         Self {
             rng,
             seeds: 0,
-            counts: vec![0; piece_count as usize],
+            counts: Vec::new(),
             listed: Bitfield::new(piece_count),
             orphans: 0,
-            order: (0..sorted_count).collect(),
-            places: (0..sorted_count).collect(),
-            borders: vec![0],
+            order: Vec::new(),
+            places: Vec::new(),
+            borders: Vec::new(),
             is_stale: true,
         }
     }
 
     /// Peers that hold `piece`.
     pub(super) fn holders(&self, piece: PieceIndex) -> u32 {
-        self.seeds + self.counts[piece.as_usize()]
+        self.seeds + self.count(piece.0)
+    }
+
+    /// The last peer left: counts and order are let go of.
+    pub(super) fn rest(&mut self) {
+        assert!(self.counts.iter().all(|&count| count == 0) && self.seeds == 0);
+        self.counts = Vec::new();
+        self.order = Vec::new();
+        self.places = Vec::new();
+        self.borders = Vec::new();
+        self.is_stale = true;
+    }
+
+    fn count(&self, piece: u32) -> u32 {
+        self.counts.get(piece as usize).copied().unwrap_or(0)
     }
 
     /// Whether `piece` may be begun.
@@ -124,6 +135,9 @@ impl Rarity {
 
     /// One more peer holds `piece`.
     pub(super) fn gained(&mut self, piece: u32) {
+        if self.counts.is_empty() {
+            self.counts = vec![0; self.listed.len() as usize];
+        }
         let count = self.counts[piece as usize];
         self.counts[piece as usize] = count + 1;
         if !self.listed.has(piece) {
@@ -142,7 +156,7 @@ impl Rarity {
         if !self.listed.set(piece) {
             return;
         }
-        let count = self.counts[piece as usize];
+        let count = self.count(piece);
         self.orphans += u32::from(count == 0);
         if !self.is_stale {
             (0..=count).for_each(|key| self.raise(piece, key));
@@ -156,7 +170,7 @@ impl Rarity {
         if !self.listed.clear(piece) {
             return;
         }
-        let count = self.counts[piece as usize];
+        let count = self.count(piece);
         self.orphans -= u32::from(count == 0);
         if !self.is_stale {
             (1..=count + 1).rev().for_each(|key| self.lower(piece, key));
@@ -168,8 +182,8 @@ impl Rarity {
     /// If none of the [`WALK_MAX`] rarest is theirs, the rarest of a sample of those that are: a
     /// peer that lacks what is rare must not cost a walk over a large torrent.
     pub(super) fn rarest(&mut self, theirs: &Bitfield) -> Option<PieceIndex> {
-        if self.order.is_empty() {
-            return self.sample(theirs, |this, piece| this.counts[piece as usize]);
+        if self.listed.len() > SORTED_MAX {
+            return self.sample(theirs, |this, piece| this.count(piece));
         }
         if !self.listed.intersects(theirs) {
             return None; // a walk past all that others have is longer than this look
@@ -184,7 +198,7 @@ impl Rarity {
         if near.len() == self.listed.count_ones() as usize {
             return None;
         }
-        self.sample(theirs, |this, piece| this.counts[piece as usize])
+        self.sample(theirs, |this, piece| this.count(piece))
     }
 
     /// Any listed piece of `theirs`.
@@ -207,7 +221,7 @@ impl Rarity {
     /// The rarest piece of `theirs` among `some` of the listed ones, or of a sample of them.
     pub(super) fn rarest_of(&mut self, some: &Bitfield, theirs: &Bitfield) -> Option<PieceIndex> {
         let draw = self.draw();
-        let best = best_of(some, theirs, draw, |piece| self.counts[piece as usize]);
+        let best = best_of(some, theirs, draw, |piece| self.count(piece));
         best.map(PieceIndex)
     }
 
@@ -228,7 +242,7 @@ impl Rarity {
     }
 
     fn lost(&mut self, piece: u32) {
-        let count = self.counts[piece as usize];
+        let count = self.count(piece);
         assert!(
             count > 0,
             "piece {piece} lost a holder that was never counted"
@@ -288,7 +302,7 @@ impl Rarity {
 
     fn key(&self, piece: u32) -> u32 {
         if self.listed.has(piece) {
-            self.counts[piece as usize] + 1
+            self.count(piece) + 1
         } else {
             0
         }
@@ -296,11 +310,15 @@ impl Rarity {
 
     /// Sorts the order anew if it is stale.
     fn refresh(&mut self) {
-        if !self.is_stale || self.order.is_empty() {
+        if !self.is_stale {
             return;
         }
         self.is_stale = false;
-        let piece_count = self.order.len() as u32;
+        let piece_count = self.listed.len();
+        if self.order.is_empty() {
+            self.order = (0..piece_count).collect();
+            self.places = self.order.clone();
+        }
         let mut sizes = vec![0u32; 1];
         for piece in 0..piece_count {
             let key = self.key(piece) as usize;
@@ -338,7 +356,7 @@ impl Rarity {
     /// Counts everything again.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let orphans = self.listed.ones().filter(|&p| self.counts[p as usize] == 0);
+        let orphans = self.listed.ones().filter(|&p| self.count(p) == 0);
         assert_eq!(self.orphans as usize, orphans.count(), "orphans");
         if self.is_stale {
             return;

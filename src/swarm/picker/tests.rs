@@ -83,6 +83,26 @@ fn pieces(blocks: &[BlockRef]) -> Vec<u32> {
 
 /// One column per piece: `ours` and `theirs` mark pieces held, `peers` counts holders.
 #[test]
+fn nothing_is_kept_of_peers_when_the_last_has_left() {
+    let mut picker = picker("....", "0000");
+    let theirs = bits("##.#");
+    for _ in 0..2 {
+        let counted = picker.peer_joined(&theirs);
+        let picked = pick(&mut picker, &theirs, 2);
+        assert_eq!(picked.len(), 2);
+        assert_eq!(picker.availability(PieceIndex(3)), 1);
+        for block in picked {
+            picker.block_released(block);
+        }
+        picker.peer_left(&theirs, counted);
+        picker.last_peer_left();
+        picker.check();
+        assert_eq!(picker.availability(PieceIndex(3)), 0);
+        assert_eq!(picker.missing(), 4, "what is wanted stays known");
+    }
+}
+
+#[test]
 fn picks_the_rarest_piece_the_peer_can_give() {
     #[rustfmt::skip]
     let cases = [

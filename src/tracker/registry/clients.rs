@@ -1,11 +1,11 @@
 //! How many clients a swarm has: one that is listed under several addresses is one (BEP 7).
 
-use std::collections::BTreeMap;
+use crate::base::few::Few;
 
 /// The clients of a swarm by their number, which is made of the peer id.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    all: BTreeMap<u64, Listed>,
+    all: Few<u64, Listed>,
     complete: u32,
     incomplete: u32,
     paused: u32,
@@ -31,25 +31,25 @@ pub(super) struct Has {
 impl Clients {
     /// Counts an address.
     pub fn add(&mut self, client: u64, has: Has) {
-        let listed = self.all.entry(client).or_default();
-        let before = *listed;
+        let before = self.all.get(&client).copied().unwrap_or_default();
+        let mut listed = before;
         listed.addrs += 1;
         listed.seeds += u32::from(has.all);
         listed.paused += u32::from(has.enough);
-        let after = *listed;
-        self.recount(before, after);
+        self.all.insert(client, listed);
+        self.recount(before, listed);
     }
 
     /// Counts an address no more that was counted as this.
     pub fn remove(&mut self, client: u64, has: Has) {
-        let listed = self.all.get_mut(&client).expect("a counted client");
-        let before = *listed;
-        listed.addrs -= 1;
-        listed.seeds -= u32::from(has.all);
-        listed.paused -= u32::from(has.enough);
-        let after = *listed;
-        if after.addrs == 0 {
-            self.all.remove(&client);
+        let before = *self.all.get(&client).expect("a counted client");
+        let mut after = before;
+        after.addrs -= 1;
+        after.seeds -= u32::from(has.all);
+        after.paused -= u32::from(has.enough);
+        match after.addrs {
+            0 => _ = self.all.remove(&client),
+            _ => self.all.insert(client, after),
         }
         self.recount(before, after);
     }

@@ -37,6 +37,9 @@ impl Log {
                 if self.changes.len() == CHANGES_MAX {
                     self.changes.pop_front();
                 }
+                if self.changes.is_empty() {
+                    self.changes.reserve_exact(2); // most swarms see no more
+                }
                 self.changes.push_back(change);
             }
             Keep::Count => self.changes.clear(),

@@ -2,7 +2,6 @@
 
 mod room;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::log::{Keep, Log};
 use super::news::{Change, ChangeKind, Counts, Entry, Families, Heard, Seeds, Sighting, Terms};
 use super::open::Opened;
 use crate::base::address::{Scope, scope};
+use crate::base::few::Few;
 use crate::base::id::{InfoHash, PeerId};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
@@ -37,7 +37,7 @@ pub(super) struct Swarm {
     /// When peers that expired are looked for, as the registry has noted it.
     pub sweep_at: Instant,
     peers: Slab<Peer>,
-    by_addr: BTreeMap<Key, u32>,
+    by_addr: Few<Key, u32>,
     hands: Hands,
     clients: Clients,
     log: Log,
@@ -100,7 +100,7 @@ impl Swarm {
             earliest: Instant::NEVER,
             sweep_at: Instant::NEVER,
             peers: Slab::new(),
-            by_addr: BTreeMap::new(),
+            by_addr: Few::default(),
             hands: Hands::new(rng_seed),
             clients: Clients::default(),
             log: Log::default(),
@@ -262,6 +262,9 @@ impl Swarm {
             last_at: now,
             expires_at: Instant::NEVER,
         };
+        if self.peers.is_empty() {
+            self.peers.reserve_exact(2); // most have nobody but us, by IPv4 and IPv6
+        }
         let slot = self.peers.insert(Peer {
             entry,
             client: news.client,
