@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 
-/// A map in the order of its keys that takes room for as many entries as there are while they are
+/// A map in the order of its keys that takes room for as many entries as there were while they were
 /// [`FEW_MAX`] at most: a node of a [`BTreeMap`] has room for eleven, and there are thousands of
 /// such maps.
 #[derive(Clone, Debug)]

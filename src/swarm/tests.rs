@@ -552,8 +552,6 @@ fn peers_hear_of_new_pieces_that_they_lack() {
     assert_eq!(script.swarm.next_have(lacks), None);
 }
 
-/// Goal: who lacks little hears of each piece at once, who lacks many of several together, all in
-/// the end, and nobody of what it has.
 #[test]
 fn news_are_kept_only_while_there_is_somebody_to_hear_them() {
     let mut script = Script::new(4);
@@ -573,6 +571,8 @@ fn news_are_kept_only_while_there_is_somebody_to_hear_them() {
     assert_eq!(script.swarm.news.len(), 0);
 }
 
+/// Goal: who lacks little hears of each piece at once, who lacks many of several together, all in
+/// the end, and nobody of what it has.
 #[test]
 fn news_comes_at_once_to_those_who_have_little_to_ask_for() {
     let mut script = Script::new(80);

@@ -81,7 +81,6 @@ fn pieces(blocks: &[BlockRef]) -> Vec<u32> {
     blocks.iter().map(|block| block.piece.0).collect()
 }
 
-/// One column per piece: `ours` and `theirs` mark pieces held, `peers` counts holders.
 #[test]
 fn nothing_is_kept_of_peers_when_the_last_has_left() {
     let mut picker = picker("....", "0000");
@@ -102,6 +101,7 @@ fn nothing_is_kept_of_peers_when_the_last_has_left() {
     }
 }
 
+/// One column per piece: `ours` and `theirs` mark pieces held, `peers` counts holders.
 #[test]
 fn picks_the_rarest_piece_the_peer_can_give() {
     #[rustfmt::skip]
