@@ -3,7 +3,7 @@
 //! [`UdpExchange`] knows the protocol; here it gets its addresses, its time and its datagrams, and
 //! connection ids are kept for later announces to the same tracker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub(super) struct UdpTrackers {
     running: BTreeMap<(TorrentId, AnnounceId), Running>,
     /// At most [`CONNECTIONS_MAX`].
     connections: BTreeMap<SocketAddr, Connection>,
+    /// Trackers that refuse the announces of those who wait; at most [`CONNECTIONS_MAX`].
+    plain: BTreeSet<SocketAddr>,
     /// When the earliest timer fires.
     armed: Instant,
 }
@@ -52,6 +54,7 @@ impl Default for UdpTrackers {
         Self {
             running: BTreeMap::new(),
             connections: BTreeMap::new(),
+            plain: BTreeSet::new(),
             armed: Instant::NEVER,
         }
     }
@@ -74,6 +77,15 @@ impl UdpTrackers {
             of != torrent || running.farewell
         };
         self.running.retain(stays);
+    }
+
+    /// The tracker has answered an announce.
+    fn ended(&mut self, key: (TorrentId, AnnounceId), tracker: SocketAddr) {
+        let running = self.running.remove(&key);
+        let is_plain = running.is_some_and(|running| running.exchange.is_plain());
+        if is_plain && self.plain.len() < CONNECTIONS_MAX {
+            self.plain.insert(tracker);
+        }
     }
 
     fn keep(&mut self, tracker: SocketAddr, connection: Connection, now: Instant) {
@@ -101,7 +113,7 @@ impl Engine {
             id,
             farewell,
             url,
-            announce,
+            mut announce,
         } = question;
         if !farewell && !self.is_announcing(torrent, id) {
             return;
@@ -116,6 +128,8 @@ impl Engine {
             let connection = self.udp_trackers.connections.get(addr)?;
             Some((*addr, *connection))
         });
+        let is_plain = |addr: &SocketAddr| self.udp_trackers.plain.contains(addr);
+        announce.is_paused &= !addresses.iter().any(is_plain);
         let rng = Rng::new(self.rng.next_u64());
         let exchange = UdpExchange::new(addresses, announce, url.url_data(), known, rng, now);
         let running = Running { farewell, exchange };
@@ -147,7 +161,7 @@ impl Engine {
                 self.udp_trackers.keep(tracker, connection, now);
             }
             Received::Ended(tracker, result) => {
-                self.udp_trackers.forget(torrent, id);
+                self.udp_trackers.ended((torrent, id), tracker);
                 match result {
                     Ok(reply) => self.announce_answered(torrent, id, reply, tracker, now),
                     Err(error) => self.announce_failed_for(torrent, id, error.into(), now),

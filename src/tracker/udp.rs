@@ -33,6 +33,8 @@ pub struct UdpExchange {
     /// Where the tracker may be; they take turns until one answers.
     addresses: Vec<SocketAddr>,
     stage: Stage,
+    /// The tracker refused it as that of one who waits, and was asked again without that.
+    is_plain: bool,
     /// Of the question that is open.
     transaction: u32,
     /// Datagrams that asked it.
@@ -108,6 +110,7 @@ impl UdpExchange {
             url_data: url_data.to_owned(),
             addresses,
             stage,
+            is_plain: false,
             transaction: rng.next_u64() as u32,
             tries: 0,
             send_at: now,
@@ -124,6 +127,12 @@ impl UdpExchange {
     /// Whether the tracker had time enough, and did not answer.
     pub fn is_over(&self, now: Instant) -> bool {
         self.ends_at <= now
+    }
+
+    /// Whether the tracker takes announces of one who waits (BEP 21) for faulty: it refused such a
+    /// one, and was asked again without that.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// What is to be sent now, and where to.
@@ -197,6 +206,13 @@ impl UdpExchange {
                 Reply::Error { .. },
             ) => {
                 self.enter(Stage::Connecting, now);
+                Received::Useless
+            }
+            // Some trackers refuse whatever event BEP 15 does not have.
+            (Stage::Announcing { .. }, Reply::Error { .. }) if self.announce.says_paused() => {
+                self.announce.is_paused = false;
+                self.is_plain = true;
+                self.enter(self.stage, now);
                 Received::Useless
             }
             (_, Reply::Error { message, .. }) => {
@@ -540,5 +556,49 @@ mod tests {
             retry: None,
         };
         assert_eq!(reply, Received::Ended(tracker, Err(refused)));
+    }
+
+    /// Goal: a tracker that takes event 4 for a fault (chihaya) is asked again at once without it.
+    #[test]
+    fn announce_that_is_refused_for_its_event_is_repeated_without_it() {
+        let mut exchange = exchange(&["10.0.0.8:80"], None);
+        exchange.announce.event = None;
+        exchange.announce.is_paused = true;
+        let tracker = addr("10.0.0.8:80");
+        let say = |exchange: &mut UdpExchange, reply: Reply<'_>| {
+            let mut bytes = Vec::new();
+            reply.encode(&mut bytes);
+            exchange.received(tracker, &bytes, START)
+        };
+        let event = |exchange: &mut UdpExchange| {
+            let (_, bytes) = exchange.poll_datagram(START).expect("it is due");
+            match Request::decode(&bytes).expect("a request") {
+                Request::Announce {
+                    transaction,
+                    announce,
+                    ..
+                } => (transaction, announce.is_paused),
+                other => panic!("{other:?}"),
+            }
+        };
+        let transaction = ask(&mut exchange, START);
+        let connection = 7;
+        let connect = Reply::Connect {
+            transaction,
+            connection,
+        };
+        say(&mut exchange, connect);
+        let (transaction, is_paused) = event(&mut exchange);
+        assert!(is_paused);
+        let message = b"malformed event ID".as_slice();
+        let error = |transaction| Reply::Error {
+            transaction,
+            message,
+        };
+        assert_eq!(say(&mut exchange, error(transaction)), Received::Useless);
+        let (transaction, is_paused) = event(&mut exchange);
+        assert!(!is_paused && exchange.is_plain());
+        let ended = say(&mut exchange, error(transaction));
+        assert!(matches!(ended, Received::Ended(_, Err(_))), "{ended:?}");
     }
 }

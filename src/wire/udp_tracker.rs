@@ -60,7 +60,8 @@ pub struct UdpAnnounce {
     /// What happened; numbers that BEP 15 does not have are none.
     pub event: Option<Event>,
     /// Nothing more is wanted, though bytes are left: told where nothing else happened. BEP 21 has
-    /// `event=paused` for this; its number here is that of libtorrent, as others ignore it.
+    /// `event=paused` for this; its number here is that of libtorrent. Most trackers ignore it, and
+    /// some, as chihaya ("malformed event ID"), refuse the announce.
     pub is_paused: bool,
     /// An address to be listed instead of the sender's, which trackers rightly ignore.
     pub ip: Option<Ipv4Addr>,
@@ -231,6 +232,11 @@ impl UdpAnnounce {
         }
     }
 
+    /// Whether it has the event that BEP 15 does not have.
+    pub fn says_paused(&self) -> bool {
+        self.event.is_none() && self.is_paused
+    }
+
     fn decode(fields: &mut Fields<'_>) -> Result<Self, UdpTrackerError> {
         let info_hash = InfoHash(*fields.array()?);
         let peer_id = PeerId(*fields.array()?);
@@ -262,7 +268,7 @@ impl UdpAnnounce {
             .numwant
             .map_or(-1, |count| i32::try_from(count).unwrap_or(i32::MAX));
         let event = match self.event {
-            None if self.is_paused => PAUSED,
+            None if self.says_paused() => PAUSED,
             event => number_of(event),
         };
         put(out, &[event, ip, self.key, numwant as u32]);
