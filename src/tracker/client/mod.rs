@@ -254,8 +254,9 @@ impl Client {
         })
     }
 
-    /// Everything is there: every tracker that lists us, or did, hears of it at once, one time. Of
-    /// a torrent that was complete from the start none does.
+    /// Everything is there: every tracker that lists us, or did, hears of it at once, one time, or
+    /// twice if the process is killed before it has remembered the answer. Of a torrent that was
+    /// complete from the start none does.
     pub fn completed(&mut self, now: Instant) {
         self.all_tiers_mut().for_each(|tier| tier.completed(now));
     }
