@@ -28,8 +28,8 @@ pub(super) struct Queue {
     received: BTreeMap<TorrentId, Received>,
     /// Those that their user had begin out of turn: they do not wait again.
     called: BTreeSet<TorrentId>,
-    /// Since when more get on than may.
-    surplus_since: Option<Instant>,
+    /// While more get on than may.
+    surplus: Option<Surplus>,
     /// When places are given away next.
     armed: Option<Instant>,
 }
@@ -42,6 +42,18 @@ struct Received {
     since: Instant,
     /// Some of it came as it was looked at.
     gets_on: bool,
+    /// Its bytes at the last look at a surplus,
+    seen: u64,
+    /// and at how many of these looks some had come.
+    busy_looks: u32,
+}
+
+/// A time in which more get on than may.
+#[derive(Clone, Copy, Debug)]
+struct Surplus {
+    since: Instant,
+    looked_at: Instant,
+    looks: u32,
 }
 
 impl Engine {
@@ -70,6 +82,8 @@ impl Engine {
                 bytes,
                 since: now,
                 gets_on: false,
+                seen: bytes,
+                busy_looks: 0,
             });
             if received.bytes != bytes {
                 (received.bytes, received.since) = (bytes, now);
@@ -90,7 +104,7 @@ impl Engine {
         self.look_at_received(now);
         let holds = |other: TorrentId, torrent: &Torrent| match torrent.state {
             _ if other == id => false,
-            State::Downloading => self.is_patient(other, now),
+            State::Downloading => !torrent.was_complete && self.is_patient(other, now),
             State::Checking => other < id && !torrent.was_complete && self.is_patient(other, now),
             State::Queued => other < id,
             State::Seeding | State::Paused | State::Error => false,
@@ -141,7 +155,7 @@ impl Engine {
         }
         let downloading = self.torrents.values();
         let downloading = downloading
-            .filter(|t| t.state == State::Downloading)
+            .filter(|t| t.state == State::Downloading && !t.was_complete)
             .count();
         if downloading > self.config.max_active as usize {
             self.arm_queue(now + LOOK_INTERVAL);
@@ -155,31 +169,58 @@ impl Engine {
     }
 
     /// Where more torrents get on than may, and not just for a moment, those that were added last
-    /// wait again.
+    /// wait again. One that received something now and then drives nobody out.
     fn take_places_back(&mut self, now: Instant) {
         self.look_at_received(now);
+        if self.beyond_places(0, now).is_empty() {
+            self.queue.surplus = None;
+            return;
+        }
+        let Queue {
+            surplus, received, ..
+        } = &mut self.queue;
+        let is_new = surplus.is_none();
+        let surplus = surplus.get_or_insert(Surplus {
+            since: now,
+            looked_at: now,
+            looks: 0,
+        });
+        if is_new || now - surplus.looked_at >= LOOK_INTERVAL {
+            surplus.looked_at = now;
+            surplus.looks += u32::from(!is_new);
+            for received in received.values_mut() {
+                let has_more = received.seen != received.bytes;
+                received.busy_looks = match is_new {
+                    true => 0,
+                    false => received.busy_looks + u32::from(has_more),
+                };
+                received.seen = received.bytes;
+            }
+        }
+        let Surplus { since, looks, .. } = *surplus;
+        if now - since >= STALL_TIME {
+            self.queue.surplus = None;
+            for id in self.beyond_places(looks / 2 + 1, now) {
+                self.queue(id, now);
+            }
+        }
+    }
+
+    /// Of the torrents that get on, and had received something at so many looks, those for whom
+    /// there are no places.
+    fn beyond_places(&self, busy_looks: u32, now: Instant) -> Vec<TorrentId> {
         let gets_on = |id: &TorrentId| {
             let received = self.queue.received.get(id);
             let torrent = &self.torrents[id];
             torrent.state == State::Downloading
+                && !torrent.was_complete
                 && !torrent.swarm.has_all_wanted()
                 && !self.queue.called.contains(id)
-                && received.is_some_and(|received| received.gets_on)
+                && received.is_some_and(|r| r.gets_on && r.busy_looks >= busy_looks)
                 && self.is_patient(*id, now)
         };
         let active = self.torrents.keys().copied().filter(gets_on);
-        let surplus: Vec<TorrentId> = active.skip(self.config.max_active as usize).collect();
-        if surplus.is_empty() {
-            self.queue.surplus_since = None;
-            return;
-        }
-        let since = *self.queue.surplus_since.get_or_insert(now);
-        if now - since >= STALL_TIME {
-            self.queue.surplus_since = None;
-            for id in surplus {
-                self.queue(id, now);
-            }
-        }
+        active.skip(self.config.max_active as usize).collect()
     }
 
     /// It is the turn of a torrent that was queued.

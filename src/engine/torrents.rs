@@ -278,7 +278,8 @@ impl Engine {
         if torrent.plight.is_some() {
             return self.serve_meanwhile(id, now);
         }
-        let is_leecher = !torrent.swarm.has_all_wanted();
+        // A seed that has lost something needs no turn.
+        let is_leecher = !torrent.swarm.has_all_wanted() && !torrent.was_complete;
         if is_leecher && !self.has_place(id, now) {
             return self.queue(id, now);
         }

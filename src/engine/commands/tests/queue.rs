@@ -22,7 +22,7 @@ impl Line {
     }
 
     /// `count` torrents that nobody has looked at yet.
-    fn added(max_active: u32, count: usize) -> Self {
+    pub fn added(max_active: u32, count: usize) -> Self {
         let mut script = Script::new();
         script.engine.config.max_active = max_active;
         let mut torrents = vec![(script.id, Arc::clone(&script.meta))];
@@ -320,6 +320,47 @@ fn one_that_gets_on_for_a_moment_drives_nobody_out() {
         flow(&mut line, &mut second, 75);
         assert_eq!(line.states(), "dd");
     }
+}
+
+/// Goal: a torrent that receives a little now and then does not have one wait again that gets on
+/// well.
+#[test]
+fn trickle_drives_out_nobody_who_gets_on_well() {
+    let mut line = Line::new(1, 2);
+    line.script.pass(Duration::from_secs(70));
+    assert_eq!(line.states(), "dd");
+    let mut first = [Trickle::new(&mut line, 0)];
+    let mut second = [Trickle::new(&mut line, 1)];
+    for _ in 0..10 {
+        flow(&mut line, &mut first, 1);
+        flow(&mut line, &mut second, 29);
+        assert_eq!(line.states(), "dd");
+    }
+}
+
+/// Goal: a seed that has lost a piece fetches it again at once, and nobody gives way to it.
+#[test]
+fn seed_that_has_lost_something_takes_no_place() {
+    let mut line = Line::added(1, 2);
+    line.at(0).scanned(Bitfield::full(PIECES));
+    line.at(0).check_all();
+    line.at(1).scanned(Bitfield::new(PIECES));
+    assert_eq!(line.turn(), "sd");
+    let script = line.at(0);
+    script
+        .engine
+        .piece_lost(script.id, PieceIndex(3), script.now);
+    script.settle();
+    assert_eq!(line.turn(), "dd");
+    let mut seeds = vec![Trickle::new(&mut line, 0), Trickle::new(&mut line, 1)];
+    flow(&mut line, &mut seeds, 15);
+    // One that has its turn waits for it no more than it did before.
+    line.at(1).pause();
+    line.at(1).resume();
+    assert_eq!(line.turn(), "dd");
+    let mut seeds = vec![Trickle::new(&mut line, 1)];
+    flow(&mut line, &mut seeds, 100);
+    assert_eq!(line.states(), "dd");
 }
 
 #[test]
