@@ -45,6 +45,11 @@ impl Rate {
         self.sum * STEPS_PER_SEC / steps
     }
 
+    /// Whether something was counted lately: within [`WINDOW`], or two of them.
+    pub fn is_moving(&self, now: Instant) -> bool {
+        self.sum > 0 && step_of(now).saturating_sub(self.step) < BUCKETS as u64
+    }
+
     /// All bytes ever counted.
     pub fn total(&self) -> u64 {
         self.total
@@ -86,8 +91,11 @@ mod tests {
         let shown = rate.bytes_per_sec(now);
         assert!((900..=1000).contains(&shown), "{shown} B/s");
         now += WINDOW + Duration::from_secs(1);
+        assert!(!rate.is_moving(now));
         assert_eq!(rate.bytes_per_sec(now), 0);
         assert_eq!(rate.total(), 10_000);
+        rate.add(1, now);
+        assert!(rate.is_moving(now + Duration::from_secs(3)));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What must hold between any two inputs: for simulations and tests, as it walks over everything.
 
+use std::collections::BTreeMap;
+
 use super::conn::{Purpose, Stage};
 use super::{Engine, State};
 use crate::base::id::{ConnId, TorrentId};
@@ -34,6 +36,18 @@ impl Engine {
         let called = stages().filter(|s| matches!(s, Stage::Dialling(Purpose::Peer(_))));
         if called.count() != self.calls.total() {
             return Err(format!("{} calls are counted", self.calls.total()));
+        }
+        let is_calling = |id| self.torrents.get(&id).is_some_and(|t| t.is_taking_part());
+        if let Some(id) = self.calls.line().find(|&id| !is_calling(id)) {
+            return Err(format!("torrent {id} is in line and calls nobody"));
+        }
+        let counts = self
+            .torrents
+            .iter()
+            .map(|(&id, t)| (id, t.swarm.peer_count()));
+        let counts: BTreeMap<_, _> = counts.filter(|(_, count)| *count > 0).collect();
+        if counts != self.calls.crowds().collect() {
+            return Err(format!("{counts:?} peers are there, others are counted"));
         }
         let undecided = stages()
             .filter(|s| matches!(s, Stage::Undecided(_)))

@@ -148,6 +148,7 @@ impl Engine {
             remote: conn.remote,
             peer_id: theirs.peer_id,
         };
+        let before = running.swarm.peer_count();
         let key = running.swarm.joined(id, origin, caps, now);
         let is_exempt = !self.config.limit_local && self.interfaces.is_on_link(origin.remote.ip());
         running.swarm.set_limited(key, !is_exempt);
@@ -165,6 +166,7 @@ impl Engine {
             dialled: dialled.is_some(),
         }));
         let (remote, opened) = (conn.remote, conn.opened);
+        self.crowd_changed(torrent, before);
         self.place_peer(id);
         self.bound_buffer(id, torrent);
         self.undecided.remove(&(opened, id));
@@ -221,8 +223,8 @@ impl Engine {
             .swarm
             .peers()
             .find(|(_, p)| p.origin.peer_id == theirs.peer_id);
-        if let Some((_, twin)) = twin {
-            let twin = twin.conn;
+        let twin = twin.map(|(_, peer)| peer.conn);
+        if let Some(twin) = twin {
             let twin_dialled = self
                 .conn(twin)
                 .and_then(|c| c.exchange())
@@ -235,11 +237,13 @@ impl Engine {
             self.close(twin, Ending::Redundant("connected twice"), now);
         }
         // Whoever is called had room kept for him, unless he is to take the place of another.
+        // Whoever comes in the place of his twin has that.
         let taken = match dialled {
             Some(_) => self.peers_joined(),
             None => self.peer_conns(),
         };
-        if taken >= self.config.conns_max as usize && !self.make_room(torrent, now) {
+        let is_full = twin.is_none() && taken >= self.config.conns_max as usize;
+        if is_full && !self.make_room(torrent, now) {
             return Err(Ending::Local("no room for another peer"));
         }
         Ok(torrent)
@@ -422,7 +426,9 @@ impl Engine {
             Stage::Exchange(exchange) => {
                 let torrent = exchange.torrent;
                 if let Some(running) = self.torrents.get_mut(&torrent) {
+                    let before = running.swarm.peer_count();
                     running.swarm.left(exchange.key, now);
+                    self.crowd_changed(torrent, before);
                 }
                 let reason = ending.text().to_owned();
                 self.report(Report::PeerLeft {

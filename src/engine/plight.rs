@@ -87,6 +87,7 @@ impl Engine {
     /// Storage has given the torrent up, but may go on with it later.
     pub(super) fn cannot_write(&mut self, id: TorrentId, reason: String, now: Instant) {
         self.leave_queue(id, now);
+        self.leave_line(id);
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };

@@ -238,6 +238,9 @@ impl Engine {
     /// A torrent is in another state, or gone: what it had received is of no interest any more.
     pub(super) fn state_begins(&mut self, id: TorrentId, state: Option<State>) {
         self.queue.received.remove(&id);
+        if !matches!(state, Some(State::Downloading | State::Seeding)) {
+            self.leave_line(id);
+        }
         if state != Some(State::Downloading) {
             self.queue.called.remove(&id);
         }

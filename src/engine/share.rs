@@ -4,6 +4,7 @@
 //! ```text
 //!                  all taken, another torrent has two more:
 //!  a peer comes ── one of that torrent's goes ──────────────▶ let in
+//!                  of whom nothing comes or goes
 //!
 //!                  few are free, or others wait for them:
 //!  an address ──── stands in line ── its torrent's turn ────▶ called
@@ -14,22 +15,24 @@
 //! nothing but dead addresses keeps nobody waiting for their time-outs.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::conn::{Exchange, Stage};
-use super::torrent::Torrent;
 use super::{Ending, Engine};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
+use crate::swarm::Peer;
 
-/// Who is called for which torrent, and which of them wait until they may call.
+/// Who is called for which torrent, which of them wait until they may call, and how many peers
+/// each has.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     /// Peers that are being called; none is 0.
     under_way: BTreeMap<TorrentId, u32>,
     /// Torrents that found no place, each once, the first of them first.
     line: VecDeque<TorrentId>,
+    /// Torrents with peers, by their number; those that were added first are last of several.
+    crowds: BTreeSet<(usize, Reverse<TorrentId>)>,
 }
 
 impl Calls {
@@ -52,6 +55,16 @@ impl Calls {
         self.under_way.get(&torrent).copied().unwrap_or(0)
     }
 
+    /// The torrents that wait until they may call.
+    pub fn line(&self) -> impl Iterator<Item = TorrentId> + '_ {
+        self.line.iter().copied()
+    }
+
+    /// The torrents with peers, and how many each has.
+    pub fn crowds(&self) -> impl Iterator<Item = (TorrentId, usize)> + '_ {
+        self.crowds.iter().map(|&(count, Reverse(id))| (id, count))
+    }
+
     /// Peers that are being called, of all torrents.
     pub fn total(&self) -> usize {
         self.under_way.values().map(|&count| count as usize).sum()
@@ -60,10 +73,10 @@ impl Calls {
 
 impl Engine {
     /// Whether one more peer of the torrent may be called.
-    pub(super) fn may_dial(&self, id: TorrentId) -> bool {
+    pub(super) fn may_dial(&self, id: TorrentId, now: Instant) -> bool {
         self.ending.is_none()
             && self.is_turn_to_call(id)
-            && (self.peer_conns() < self.config.conns_max as usize || self.may_displace(id))
+            && (self.peer_conns() < self.config.conns_max as usize || self.may_displace(id, now))
     }
 
     /// Whether there is a place in which to call that is for this torrent.
@@ -86,15 +99,24 @@ impl Engine {
         self.calls.line.retain(|&other| other != id);
     }
 
+    /// Whether there is somebody whom the torrent would call now.
+    pub(super) fn would_call(&self, id: TorrentId, now: Instant) -> bool {
+        self.torrents.get(&id).is_some_and(|torrent| {
+            let due = torrent.candidates.next_deadline();
+            torrent.is_taking_part() && due.is_some_and(|at| at <= now)
+        })
+    }
+
+    /// The torrent does not call any more.
+    pub(super) fn leave_line(&mut self, id: TorrentId) {
+        self.calls.line.retain(|&other| other != id);
+    }
+
     /// The torrent has called whom it may. If it has others to call, and what it lacks is a place
     /// to do so, it stands in line.
     pub(super) fn wait_to_call(&mut self, id: TorrentId, now: Instant) {
         let free = limits::HALF_OPEN_MAX.saturating_sub(self.dialling);
-        let is_due = |torrent: &Torrent| {
-            let due = torrent.candidates.next_deadline();
-            torrent.is_taking_part() && due.is_some_and(|at| at <= now)
-        };
-        let waits = self.torrents.get(&id).is_some_and(|t| is_due(t))
+        let waits = self.would_call(id, now)
             && self.is_modest(id, free.max(1))
             && !self.is_turn_to_call(id);
         let place = self.calls.line.iter().position(|&other| other == id);
@@ -114,74 +136,74 @@ impl Engine {
         if let Some(torrent) = torrent {
             self.calls.ended(torrent);
         }
-        while let Some(&first) = self.calls.line.front() {
-            let running = self.torrents.get(&first);
-            if running.is_some_and(|torrent| torrent.is_taking_part()) {
-                return self.arm_torrent(first, now);
-            }
-            self.calls.line.pop_front();
+        if let Some(&first) = self.calls.line.front() {
+            self.arm_torrent(first, now);
         }
     }
 
-    /// Whether a peer of this torrent may take the place of another torrent's when all are taken.
-    /// Of those who are called to that end few are at a time: most may not be there.
-    fn may_displace(&self, id: TorrentId) -> bool {
-        let most = self.config.conns_max.saturating_add(DISPLACING_MAX);
-        let called = self.calls.count(id) as usize;
-        self.peer_conns() < most as usize && self.torrent_to_displace(id, called).is_some()
+    /// A peer of the torrent has joined or left; it had so many `before`.
+    pub(super) fn crowd_changed(&mut self, id: TorrentId, before: usize) {
+        self.calls.crowds.remove(&(before, Reverse(id)));
+        let swarm = self.torrents.get(&id).map(|torrent| &torrent.swarm);
+        let count = swarm.map_or(0, |swarm| swarm.peer_count());
+        if count > 0 {
+            self.calls.crowds.insert((count, Reverse(id)));
+        }
     }
 
-    /// The torrent with most peers, if that has more than this one will have with one more;
-    /// `called` are on their way already.
-    fn torrent_to_displace(&self, id: TorrentId, called: usize) -> Option<TorrentId> {
-        let own = self.torrents.get(&id)?.swarm.peer_count() + called;
-        let counts = self.torrents.iter();
-        let counts = counts.map(|(&other, torrent)| (torrent.swarm.peer_count(), Reverse(other)));
-        let (most, Reverse(other)) = counts.max()?;
-        (most > own + 1).then_some(other)
+    /// Whether somebody is called for this torrent who is to take the place of another torrent's
+    /// peer when all are taken: only as long as it lacks something. Of those who are called to that
+    /// end few are at a time: most may not be there.
+    fn may_displace(&self, id: TorrentId, now: Instant) -> bool {
+        let most = self.config.conns_max.saturating_add(DISPLACING_MAX);
+        let called = self.calls.count(id) as usize;
+        let torrent = self.torrents.get(&id);
+        torrent.is_some_and(|torrent| !torrent.swarm.has_all_wanted())
+            && self.peer_conns() < most as usize
+            && self.displaced(id, called, now).is_some()
+    }
+
+    /// Who gives way to one more peer of this torrent: one of the torrent with most peers, if that
+    /// has more than this one will have; `called` are on their way already. Nobody knows yet what
+    /// the one who comes is good for, so one with whom data moves stays, unless this torrent has
+    /// nobody at all.
+    fn displaced(&self, id: TorrentId, called: usize, now: Instant) -> Option<ConnId> {
+        let swarm = &self.torrents.get(&id)?.swarm;
+        let &(most, Reverse(other)) = self.calls.crowds.last()?;
+        if most <= swarm.peer_count() + called + 1 {
+            return None;
+        }
+        let worst = self.least_useful(other, now)?;
+        let is_alone = swarm.peer_count() == 0;
+        (is_alone || !worst.is_moving(now)).then_some(worst.conn)
     }
 
     /// Peers of all torrents.
     pub(super) fn peers_joined(&self) -> usize {
-        let torrents = self.torrents.values();
-        torrents.map(|torrent| torrent.swarm.peer_count()).sum()
+        self.calls.crowds().map(|(_, count)| count).sum()
     }
 
     /// Makes room for a peer of this torrent, who is here, where all connections are taken; says
     /// whether there is room now.
     pub(super) fn make_room(&mut self, id: TorrentId, now: Instant) -> bool {
-        let Some(other) = self.torrent_to_displace(id, 0) else {
+        let Some(worst) = self.displaced(id, 0, now) else {
             return false;
         };
-        let Some(worst) = self.least_useful(other) else {
-            return false;
-        };
-        self.close(
-            worst,
-            Ending::Redundant("gives way to another torrent"),
-            now,
-        );
+        let ending = Ending::Redundant("gives way to another torrent");
+        self.close(worst, ending, now);
         true
     }
 
-    /// The stream of a torrent that is missed least: nothing moves on it, and it is young.
-    fn least_useful(&self, id: TorrentId) -> Option<ConnId> {
-        let swarm = &self.torrents.get(&id)?.swarm;
-        let use_of = |exchange: &Exchange| {
-            let peer = swarm.peer(exchange.key);
+    /// The peer of a torrent that is missed least: nothing moves, and it is young.
+    fn least_useful(&self, id: TorrentId, now: Instant) -> Option<&Peer> {
+        let use_of = |peer: &&Peer| {
             let moves = (peer.wanted && !peer.chokes_us) || (peer.wants_us && !peer.choked);
             let may_move = peer.wanted || peer.wants_us;
-            (moves, may_move, Reverse(peer.joined), Reverse(peer.conn))
+            let age = (Reverse(peer.joined), Reverse(peer.conn));
+            (peer.is_moving(now), moves, may_move, age)
         };
-        let exchanges = self
-            .conns
-            .iter()
-            .filter_map(|(_, (_, conn))| match &conn.stage {
-                Stage::Exchange(exchange) if exchange.torrent == id => Some(exchange),
-                _ => None,
-            });
-        let worst = exchanges.min_by_key(|exchange| use_of(exchange))?;
-        Some(swarm.peer(worst.key).conn)
+        let peers = self.torrents.get(&id)?.swarm.peers();
+        peers.map(|(_, peer)| peer).min_by_key(use_of)
     }
 }
 

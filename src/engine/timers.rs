@@ -178,7 +178,6 @@ impl Engine {
 
     /// Arms the earliest of what the torrent waits for.
     pub(super) fn rearm_torrent(&mut self, id: TorrentId, now: Instant) {
-        let may_dial = self.may_dial(id);
         let Some(torrent) = self.torrents.get(&id) else {
             return;
         };
@@ -199,7 +198,8 @@ impl Engine {
         }
         if torrent.is_taking_part() {
             if let Some(at) = torrent.candidates.next_deadline() {
-                next = next.min(if may_dial { at } else { at.max(now + TICK) });
+                let may_dial = at > now || self.may_dial(id, now);
+                next = next.min(if may_dial { at } else { now + TICK });
             }
             if self.config.trackers
                 && let Some(at) = torrent.tracker.next_deadline()
@@ -215,9 +215,9 @@ impl Engine {
 
     /// Opens connections to addresses that are due.
     fn dial(&mut self, id: TorrentId, now: Instant) {
-        while self.may_dial(id)
+        while self.would_call(id, now)
+            && self.may_dial(id, now)
             && let Some(torrent) = self.torrents.get_mut(&id)
-            && torrent.is_taking_part()
             && let Some(remote) = torrent.candidates.take_due(&mut self.gate, now)
         {
             if let Some(conn) = self.open(remote, Purpose::Peer(id), now)

@@ -271,6 +271,11 @@ impl Peer {
         self.snubbed || self.incoming.as_ref().is_some_and(|i| !i.counted)
     }
 
+    /// Whether payload came from it or went to it lately.
+    pub fn is_moving(&self, now: Instant) -> bool {
+        self.down.is_moving(now) || self.up.is_moving(now)
+    }
+
     /// Whether it has every piece.
     pub fn is_seed(&self) -> bool {
         self.have.is_full() && !self.have.is_empty()

@@ -17,6 +17,10 @@ impl Script {
     }
 
     fn handshake_of(&self, number: u8) -> Vec<u8> {
+        self.handshake_by(PeerId([0x80 | number; 20]))
+    }
+
+    fn handshake_by(&self, peer_id: PeerId) -> Vec<u8> {
         let handshake = Handshake {
             reserved: Reserved {
                 fast: true,
@@ -24,7 +28,7 @@ impl Script {
                 dht: false,
             },
             info_hash: self.meta.info_hash,
-            peer_id: PeerId([0x80 | number; 20]),
+            peer_id,
         };
         handshake.encode().to_vec()
     }
@@ -128,6 +132,105 @@ fn peer_that_is_of_use_is_the_last_to_make_room() {
     let engine = &line.script.engine;
     let is_there: Vec<bool> = conns.iter().map(|&c| engine.conn(c).is_some()).collect();
     assert_eq!(is_there, [false, true, false, true]);
+}
+
+/// Goal: those with whom data moves give way to the first peer of another torrent, not to more of
+/// them, who may be of no use.
+#[test]
+fn peers_with_whom_data_moves_give_way_to_one_of_another_torrent() {
+    let mut line = Line::new(0, 2);
+    line.script.engine.config.conns_max = 6;
+    for number in 1..=6 {
+        let script = line.at(0);
+        let conn = script.comes(number).expect("there is room");
+        script.feed(conn, &[0, 0, 0, 1, 14, 0, 0, 0, 1, 1]); // have all, unchoke
+        assert!(script.serve(conn) > 0);
+    }
+    line.at(1).knows([10, 0, 2, 1]);
+    line.script.pass(Duration::from_millis(500));
+    assert_eq!(line.script.calls().len(), 1, "it has nobody");
+    assert!(line.at(1).comes(21).is_some());
+    assert_eq!(line.at(0).peers_of_it(), 5);
+    line.at(1).knows([10, 0, 2, 2]);
+    line.script.pass(Duration::from_millis(500));
+    assert_eq!(line.script.calls(), [], "it has somebody");
+    assert_eq!(line.at(1).comes(22), None);
+    // They give way once they are idle.
+    line.script.pass(Duration::from_secs(30));
+    assert!(line.at(1).comes(23).is_some());
+    assert_eq!(line.at(0).peers_of_it(), 4);
+}
+
+#[test]
+fn torrent_that_lacks_nothing_calls_nobody_when_all_places_are_taken() {
+    let mut line = Line::added(0, 2);
+    line.script.engine.config.conns_max = 4;
+    line.at(0).scanned(Bitfield::new(PIECES));
+    line.at(1).scanned(Bitfield::full(PIECES));
+    line.at(1).check_all();
+    assert_eq!(line.script.state(), State::Seeding);
+    for number in 1..=4 {
+        assert!(line.at(0).comes(number).is_some());
+    }
+    line.script.calls();
+    line.at(1).knows([10, 0, 2, 1]);
+    assert_eq!(pass_in_vain(&mut line, Duration::from_secs(5)), []);
+    assert!(
+        line.at(1).comes(21).is_some(),
+        "who comes may want something"
+    );
+}
+
+/// Goal: a peer that has two streams to us keeps one of them where all places are taken.
+#[test]
+fn stream_in_the_place_of_its_twin_needs_no_room() {
+    let mut line = Line::new(0, 2);
+    line.script.engine.config.conns_max = 2;
+    line.at(0).knows([10, 0, 1, 1]);
+    line.script.pass(Duration::from_millis(500));
+    let script = line.at(0);
+    let [(called, _)] = script.calls()[..] else {
+        panic!("it is called")
+    };
+    let local = ([10, 0, 0, 1], 50_000).into();
+    script.engine.connected(called, local, script.now);
+    script.settle();
+    // Of the two the one stays that the smaller id has dialled.
+    let theirs = script.handshake_by(PeerId([0; 20]));
+    script.feed(called, &theirs);
+    assert!(script.comes(2).is_some());
+    line.at(1).knows([10, 0, 2, 1]);
+    line.script.pass(Duration::from_millis(500));
+    assert_eq!(line.script.calls().len(), 1, "one more than may stay");
+
+    let script = line.at(0);
+    let remote = ([10, 0, 1, 1], 40_000).into();
+    let conn = script.engine.accepted(remote, local, script.now);
+    let conn = conn.expect("there is room to be heard");
+    script.feed(conn, &theirs);
+    assert!(script.engine.conn(called).is_none());
+    assert!(script.engine.conn(conn).is_some());
+}
+
+/// The engine's audit looks at who stands in line.
+#[test]
+fn torrent_that_is_paused_or_removed_leaves_the_line_of_callers() {
+    let mut line = Line::new(0, 6);
+    for place in 0..6 {
+        for host in 0..60 {
+            line.at(place).knows([10, 1, place as u8, host]);
+        }
+    }
+    pass_in_vain(&mut line, Duration::from_secs(3));
+    for place in [3, 4] {
+        line.at(place).pause();
+    }
+    let script = line.at(5);
+    assert!(script.engine.remove_torrent(script.id, script.now));
+    script.settle();
+    let called = pass_in_vain(&mut line, Duration::from_secs(30));
+    let goes_on = |(_, remote): &(Instant, SocketAddr)| remote.to_string().starts_with("10.1.2.");
+    assert!(called.iter().any(goes_on), "{called:?}");
 }
 
 /// Goal: hundreds of addresses of one torrent at which nobody answers do not keep another torrent
