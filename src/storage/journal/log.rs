@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::{Binding, Chain, Knowledge, Record, encode_snapshot};
 use crate::base::time::Instant;
+use crate::storage::error::StorageError;
 use crate::storage::jobs::Handle;
 
 mod results;
@@ -134,6 +135,9 @@ enum Next {
         queue: Vec<Record>,
         /// It is being given the name, and was synced up to here.
         installing: Option<Mark>,
+        /// It could not be written to while it was being given the name. Until that is done
+        /// nobody knows which file has it, and no other may be made beside it.
+        failure: Option<StorageError>,
     },
 }
 
@@ -324,11 +328,12 @@ impl Log {
             sink,
             queue,
             installing,
+            failure,
         } = &mut self.next
         else {
             return None;
         };
-        if sink.in_flight.is_some() {
+        if sink.in_flight.is_some() || failure.is_some() {
             return None;
         }
         if queue.is_empty() {

@@ -22,7 +22,7 @@ impl Log {
             Ok(file) => file,
             Err(error) => {
                 self.is_first = false;
-                return self.fail_next(&error, now);
+                return self.fail_next(error, now);
             }
         };
         let id = SinkId(self.sinks_made);
@@ -46,6 +46,7 @@ impl Log {
                 sink,
                 queue: since,
                 installing: None,
+                failure: None,
             };
         }
     }
@@ -67,27 +68,33 @@ impl Log {
                 sink.takes_back = false;
             }
             (Ok(()), None) => {}
-            (Err(error), _) if is_next => self.fail_next(&error, now),
+            (Err(error), _) if is_next => self.fail_next(error, now),
             (Err(error), _) => self.fail_active(&error, now),
         }
     }
 
     /// The result of giving the other file the journal's name.
+    ///
+    /// # Panics
+    /// If it was not being given the name.
     pub fn installed(&mut self, result: Result<(), StorageError>, now: Instant) {
         let Next::Ready {
             mut sink,
             queue,
-            installing,
+            installing: Some(holds),
+            failure,
         } = std::mem::replace(&mut self.next, Next::None)
         else {
-            return;
+            panic!("no file was being given the name");
         };
-        if let Err(error) = result {
-            // It may have the name or not: neither file is written to any more.
+        if let Err(error) = result.and(failure.map_or(Ok(()), Err)) {
+            // Either may have the name, and lack what the other says: neither is written to any
+            // more.
+            self.lies |= sink.takes_back || queue.iter().any(Record::takes_back);
             self.leftover.push(sink.file);
             return self.fail_active(&error, now);
         }
-        sink.synced = installing.unwrap_or(sink.synced);
+        sink.synced = holds;
         if sink.synced < self.pushed {
             self.sync_at = self.sync_at.min(now + SYNC_DELAY);
         }
@@ -142,11 +149,20 @@ impl Log {
     }
 
     /// The other file does not take the place of the active one.
-    fn fail_next(&mut self, error: &StorageError, now: Instant) {
+    fn fail_next(&mut self, error: StorageError, now: Instant) {
+        if let Next::Ready {
+            installing: Some(_),
+            failure,
+            ..
+        } = &mut self.next
+        {
+            *failure = Some(error);
+            return;
+        }
         if let Next::Ready { sink, .. } = std::mem::replace(&mut self.next, Next::None) {
             self.leftover.push(sink.file);
         }
-        self.retry(error, now);
+        self.retry(&error, now);
     }
 
     /// Another file is tried: the first time at once, then now and then.

@@ -1,12 +1,15 @@
 //! A log over files in memory, which fail, and a process that dies at any moment.
 
 use super::*;
+use crate::base::bits::Bitfield;
 use crate::base::id::{InfoHash, PieceIndex};
 use crate::base::rng::Rng;
 use crate::storage::error::StorageError;
 use crate::storage::journal::{BootId, Claim, Stamp, replay};
 
 const PIECES: u32 = 4000;
+/// A snapshot has room for the blocks of so many pieces.
+const FILLED_AT_LEAST: usize = 1000;
 
 fn binding() -> Binding {
     Binding {
@@ -151,19 +154,28 @@ fn some_record(known: &Knowledge, rng: &mut Rng) -> Record {
     }
 }
 
-fn same(a: &Knowledge, b: &Knowledge) -> bool {
-    let generation = a.generation;
-    let b = Knowledge {
-        generation,
-        ..b.clone()
+/// Whether `read` says what is `known`; of very many blocks a snapshot has room for some only.
+fn same(known: &Knowledge, read: &Knowledge) -> bool {
+    let is_known = |(piece, blocks): (&PieceIndex, &Bitfield)| {
+        let known = known.filled.get(piece);
+        known.is_some_and(|known| blocks.ones().all(|block| known.has(block)))
     };
-    *a == b
+    let is_cut = read.filled.len() >= FILLED_AT_LEAST && read.filled.iter().all(is_known);
+    let read = Knowledge {
+        generation: known.generation,
+        filled: match is_cut {
+            true => known.filled.clone(),
+            false => read.filled.clone(),
+        },
+        ..read.clone()
+    };
+    *known == read
 }
 
 /// Goal: whenever the process dies, the journal says what was known at some moment, no earlier
 /// than the last record that is in; and no claim that was taken back before.
-/// Method: random records, answers in random order and with failures; after each step the file is
-/// read as the next process would.
+/// Method: random records, answers in random order, late and with failures, now and then a pause
+/// in which all is answered; after each step the file is read as the next process would.
 #[test]
 fn journal_says_at_any_time_what_was_known_a_moment_ago() {
     for rng_seed in 0..24 {
@@ -181,22 +193,33 @@ fn journal_says_at_any_time_what_was_known_a_moment_ago() {
         let mut answers = Vec::new();
         let mut installs = 0;
         for step in 0..3000 {
+            let place = format!("rng_seed {rng_seed}, step {step}");
             now += Duration::from_millis(u64::from(rng.below(40)));
-            if rng.below(3) > 0 {
+            let is_pause = rng.below(60) == 0;
+            if !is_pause && rng.below(3) > 0 {
                 let record = some_record(log.known(), &mut rng);
                 log.push(record, now);
                 history.push(log.known().clone());
             }
-            while let Some(work) = log.poll_work(now).or_else(|| log.poll_removal()) {
-                installs += u32::from(matches!(work, LogWork::Install(_)));
-                let fails = rng.below(100) < failures;
-                answers.push(files.run(work, fails));
+            loop {
+                while let Some(work) = log.poll_work(now).or_else(|| log.poll_removal()) {
+                    installs += u32::from(matches!(work, LogWork::Install(_)));
+                    let fails = rng.below(100) < failures;
+                    answers.push(files.run(work, fails));
+                }
+                let is_last = answers.is_empty() || !is_pause;
+                if !answers.is_empty() && (is_pause || rng.below(2) == 0) {
+                    let answer = answers.swap_remove(rng.below(answers.len() as u32) as usize);
+                    answer(&mut log, now);
+                }
+                if is_last {
+                    break;
+                }
             }
-            if !answers.is_empty() && rng.below(2) == 0 {
-                let answer = answers.swap_remove(rng.below(answers.len() as u32) as usize);
-                answer(&mut log, now);
+            if is_pause {
+                assert_rests(&log, &files, &place);
+                now += RETRY_DELAY;
             }
-            let place = format!("rng_seed {rng_seed}, step {step}");
             if let Some(read) = files.read() {
                 let found = history.iter().rposition(|known| same(known, &read));
                 let found = found.unwrap_or_else(|| panic!("{place}: never known"));
@@ -211,6 +234,63 @@ fn journal_says_at_any_time_what_was_known_a_moment_ago() {
             installs > 0 || failures > 0,
             "rng_seed {rng_seed}: {installs} files installed"
         );
+    }
+}
+
+/// Everything is answered and nothing is to be done: the file that is written to has the name and
+/// says all, or there is none and what has the name claims nothing that was taken back.
+fn assert_rests(log: &Log, files: &Files, place: &str) {
+    if let Some(sink) = &log.active {
+        assert_eq!(files.journal, Some(number(&sink.file)), "{place}: its name");
+        let read = files.read().expect("a journal");
+        assert!(same(log.known(), &read), "{place}: it does not say all");
+        return;
+    }
+    assert!(log.is_given_up(), "{place}: nothing is written");
+    let Some(read) = files.read() else {
+        return;
+    };
+    for piece in read.claims.held().ones() {
+        let (says, known) = (read.claims.get(piece), log.known().claims.get(piece));
+        assert!(
+            says <= known,
+            "{place}: piece {piece} is {known:?}, not {says:?}"
+        );
+    }
+}
+
+/// Goal: a file that cannot be written to while it gets the name is not taken for one that can,
+/// whenever it is told that it has the name.
+#[test]
+fn file_that_failed_while_it_got_the_name_is_replaced() {
+    for is_other_made_first in [false, true] {
+        let now = Instant::from_micros(1);
+        let mut known = Knowledge::nothing(&binding(), None);
+        known.apply(&Record::Checked(vec![1, 2]), &binding());
+        let mut log = Log::new(binding(), known, Before::Other);
+        let mut files = Files::default();
+        let work = log.poll_work(now).expect("a file is made");
+        files.run(work, false)(&mut log, now);
+        let work = log.poll_work(now).expect("it gets the name");
+        assert!(matches!(work, LogWork::Install(_)), "{work:?}");
+        let installed = files.run(work, false);
+
+        log.push(Record::Dropped(vec![1]), now);
+        let work = log.poll_work(now).expect("it gets the record");
+        assert!(matches!(work, LogWork::Append { .. }), "{work:?}");
+        files.run(work, true)(&mut log, now);
+        let mut answers = vec![installed];
+        while let Some(work) = log.poll_work(now) {
+            answers.push(files.run(work, false));
+        }
+        if is_other_made_first {
+            answers.reverse();
+        }
+        answers.into_iter().for_each(|answer| answer(&mut log, now));
+        settle(&mut log, &mut files, now);
+        let place = format!("is_other_made_first={is_other_made_first}");
+        assert!(log.active.is_some(), "{place}");
+        assert_rests(&log, &files, &place);
     }
 }
 
