@@ -40,6 +40,7 @@ mod news;
 pub mod peer;
 pub mod picker;
 mod pieces;
+mod spare;
 mod suggest;
 mod timeouts;
 mod upload;
@@ -86,6 +87,8 @@ pub struct Swarm {
     rechecking: BTreeSet<PieceIndex>,
     news: News,
     spread: Spread,
+    /// When somebody last got a slot beside the others.
+    spared_at: Option<Instant>,
     /// Once there was a peer on our own link.
     near: Option<Box<Near>>,
     effects: VecDeque<Effect>,
@@ -149,6 +152,7 @@ impl Swarm {
             rechecking: BTreeSet::new(),
             news: News::new(),
             spread: Spread::new(Rng::new(rng.next_u64())),
+            spared_at: None,
             near: None,
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,

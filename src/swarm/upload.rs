@@ -94,6 +94,7 @@ impl Swarm {
         peer.up.add(bytes, now);
         peer.served_at = now;
         self.up.add(bytes, now);
+        self.ran_dry(key, now);
     }
 
     /// Refuses what is queued of a piece that cannot be served any more.
@@ -149,7 +150,7 @@ impl Swarm {
         self.apply_chokes(&keys, &chosen, now);
     }
 
-    fn role(&self) -> Role {
+    pub(super) fn role(&self) -> Role {
         if self.has_all_wanted() {
             Role::Seed
         } else {
@@ -180,7 +181,7 @@ impl Swarm {
         }
     }
 
-    fn unchoke(&mut self, key: PeerKey, now: Instant) {
+    pub(super) fn unchoke(&mut self, key: PeerKey, now: Instant) {
         let peer = self.peer_mut(key);
         peer.choked = false;
         peer.unchoked_at = Some(now);
@@ -268,6 +269,7 @@ fn candidate(peer: &Peer, down_rate: u64, up_rate: u64) -> Candidate {
         conn: peer.conn,
         interested: peer.wants_us,
         is_near: peer.is_near,
+        lacks: peer.lacks,
         unchoked: !peer.choked,
         snubbed: peer.snubbed,
         down_rate,
