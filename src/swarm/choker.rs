@@ -2,8 +2,8 @@
 //!
 //! Every [`ROUND`] the slots are given out anew (BEP 3 "choking and optimistic unchoking").
 //! A leecher serves those that serve it best and, in one slot, somebody by chance for
-//! [`OPTIMISTIC_TURN`]; while a crowd is young, each round one who lacks much of what it has. A seed
-//! lets everybody have a turn, those that waited longest first.
+//! [`OPTIMISTIC_TURN`]; while a crowd is young, each round one who lacks much of what it has. A
+//! seed lets everybody have a turn, those that waited longest first.
 //! Between rounds a free slot is given away at once; nobody loses one, but for far peers in the
 //! first second of a crowd, who came before the near ones.
 //!

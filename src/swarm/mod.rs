@@ -58,6 +58,7 @@ use near::Near;
 use news::News;
 use picker::Picker;
 use pieces::Alone;
+use spare::Spare;
 use suggest::Spread;
 
 /// The exchange of one torrent.
@@ -87,8 +88,7 @@ pub struct Swarm {
     rechecking: BTreeSet<PieceIndex>,
     news: News,
     spread: Spread,
-    /// When somebody last got a slot beside the others.
-    spared_at: Option<Instant>,
+    spare: Spare,
     /// Once there was a peer on our own link.
     near: Option<Box<Near>>,
     effects: VecDeque<Effect>,
@@ -152,7 +152,7 @@ impl Swarm {
             rechecking: BTreeSet::new(),
             news: News::new(),
             spread: Spread::new(Rng::new(rng.next_u64())),
-            spared_at: None,
+            spare: Spare::default(),
             near: None,
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
@@ -303,7 +303,7 @@ impl Swarm {
 
     /// Peers that are served at a time at most, at present.
     pub fn slot_count(&self) -> usize {
-        self.choker.slot_count()
+        self.choker.slot_count() + self.spare.slots
     }
 
     /// Takes in one message of a peer.

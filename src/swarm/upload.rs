@@ -119,6 +119,9 @@ impl Swarm {
     /// Decides anew who is served.
     pub(super) fn rechoke(&mut self, now: Instant) {
         let role = self.role();
+        if now >= self.choker.next_round() {
+            self.spare.slots = 0;
+        }
         let candidates: Vec<Candidate> = self.candidates(now);
         let chosen = self.choker.rechoke(&candidates, role, now);
         self.apply_chokes(&self.keys(), &chosen, now);
