@@ -2,8 +2,7 @@
 //!
 //! Every [`ROUND`] the slots are given out anew (BEP 3 "choking and optimistic unchoking").
 //! A leecher serves those that serve it best and, in one slot, somebody by chance for
-//! [`OPTIMISTIC_TURN`]; while a crowd is young, each round one who lacks much of what it has. A
-//! seed lets everybody have a turn, those that waited longest first.
+//! [`OPTIMISTIC_TURN`]. A seed lets everybody have a turn, those that waited longest first.
 //! Between rounds a free slot is given away at once; nobody loses one, but for far peers in the
 //! first second of a crowd, who came before the near ones.
 //!
@@ -38,8 +37,6 @@ pub struct Candidate {
     pub interested: bool,
     /// It is on our own link.
     pub is_near: bool,
-    /// Pieces of ours that it lacks.
-    pub lacks: u32,
     /// It has a slot at the moment.
     pub unchoked: bool,
     /// It left our requests unanswered for too long.
@@ -186,11 +183,9 @@ impl Choker {
                 .take(regular_count)
                 .any(|p| p.conn == conn && p.down_rate > 0)
         };
-        // While a crowd is young many lag behind by chance alone: they are looked for.
-        let is_young = self.rounds <= QUICK_ROUNDS.len();
         let is_turn_over = |(conn, since): (ConnId, Instant)| {
             let is_there = interested.iter().any(|p| p.conn == conn);
-            !is_there || earned(conn) || since + OPTIMISTIC_TURN <= now || is_young
+            !is_there || earned(conn) || since + OPTIMISTIC_TURN <= now
         };
         let optimistic = self
             .optimistic
@@ -209,30 +204,10 @@ impl Choker {
             return chosen;
         }
         interested.retain(|p| !chosen.contains(&p.conn));
-        let lucky = match is_young {
-            true => self.neediest_of(&interested),
-            false => self.draw(&interested),
-        };
-        self.optimistic = lucky.map(|conn| (conn, now));
+        self.optimistic = self.draw(&interested).map(|conn| (conn, now));
         chosen.extend(self.optimistic.map(|(conn, _)| conn));
         debug_assert!(self.optimistic.is_some() || spare.is_empty());
         chosen
-    }
-
-    /// Of a few of `peers` by chance the one that lacks most of our pieces.
-    fn neediest_of(&mut self, peers: &[&Candidate]) -> Option<ConnId> {
-        let lacks: Vec<u32> = peers.iter().map(|p| p.lacks).collect();
-        let place = self.neediest(&lacks, NEEDY_SAMPLE)?;
-        Some(peers[place].conn)
-    }
-
-    /// Of `count` of those that lack so many of our pieces, drawn by chance, the one that lacks
-    /// most: where it stands.
-    pub fn neediest(&mut self, lacks: &[u32], count: usize) -> Option<usize> {
-        let mut places: Vec<usize> = (0..lacks.len()).collect();
-        self.rng.shuffle(&mut places);
-        places.truncate(count);
-        places.into_iter().max_by_key(|&place| lacks[place])
     }
 
     /// One of `peers` by chance; one that never had a slot is three times as likely (BEP 3).
@@ -427,8 +402,6 @@ const QUICK_ROUNDS: [Duration; 6] = [
 ];
 /// How long a leecher serves one peer by chance (BEP 3: 30 seconds).
 pub const OPTIMISTIC_TURN: Duration = Duration::from_secs(30);
-/// So many are looked at for the one who needs it most.
-const NEEDY_SAMPLE: usize = 8;
 /// How long a seed serves a peer while others wait.
 pub const SEED_TURN: Duration = Duration::from_secs(20);
 /// How long a seed keeps a slot for a peer that takes nothing, while others wait.
@@ -436,7 +409,7 @@ const IDLE_TURN: Duration = Duration::from_secs(10);
 /// Slots of a torrent at least (BEP 3: four downloaders) and at most.
 pub const SLOTS_MIN: usize = 4;
 /// Slots at first: with fewer, some of many peers that begin together are served by too few.
-pub const SLOTS_FIRST: usize = 8;
+const SLOTS_FIRST: usize = 8;
 /// See [`SLOTS_MIN`].
 pub const SLOTS_MAX: usize = 16;
 /// Slots for peers that are not on our own link while those on it want more than the others: what
@@ -472,7 +445,6 @@ mod tests {
             conn: conn(at as u32),
             interested: interested[at] == '#',
             is_near: false,
-            lacks: 0,
             unchoked: unchoked[at] == '#',
             snubbed: snubbed[at] == '#',
             down_rate: rate(down[at]),
@@ -609,9 +581,7 @@ mod tests {
         let peers = peers(rows);
         let mut wins = [0u32; 8];
         for rng_seed in 0..2600 {
-            let mut choker = choker(rng_seed);
-            choker.rounds = QUICK_ROUNDS.len();
-            let chosen = choker.rechoke(&peers, Role::Leecher, NOW);
+            let chosen = choker(rng_seed).rechoke(&peers, Role::Leecher, NOW);
             let lucky = chosen.iter().find(|c| c.index >= 3).unwrap();
             wins[lucky.index as usize] += 1;
         }
@@ -623,46 +593,12 @@ mod tests {
     }
 
     #[test]
-    fn while_a_crowd_is_young_each_round_serves_one_who_lacks_much() {
-        let rows = [
-            "########", "........", "........", "99900000", "00000000", "--------",
-        ];
-        let mut peers = peers(rows);
-        for rng_seed in 0..50 {
-            let mut choker = choker(rng_seed);
-            for round in 0..QUICK_ROUNDS.len() {
-                let neediest = 3 + (round + rng_seed as usize) % 5;
-                for (at, peer) in peers.iter_mut().enumerate() {
-                    peer.lacks = if at == neediest { 9 } else { 8 };
-                }
-                let now = choker.next_round().max(NOW);
-                let chosen = choker.rechoke(&peers, Role::Leecher, now);
-                assert!(chosen.contains(&peers[neediest].conn), "round {round}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_neediest_of_all_is_chosen_by_some_only() {
-        let lacks: Vec<u32> = (0..20).collect();
-        let mut wins = [0u32; 20];
-        for rng_seed in 0..1000 {
-            let place = choker(rng_seed).neediest(&lacks, 4).unwrap();
-            wins[place] += 1;
-        }
-        assert_eq!(wins[..3], [0; 3], "three of the four lack more");
-        assert!((150..=250).contains(&wins[19]), "{wins:?}");
-        assert_eq!(choker(1).neediest(&[], 4), None);
-    }
-
-    #[test]
     fn chance_lasts_thirty_seconds_unless_the_peer_earns_its_slot() {
         let rows = [
             "########", "........", "........", "99900000", "00000000", "--------",
         ];
         let mut peers = peers(rows);
         let mut choker = choker(1);
-        choker.rounds = QUICK_ROUNDS.len();
         let lucky = |chosen: Vec<ConnId>| chosen.into_iter().find(|c| c.index >= 3).unwrap();
         let mut now = NOW;
         let first = lucky(choker.rechoke(&peers, Role::Leecher, now));
@@ -782,7 +718,6 @@ mod tests {
         fn new(count: u32, rng_seed: u64, rate: F) -> Self {
             let peer = |index| Candidate {
                 is_near: false,
-                lacks: 0,
                 conn: conn(index),
                 interested: true,
                 unchoked: false,

@@ -40,7 +40,6 @@ mod news;
 pub mod peer;
 pub mod picker;
 mod pieces;
-mod spare;
 mod suggest;
 mod timeouts;
 mod upload;
@@ -58,7 +57,6 @@ use near::Near;
 use news::News;
 use picker::Picker;
 use pieces::Alone;
-use spare::Spare;
 use suggest::Spread;
 
 /// The exchange of one torrent.
@@ -88,7 +86,6 @@ pub struct Swarm {
     rechecking: BTreeSet<PieceIndex>,
     news: News,
     spread: Spread,
-    spare: Spare,
     /// Once there was a peer on our own link.
     near: Option<Box<Near>>,
     effects: VecDeque<Effect>,
@@ -152,7 +149,6 @@ impl Swarm {
             rechecking: BTreeSet::new(),
             news: News::new(),
             spread: Spread::new(Rng::new(rng.next_u64())),
-            spare: Spare::default(),
             near: None,
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
@@ -303,7 +299,7 @@ impl Swarm {
 
     /// Peers that are served at a time at most, at present.
     pub fn slot_count(&self) -> usize {
-        self.choker.slot_count() + self.spare.slots
+        self.choker.slot_count()
     }
 
     /// Takes in one message of a peer.

@@ -13,7 +13,6 @@ use crate::meta::choice::ChosenPieces;
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 
 mod near;
-mod spare;
 mod suggest;
 
 const FAST: Caps = Caps { fast: true };

@@ -94,7 +94,6 @@ impl Swarm {
         peer.up.add(bytes, now);
         peer.served_at = now;
         self.up.add(bytes, now);
-        self.ran_dry(key, now);
     }
 
     /// Refuses what is queued of a piece that cannot be served any more.
@@ -119,9 +118,6 @@ impl Swarm {
     /// Decides anew who is served.
     pub(super) fn rechoke(&mut self, now: Instant) {
         let role = self.role();
-        if now >= self.choker.next_round() {
-            self.spare.slots = 0;
-        }
         let candidates: Vec<Candidate> = self.candidates(now);
         let chosen = self.choker.rechoke(&candidates, role, now);
         self.apply_chokes(&self.keys(), &chosen, now);
@@ -153,7 +149,7 @@ impl Swarm {
         self.apply_chokes(&keys, &chosen, now);
     }
 
-    pub(super) fn role(&self) -> Role {
+    fn role(&self) -> Role {
         if self.has_all_wanted() {
             Role::Seed
         } else {
@@ -184,7 +180,7 @@ impl Swarm {
         }
     }
 
-    pub(super) fn unchoke(&mut self, key: PeerKey, now: Instant) {
+    fn unchoke(&mut self, key: PeerKey, now: Instant) {
         let peer = self.peer_mut(key);
         peer.choked = false;
         peer.unchoked_at = Some(now);
@@ -272,7 +268,6 @@ fn candidate(peer: &Peer, down_rate: u64, up_rate: u64) -> Candidate {
         conn: peer.conn,
         interested: peer.wants_us,
         is_near: peer.is_near,
-        lacks: peer.lacks,
         unchoked: !peer.choked,
         snubbed: peer.snubbed,
         down_rate,
