@@ -4,7 +4,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -21,6 +21,16 @@ const MIB: u64 = 1024 * 1024;
 fn events_at(tracker: &Tracker, event: &str) -> usize {
     let announces = tracker.announces();
     announces.iter().filter(|a| a.event == event).count()
+}
+
+/// A torrent with a tracker, and a seed of it.
+fn tracked(scratch: &Path) -> (DataSet, Tracker, PathBuf, Evpeer) {
+    let set = DataSet::file(&folder(scratch, "data"), "content", 4 * MIB, 3);
+    let tracker = Tracker::start(Ipv4Addr::LOCALHOST);
+    let torrent = torrent::create(&set, Some(&tracker.url()));
+    let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
+    seed.wait_for_state("seeding", LIMIT);
+    (set, tracker, torrent, seed)
 }
 
 /// What is written down of the torrent.
@@ -251,11 +261,7 @@ const ENOUGH: Duration = Duration::from_secs(4);
 #[test]
 fn tracker_hears_of_the_end_of_a_download_once() {
     let scratch = scratch();
-    let set = DataSet::file(&folder(scratch.path(), "data"), "content", 4 * MIB, 3);
-    let tracker = Tracker::start(Ipv4Addr::LOCALHOST);
-    let torrent = torrent::create(&set, Some(&tracker.url()));
-    let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
-    seed.wait_for_state("seeding", LIMIT);
+    let (set, tracker, torrent, seed) = tracked(scratch.path());
     let home = folder(scratch.path(), "home");
     let known = [seed.address];
     let mut setup = Setup::new(&torrent, &home);
@@ -284,11 +290,7 @@ fn tracker_hears_of_the_end_of_a_download_once() {
 #[test]
 fn tracker_hears_of_the_end_that_a_kill_kept_from_being_written_down() {
     let scratch = scratch();
-    let set = DataSet::file(&folder(scratch.path(), "data"), "content", 4 * MIB, 3);
-    let tracker = Tracker::start(Ipv4Addr::LOCALHOST);
-    let torrent = torrent::create(&set, Some(&tracker.url()));
-    let seed = Evpeer::start("seed", &Setup::new(&torrent, &set.folder));
-    seed.wait_for_state("seeding", LIMIT);
+    let (set, tracker, torrent, seed) = tracked(scratch.path());
     let home = folder(scratch.path(), "home");
     let known = [seed.address];
     let mut setup = Setup::new(&torrent, &home);
