@@ -261,7 +261,7 @@ const ENOUGH: Duration = Duration::from_secs(4);
 #[test]
 fn tracker_hears_of_the_end_of_a_download_once() {
     let scratch = scratch();
-    let (set, tracker, torrent, seed) = tracked(scratch.path());
+    let (_, tracker, torrent, seed) = tracked(scratch.path());
     let home = folder(scratch.path(), "home");
     let known = [seed.address];
     let mut setup = Setup::new(&torrent, &home);
