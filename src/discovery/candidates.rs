@@ -60,6 +60,17 @@ impl Source {
     }
 }
 
+/// Which addresses may be dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All.
+    Everywhere,
+    /// Those on our own links.
+    OnLink,
+    /// None.
+    Nowhere,
+}
+
 /// How many addresses there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -196,12 +207,13 @@ impl Candidates {
         is_welcome
     }
 
-    /// Takes an address that is due and that `gate` lets pass; the caller dials it.
+    /// Takes an address that is due, within `reach`, and that `gate` lets pass; the caller dials
+    /// it.
     ///
     /// Those that the user named pass any gate.
-    pub fn take_due(&mut self, gate: &mut Gate, now: Instant) -> Option<SocketAddr> {
+    pub fn take_due(&mut self, reach: Reach, gate: &mut Gate, now: Instant) -> Option<SocketAddr> {
         self.ripen(now);
-        while let Some(&(_, remote)) = self.due.first() {
+        while let Some(remote) = self.first_due(reach) {
             let mut candidate = self.take_out(remote).expect("what is due is known");
             let passed = match candidate.source {
                 Source::User => Ok(()),
@@ -219,12 +231,25 @@ impl Candidates {
         None
     }
 
-    /// When the next address is due; in the past if one is.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        match self.due.is_empty() {
-            true => self.waiting.first().map(|&(at, _)| at),
-            false => Some(self.ripened),
+    /// When the next address within `reach` is due, or another one that waits; in the past if one
+    /// is.
+    pub fn next_deadline(&self, reach: Reach) -> Option<Instant> {
+        match self.first_due(reach) {
+            _ if reach == Reach::Nowhere => None,
+            None => self.waiting.first().map(|&(at, _)| at),
+            Some(_) => Some(self.ripened),
         }
+    }
+
+    /// Who is dialled next of those that are due.
+    fn first_due(&self, reach: Reach) -> Option<SocketAddr> {
+        let mut due = self.due.iter();
+        let first = match reach {
+            Reach::Everywhere => due.next(),
+            Reach::OnLink => due.find(|((_, Reverse(is_on_link), ..), _)| *is_on_link),
+            Reach::Nowhere => None,
+        };
+        first.map(|&(_, remote)| remote)
     }
 
     /// A connection with this address exists already: it is not dialled beside that.

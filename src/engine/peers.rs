@@ -12,7 +12,7 @@ use super::timers::TimerId;
 use super::{Ending, Engine, Report, Taken};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::time::Instant;
-use crate::discovery::candidates::End;
+use crate::discovery::candidates::{End, Reach};
 use crate::discovery::pex::Departure;
 use crate::engine::action::StorageAction;
 use crate::swarm::{Caps, Effect, Origin};
@@ -474,7 +474,7 @@ impl Engine {
         let Some(running) = self.torrents.get_mut(&torrent) else {
             return;
         };
-        if let Some(at) = running.candidates.next_deadline() {
+        if let Some(at) = running.candidates.next_deadline(Reach::Everywhere) {
             self.arm_torrent(torrent, at);
         }
     }

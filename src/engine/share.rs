@@ -10,6 +10,9 @@
 //!  an address ──── stands in line ── its torrent's turn ────▶ called
 //! ```
 //!
+//! A torrent calls until it has [enough peers](PEERS_ENOUGH), and more if nothing moves with those;
+//! who calls it is let in.
+//!
 //! A torrent that wants to call and finds no place stands in line, and has its turn when a place
 //! becomes free. The more places a torrent has taken, the more it leaves free, so that one with
 //! nothing but dead addresses keeps nobody waiting for their time-outs.
@@ -21,6 +24,7 @@ use super::{Ending, Engine};
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::limits;
 use crate::base::time::Instant;
+use crate::discovery::candidates::Reach;
 use crate::swarm::Peer;
 
 /// Who is called for which torrent, which of them wait until they may call, and how many peers
@@ -79,6 +83,23 @@ impl Engine {
             && (self.peer_conns() < self.config.conns_max as usize || self.may_displace(id, now))
     }
 
+    /// Whom the torrent would call now. One with enough peers calls others only if nothing moves;
+    /// those on our own links do not count those elsewhere.
+    pub(super) fn reach(&self, id: TorrentId, now: Instant) -> Reach {
+        let called = self.calls.count(id) as usize;
+        let Some(swarm) = self.torrents.get(&id).map(|torrent| &torrent.swarm) else {
+            return Reach::Nowhere;
+        };
+        if swarm.peer_count() + called < PEERS_ENOUGH || swarm.is_quiet(now) {
+            return Reach::Everywhere;
+        }
+        let near = swarm.peers().filter(|(_, peer)| peer.is_near).count();
+        match near + called < PEERS_ENOUGH {
+            true => Reach::OnLink,
+            false => Reach::Nowhere,
+        }
+    }
+
     /// Whether there is a place in which to call that is for this torrent.
     fn is_turn_to_call(&self, id: TorrentId) -> bool {
         let free = limits::HALF_OPEN_MAX.saturating_sub(self.dialling);
@@ -102,7 +123,7 @@ impl Engine {
     /// Whether there is somebody whom the torrent would call now.
     pub(super) fn would_call(&self, id: TorrentId, now: Instant) -> bool {
         self.torrents.get(&id).is_some_and(|torrent| {
-            let due = torrent.candidates.next_deadline();
+            let due = torrent.candidates.next_deadline(self.reach(id, now));
             torrent.is_taking_part() && due.is_some_and(|at| at <= now)
         })
     }
@@ -207,6 +228,10 @@ impl Engine {
     }
 }
 
+/// Peers of a torrent beside whom it calls nobody else, as long as data moves. Where each of a
+/// hundred hosts knew all others, slots gave it a random third of those, and what was new was out
+/// of reach of most: the last host took a tenth longer than where each knew 32.
+const PEERS_ENOUGH: usize = 32;
 /// Calls that a torrent may have under way for each place that it leaves free to others.
 const CALLS_PER_FREE: u32 = 4;
 /// Streams beyond `--max-peers` that may be opened to peers who are to take the place of others.

@@ -197,7 +197,8 @@ impl Engine {
             next = next.min(at);
         }
         if torrent.is_taking_part() {
-            if let Some(at) = torrent.candidates.next_deadline() {
+            let reach = self.reach(id, now);
+            if let Some(at) = torrent.candidates.next_deadline(reach) {
                 let may_dial = at > now || self.may_dial(id, now);
                 next = next.min(if may_dial { at } else { now + TICK });
             }
@@ -217,8 +218,9 @@ impl Engine {
     fn dial(&mut self, id: TorrentId, now: Instant) {
         while self.would_call(id, now)
             && self.may_dial(id, now)
+            && let reach = self.reach(id, now)
             && let Some(torrent) = self.torrents.get_mut(&id)
-            && let Some(remote) = torrent.candidates.take_due(&mut self.gate, now)
+            && let Some(remote) = torrent.candidates.take_due(reach, &mut self.gate, now)
         {
             if let Some(conn) = self.open(remote, Purpose::Peer(id), now)
                 && let Some(conn) = self.conn_mut(conn)

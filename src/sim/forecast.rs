@@ -144,6 +144,7 @@ impl Forecast {
             spec.rack = racks.get(index as usize % racks.len().max(1)).copied();
             spec.prefix_len = self.prefix_len();
             spec.config.trackers = false;
+            spec.config.broadcast = true;
             // Who is told of few in its rack looks around there, as all do by default.
             spec.config.lsd = self.racks > 0;
             world.add(spec);

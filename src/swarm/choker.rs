@@ -7,7 +7,8 @@
 //! first second of a crowd, who came before the near ones.
 //!
 //! How many slots there are follows the upstream, by trial: one more as long as that carries
-//! more, one fewer as long as fewer carry as much, from [`SLOTS_MIN`] to [`SLOTS_MAX`].
+//! more, one fewer as long as fewer carry as much, from [`SLOTS_MIN`] to [`SLOTS_MAX`]. When the
+//! line has nothing to do though all are given, there is one more at once.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct Candidate {
     pub unchoked: bool,
     /// It left our requests unanswered for too long.
     pub snubbed: bool,
+    /// It lets us have nothing, and has had much more than it gave.
+    pub owes: bool,
     /// Payload from it, bytes per second.
     pub down_rate: u64,
     /// Payload to it, bytes per second.
@@ -114,6 +117,14 @@ impl Choker {
         chosen
     }
 
+    /// The line has nothing to do though all slots are given: there is one more, for one of
+    /// `waiting` by chance.
+    pub fn one_more<T: Copy>(&mut self, waiting: &[T]) -> Option<T> {
+        let at = self.rng.below(waiting.len().max(1) as u32) as usize;
+        let lucky = waiting.get(at).copied()?;
+        self.slots.one_more().then_some(lucky)
+    }
+
     /// Gives away slots that are free; returns everybody who has one now.
     ///
     /// Peers that have one and want something keep it until the next round, unless
@@ -141,7 +152,12 @@ impl Choker {
         }
         let free = self.slots.count.saturating_sub(chosen.len());
         let far = chosen.iter().filter(|p| !p.is_near).count();
-        chosen.extend(near_first(waiting, FAR_SLOTS.saturating_sub(far), now).take(free));
+        let waiting = near_first(waiting, FAR_SLOTS.saturating_sub(far), now);
+        let few = SLOTS_FIRST.saturating_sub(chosen.len());
+        let waiting = waiting
+            .enumerate()
+            .filter(|(place, p)| *place < few || !p.owes);
+        chosen.extend(waiting.map(|(_, p)| p).take(free));
         let mut chosen: Vec<ConnId> = chosen.iter().map(|p| p.conn).collect();
         let idle = peers.iter().filter(|p| p.unchoked && !p.interested);
         let free = self.slots.count.saturating_sub(chosen.len());
@@ -194,7 +210,9 @@ impl Choker {
 
         let others = givers
             .iter()
-            .map(|p| p.conn)
+            .enumerate()
+            .filter(|(place, p)| *place < SLOTS_FIRST || !p.owes)
+            .map(|(_, p)| p.conn)
             .filter(|&conn| Some(conn) != optimistic);
         let mut ranked: Vec<ConnId> = others.collect();
         let spare = ranked.split_off(ranked.len().min(regular_count));
@@ -342,6 +360,16 @@ impl Slots {
         }
     }
 
+    /// There is one more without a trial, as far as there may be; whether fewer carry as much is
+    /// tried some time later.
+    fn one_more(&mut self) -> bool {
+        let is_more = self.step(Direction::More);
+        if is_more {
+            self.trial = self.rest(Direction::More);
+        }
+        is_more
+    }
+
     fn did_well(&self, direction: Direction, rate: u64, before: u64) -> bool {
         match direction {
             Direction::More => rate > before + before / (2 * (self.count as u64 - 1)),
@@ -408,10 +436,11 @@ pub const SEED_TURN: Duration = Duration::from_secs(20);
 const IDLE_TURN: Duration = Duration::from_secs(10);
 /// Slots of a torrent at least (BEP 3: four downloaders) and at most.
 pub const SLOTS_MIN: usize = 4;
-/// Slots at first: with fewer, some of many peers that begin together are served by too few.
+/// Slots at first: with fewer, some of many peers that begin together are served by too few. Those
+/// beyond are for peers that [owe](Candidate::owes) nothing: who serves nobody is to be served last.
 const SLOTS_FIRST: usize = 8;
 /// See [`SLOTS_MIN`].
-pub const SLOTS_MAX: usize = 16;
+pub const SLOTS_MAX: usize = 32;
 /// Slots for peers that are not on our own link while those on it want more than the others: what
 /// one of them gets, all hosts on its link can get from it.
 pub const FAR_SLOTS: usize = 1;
@@ -447,6 +476,7 @@ mod tests {
             is_near: false,
             unchoked: unchoked[at] == '#',
             snubbed: snubbed[at] == '#',
+            owes: false,
             down_rate: rate(down[at]),
             up_rate: rate(up[at]),
             joined: Instant::ZERO,
@@ -722,6 +752,7 @@ mod tests {
                 interested: true,
                 unchoked: false,
                 snubbed: false,
+                owes: false,
                 down_rate: 0,
                 up_rate: 0,
                 joined: NOW,

@@ -20,7 +20,7 @@ use slab::Slab;
 
 use crate::base::bits::Bitfield;
 use crate::base::id::{ConnId, PieceIndex, TorrentId};
-use crate::base::rate::Rate;
+use crate::base::rate::{self, Rate};
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::meta::geometry::Geometry;
@@ -40,6 +40,7 @@ mod news;
 pub mod peer;
 pub mod picker;
 mod pieces;
+mod spare;
 mod suggest;
 mod timeouts;
 mod upload;
@@ -86,6 +87,8 @@ pub struct Swarm {
     rechecking: BTreeSet<PieceIndex>,
     news: News,
     spread: Spread,
+    /// When somebody last got a slot because our line had nothing to do.
+    spared_at: Option<Instant>,
     /// Once there was a peer on our own link.
     near: Option<Box<Near>>,
     effects: VecDeque<Effect>,
@@ -149,6 +152,7 @@ impl Swarm {
             rechecking: BTreeSet::new(),
             news: News::new(),
             spread: Spread::new(Rng::new(rng.next_u64())),
+            spared_at: None,
             near: None,
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
@@ -211,6 +215,14 @@ impl Swarm {
     /// Payload sent, all peers together.
     pub fn up(&mut self) -> &mut Rate {
         &mut self.up
+    }
+
+    /// Whether nothing moves, though peers had time for it.
+    pub fn is_quiet(&self, now: Instant) -> bool {
+        let is_old = |peer: &Peer| peer.joined + rate::WINDOW <= now;
+        !self.down.is_moving(now)
+            && !self.up.is_moving(now)
+            && self.peers.iter().any(|(_, peer)| is_old(peer))
     }
 
     /// Payload received since the start, bytes.

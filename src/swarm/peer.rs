@@ -259,6 +259,11 @@ impl Peer {
         !self.chokes_us && !self.snubbed
     }
 
+    /// Whether it lets us have nothing, and has had more than `credit` bytes more than it gave.
+    pub fn owes(&self, credit: u64) -> bool {
+        self.chokes_us && self.up.total() > self.down.total().saturating_add(credit)
+    }
+
     /// Blocks that it was asked for and that are not whole, the one that is arriving among them.
     pub(super) fn blocks_under_way(&self) -> usize {
         let arriving = self.incoming.as_ref().is_some_and(|i| i.counted);

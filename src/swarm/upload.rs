@@ -94,6 +94,7 @@ impl Swarm {
         peer.up.add(bytes, now);
         peer.served_at = now;
         self.up.add(bytes, now);
+        self.ran_dry(key, now);
     }
 
     /// Refuses what is queued of a piece that cannot be served any more.
@@ -141,15 +142,16 @@ impl Swarm {
             return;
         }
         // Who has no slot and wants none is not asked about, and rates do not matter.
+        let credit = self.credit();
         let concerned = self.peers.iter().filter(|(_, p)| p.wants_us || !p.choked);
         let (keys, candidates): (Vec<PeerKey>, Vec<Candidate>) = concerned
-            .map(|(key, peer)| (PeerKey(key as u32), candidate(peer, 0, 0)))
+            .map(|(key, peer)| (PeerKey(key as u32), candidate(peer, (0, 0), credit)))
             .unzip();
         let chosen = self.choker.unchoke_now(&candidates, self.role(), now);
         self.apply_chokes(&keys, &chosen, now);
     }
 
-    fn role(&self) -> Role {
+    pub(super) fn role(&self) -> Role {
         if self.has_all_wanted() {
             Role::Seed
         } else {
@@ -158,11 +160,12 @@ impl Swarm {
     }
 
     fn candidates(&mut self, now: Instant) -> Vec<Candidate> {
+        let credit = self.credit();
         let peers = self.peers.iter_mut();
         peers
             .map(|(_, peer)| {
                 let rates = (peer.down.bytes_per_sec(now), peer.up.bytes_per_sec(now));
-                candidate(peer, rates.0, rates.1)
+                candidate(peer, rates, credit)
             })
             .collect()
     }
@@ -180,7 +183,7 @@ impl Swarm {
         }
     }
 
-    fn unchoke(&mut self, key: PeerKey, now: Instant) {
+    pub(super) fn unchoke(&mut self, key: PeerKey, now: Instant) {
         let peer = self.peer_mut(key);
         peer.choked = false;
         peer.unchoked_at = Some(now);
@@ -263,13 +266,14 @@ pub fn allowed_fast_set(ip: [u8; 4], info_hash: InfoHash, count: u32, k: usize) 
 }
 
 /// What the choker has to know of a peer.
-fn candidate(peer: &Peer, down_rate: u64, up_rate: u64) -> Candidate {
+fn candidate(peer: &Peer, (down_rate, up_rate): (u64, u64), credit: u64) -> Candidate {
     Candidate {
         conn: peer.conn,
         interested: peer.wants_us,
         is_near: peer.is_near,
         unchoked: !peer.choked,
         snubbed: peer.snubbed,
+        owes: peer.owes(credit),
         down_rate,
         up_rate,
         joined: peer.joined,

@@ -13,12 +13,15 @@ fn unreachable_address_is_tried_ever_later_and_then_forgotten() {
     let mut now = Instant::ZERO;
     assert!(candidates.add(addr(1), Source::Tracker, now));
     let mut pauses = Vec::new();
-    while let Some(at) = candidates.next_deadline() {
+    while let Some(at) = candidates.next_deadline(Reach::Everywhere) {
         pauses.push((at - now).as_secs());
         now = at;
-        assert_eq!(candidates.take_due(&mut Gate::new(500), now), Some(addr(1)));
         assert_eq!(
-            candidates.take_due(&mut Gate::new(500), now),
+            candidates.take_due(Reach::Everywhere, &mut Gate::new(500), now),
+            Some(addr(1))
+        );
+        assert_eq!(
+            candidates.take_due(Reach::Everywhere, &mut Gate::new(500), now),
             None,
             "one connection an address"
         );
@@ -35,16 +38,20 @@ fn address_of_the_user_is_never_given_up_but_for_a_fault() {
     candidates.add(addr(1), Source::Tracker, now);
     candidates.add(addr(1), Source::User, now);
     for _ in 0..50 {
-        now = candidates.next_deadline().expect("still known");
+        now = candidates
+            .next_deadline(Reach::Everywhere)
+            .expect("still known");
         candidates
-            .take_due(&mut Gate::new(500), now)
+            .take_due(Reach::Everywhere, &mut Gate::new(500), now)
             .expect("due at its deadline");
         candidates.ended(addr(1), End::Lost, Duration::ZERO, now);
     }
     now += Duration::from_secs(60);
-    candidates.take_due(&mut Gate::new(500), now).expect("due");
+    candidates
+        .take_due(Reach::Everywhere, &mut Gate::new(500), now)
+        .expect("due");
     candidates.ended(addr(1), End::Never, Duration::ZERO, now);
-    assert_eq!(candidates.next_deadline(), None);
+    assert_eq!(candidates.next_deadline(Reach::Everywhere), None);
     assert!(
         !candidates.add(addr(1), Source::User, now),
         "it stays known as bad"
@@ -125,10 +132,13 @@ fn trusted_and_near_addresses_are_dialled_first() {
         assert!(candidates.add(remote, source, secs(0)), "{remote}");
     }
     for (remote, source) in order {
-        let taken = candidates.take_due(&mut gate, secs(0));
+        let taken = candidates.take_due(Reach::Everywhere, &mut gate, secs(0));
         assert_eq!(taken, Some(remote), "{source:?}");
     }
-    assert_eq!(candidates.take_due(&mut gate, secs(0)), None);
+    assert_eq!(
+        candidates.take_due(Reach::Everywhere, &mut gate, secs(0)),
+        None
+    );
     audit(&candidates);
 }
 
@@ -136,13 +146,13 @@ fn trusted_and_near_addresses_are_dialled_first() {
 fn address_without_failures_is_dialled_before_one_that_failed() {
     let (mut candidates, mut gate) = at_home();
     candidates.add(addr(1), Source::Tracker, secs(0));
-    candidates.take_due(&mut gate, secs(0));
+    candidates.take_due(Reach::Everywhere, &mut gate, secs(0));
     candidates.ended(addr(1), End::Unreachable, Duration::ZERO, secs(0));
     for n in 2..30 {
         candidates.add(addr(n), Source::Tracker, secs(0));
     }
     let order: Vec<_> = (1..30)
-        .map(|_| candidates.take_due(&mut gate, secs(10)))
+        .map(|_| candidates.take_due(Reach::Everywhere, &mut gate, secs(10)))
         .collect();
     assert_eq!(order.last(), Some(&Some(addr(1))));
     assert_ne!(order[0], Some(addr(2)), "among equals chance decides");
@@ -162,24 +172,31 @@ fn who_speaks_himself_is_dialled_again_at_once() {
         let (mut candidates, mut gate) = at_home();
         candidates.add(addr(1), pex(9), secs(0));
         for _ in 0..6 {
-            let at = candidates.next_deadline().expect("it waits");
-            candidates.take_due(&mut gate, at).expect("it is due");
+            let at = candidates
+                .next_deadline(Reach::Everywhere)
+                .expect("it waits");
+            candidates
+                .take_due(Reach::Everywhere, &mut gate, at)
+                .expect("it is due");
             candidates.ended(addr(1), End::Unreachable, Duration::ZERO, at);
         }
         let soon = secs(64);
-        assert_eq!(candidates.take_due(&mut gate, soon), None);
+        assert_eq!(
+            candidates.take_due(Reach::Everywhere, &mut gate, soon),
+            None
+        );
         assert!(!candidates.add(addr(1), source, soon), "not new");
-        let taken = candidates.take_due(&mut gate, soon);
+        let taken = candidates.take_due(Reach::Everywhere, &mut gate, soon);
         assert_eq!(taken.is_some(), is_dialled, "{source:?}");
         audit(&candidates);
     }
     // A connection of no use was no failure: no word makes it useful.
     let (mut candidates, mut gate) = at_home();
     candidates.add(addr(1), Source::Lsd, secs(0));
-    candidates.take_due(&mut gate, secs(0));
+    candidates.take_due(Reach::Everywhere, &mut gate, secs(0));
     candidates.ended(addr(1), End::Redundant, Duration::ZERO, secs(0));
     candidates.add(addr(1), Source::Lsd, secs(300));
-    assert_eq!(candidates.next_deadline(), Some(secs(600)));
+    assert_eq!(candidates.next_deadline(Reach::Everywhere), Some(secs(600)));
 }
 
 #[test]
@@ -191,7 +208,7 @@ fn full_list_of_dead_hearsay_gives_way_to_better_sources() {
     let newcomer = far(5000);
     assert!(!candidates.add(newcomer, pex(9), secs(0)), "no better");
     let failed = candidates
-        .take_due(&mut gate, secs(0))
+        .take_due(Reach::Everywhere, &mut gate, secs(0))
         .expect("all are due");
     candidates.ended(failed, End::Unreachable, Duration::ZERO, secs(0));
     assert!(candidates.add(newcomer, pex(9), secs(0)));
@@ -201,7 +218,7 @@ fn full_list_of_dead_hearsay_gives_way_to_better_sources() {
     );
     for n in 0..100 {
         let busy = candidates
-            .take_due(&mut gate, secs(0))
+            .take_due(Reach::Everywhere, &mut gate, secs(0))
             .expect("all are due");
         assert!(candidates.add(far(6000 + n), Source::Tracker, secs(0)));
         assert!(!candidates.add(busy, pex(9), secs(0)), "who is busy stays");
@@ -314,10 +331,16 @@ fn address_has_one_form_and_keeps_its_scope() {
     let (mut candidates, mut gate) = at_home();
     candidates.add(parsed("[::ffff:10.0.0.5]:6881"), Source::Tracker, secs(0));
     assert!(!candidates.add(addr(5), Source::Tracker, secs(0)));
-    assert_eq!(candidates.take_due(&mut gate, secs(0)), Some(addr(5)));
+    assert_eq!(
+        candidates.take_due(Reach::Everywhere, &mut gate, secs(0)),
+        Some(addr(5))
+    );
     for text in ["[fe80::1%2]:6881", "[fe80::1%3]:6881"] {
         assert!(candidates.add(parsed(text), Source::Lsd, secs(0)), "{text}");
-        assert_eq!(candidates.take_due(&mut gate, secs(0)), Some(parsed(text)));
+        assert_eq!(
+            candidates.take_due(Reach::Everywhere, &mut gate, secs(0)),
+            Some(parsed(text))
+        );
     }
 }
 
@@ -329,14 +352,30 @@ fn what_the_gate_refuses_waits_and_what_the_user_named_passes() {
         candidates.add(victim(port), Source::Tracker, secs(0));
     }
     candidates.add(victim(53), Source::User, secs(0));
-    assert_eq!(candidates.take_due(&mut gate, secs(0)), Some(victim(53)));
+    assert_eq!(
+        candidates.take_due(Reach::Everywhere, &mut gate, secs(0)),
+        Some(victim(53))
+    );
     for _ in 0..3 {
-        assert!(candidates.take_due(&mut gate, secs(0)).is_some());
+        assert!(
+            candidates
+                .take_due(Reach::Everywhere, &mut gate, secs(0))
+                .is_some()
+        );
     }
-    assert_eq!(candidates.take_due(&mut gate, secs(0)), None);
-    let next = candidates.next_deadline().expect("seven wait");
+    assert_eq!(
+        candidates.take_due(Reach::Everywhere, &mut gate, secs(0)),
+        None
+    );
+    let next = candidates
+        .next_deadline(Reach::Everywhere)
+        .expect("seven wait");
     assert!(next >= secs(600) && next < secs(601), "{next}");
-    assert!(candidates.take_due(&mut gate, next).is_some());
+    assert!(
+        candidates
+            .take_due(Reach::Everywhere, &mut gate, next)
+            .is_some()
+    );
     audit(&candidates);
 }
 
@@ -370,7 +409,7 @@ fn indexes_stay_true_under_random_calls() {
                     let source = sources[rng.below(sources.len() as u32) as usize];
                     candidates.add(remote, source, now);
                 }
-                4..6 => _ = candidates.take_due(&mut gate, now),
+                4..6 => _ = candidates.take_due(Reach::Everywhere, &mut gate, now),
                 6 => candidates.connected(remote),
                 7..9 => {
                     // Bad ends are rare, or soon nobody would be left.

@@ -1,0 +1,58 @@
+//! A slot more while our line has nothing to do.
+//!
+//! The slots are few, so that each carries much. But those who have them may all ask for nothing at
+//! times: they have what we have, or have asked others for it, and a new piece of ours is fetched
+//! within a moment. Then somebody who wants something and has no slot gets one beside the others, by
+//! chance, as nobody knows what others were asked for. So no line is idle while somebody could be
+//! served, and a host that chance gave few slots elsewhere does not fall behind for a whole round.
+
+use std::time::Duration;
+
+use super::Swarm;
+use super::choker::Role;
+use super::peer::{Peer, PeerKey};
+use crate::base::time::Instant;
+
+impl Swarm {
+    /// Something left for this peer: if nobody waits for anything of ours now, somebody without a
+    /// slot gets one.
+    pub(super) fn ran_dry(&mut self, key: PeerKey, now: Instant) {
+        let is_soon = self.spared_at.is_some_and(|at| now - at < PAUSE);
+        if is_soon || !self.peer(key).uploads.is_empty() {
+            return;
+        }
+        if self.peers.iter().any(|(_, peer)| !peer.uploads.is_empty()) {
+            return;
+        }
+        let served = self.peers.iter().filter(|(_, p)| p.wants_us && !p.choked);
+        if served.count() < self.choker.slot_count() {
+            return;
+        }
+        let (is_seed, credit) = (self.role() == Role::Seed, self.credit());
+        let is_fair = |p: &Peer| is_seed || !(p.snubbed || p.owes(credit));
+        let may_wait = |p: &Peer| p.wants_us && p.choked && is_fair(p);
+        let waiting = self.peers.iter().filter(|(_, p)| may_wait(p));
+        // What a far one gets over a slot more would have to cross the uplinks once more.
+        let has_near = self.peers.iter().any(|(_, p)| p.is_near && p.wants_us);
+        let waiting = waiting.filter(|(_, p)| p.is_near || !has_near);
+        let waiting: Vec<PeerKey> = waiting.map(|(key, _)| PeerKey(key as u32)).collect();
+        if let Some(key) = self.choker.one_more(&waiting) {
+            self.spared_at = Some(now);
+            self.unchoke(key, now);
+        }
+    }
+
+    /// What a peer that lets us have nothing may have of us, more than it gave, before it
+    /// [owes](super::choker::Candidate::owes) us something, bytes. A seed wants nothing back.
+    pub(super) fn credit(&self) -> u64 {
+        match self.role() {
+            Role::Leecher => self.geometry().length() / CREDIT_PARTS,
+            Role::Seed => u64::MAX,
+        }
+    }
+}
+
+/// One of so many parts of the data is given on credit.
+const CREDIT_PARTS: u64 = 64;
+/// Until whoever got a slot has asked for something, nobody else gets one.
+const PAUSE: Duration = Duration::from_millis(2);
