@@ -438,7 +438,7 @@ const IDLE_TURN: Duration = Duration::from_secs(10);
 pub const SLOTS_MIN: usize = 4;
 /// Slots at first: with fewer, some of many peers that begin together are served by too few. Those
 /// beyond are for peers that [owe](Candidate::owes) nothing: who serves nobody is to be served last.
-const SLOTS_FIRST: usize = 8;
+pub(super) const SLOTS_FIRST: usize = 8;
 /// See [`SLOTS_MIN`].
 pub const SLOTS_MAX: usize = 32;
 /// Slots for peers that are not on our own link while those on it want more than the others: what
@@ -620,6 +620,27 @@ mod tests {
             wins[4..].iter().all(|n| (500..=700).contains(n)),
             "{wins:?}"
         );
+    }
+
+    #[test]
+    fn who_owes_gets_one_of_the_first_slots_only() {
+        #[rustfmt::skip]
+        let rows = [
+            "##############", "..............", "..............",
+            "99000000000000", "00000000000000", "--------------",
+        ];
+        let mut peers = peers(rows);
+        for peer in &mut peers[2..] {
+            peer.owes = true;
+        }
+        let mut choker = choker(1);
+        choker.slots.count = SLOTS_FIRST + 3;
+        let owing = |chosen: &[ConnId]| chosen.iter().filter(|c| c.index >= 2).count();
+
+        let early = choker.unchoke_now(&peers, Role::Leecher, NOW);
+        assert!(owing(&early) <= SLOTS_FIRST, "{early:?}");
+        let chosen = choker.rechoke(&peers, Role::Leecher, NOW);
+        assert_eq!(chosen.len(), SLOTS_FIRST + 1, "one of them by chance");
     }
 
     #[test]
@@ -829,7 +850,7 @@ mod tests {
                 |served| 1_000_000 / served,
                 4..=5,
             ),
-            ("peers are slow", |_| 1000, 15..=16),
+            ("peers are slow", |_| 1000, SLOTS_MAX - 1..=SLOTS_MAX),
             ("eight fill the line", |served| 8000 / served.max(8), 7..=9),
             ("nobody takes anything", |_| 0, 4..=5),
         ];

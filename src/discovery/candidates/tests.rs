@@ -143,6 +143,30 @@ fn trusted_and_near_addresses_are_dialled_first() {
 }
 
 #[test]
+fn addresses_out_of_reach_stay_due() {
+    let (mut candidates, mut gate) = at_home();
+    candidates.add(far(1), Source::User, secs(0));
+    candidates.add(addr(1), Source::Tracker, secs(0));
+    assert_eq!(
+        candidates.take_due(Reach::Nowhere, &mut gate, secs(1)),
+        None
+    );
+    assert_eq!(candidates.next_deadline(Reach::Nowhere), None);
+    assert_eq!(
+        candidates.take_due(Reach::OnLink, &mut gate, secs(1)),
+        Some(addr(1))
+    );
+    assert_eq!(candidates.take_due(Reach::OnLink, &mut gate, secs(1)), None);
+    assert_eq!(candidates.next_deadline(Reach::OnLink), None);
+    assert!(candidates.next_deadline(Reach::Everywhere) <= Some(secs(1)));
+    assert_eq!(
+        candidates.take_due(Reach::Everywhere, &mut gate, secs(1)),
+        Some(far(1))
+    );
+    audit(&candidates);
+}
+
+#[test]
 fn address_without_failures_is_dialled_before_one_that_failed() {
     let (mut candidates, mut gate) = at_home();
     candidates.add(addr(1), Source::Tracker, secs(0));

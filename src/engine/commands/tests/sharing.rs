@@ -212,6 +212,41 @@ fn stream_in_the_place_of_its_twin_needs_no_room() {
     assert!(script.engine.conn(conn).is_some());
 }
 
+/// Goal: a torrent with many peers calls nobody else as long as data moves, and others once nothing
+/// does or some have left.
+#[test]
+fn torrent_with_enough_peers_calls_others_only_if_nothing_moves() {
+    let mut line = Line::new(0, 1);
+    let conns: Vec<ConnId> = (1..=32)
+        .map(|number| line.at(0).comes(number).expect("there is room"))
+        .collect();
+    let script = line.at(0);
+    script.feed(conns[0], &[0, 0, 0, 1, 14, 0, 0, 0, 1, 1]); // have all, unchoke
+    script.pass(Duration::from_secs(1));
+    assert!(script.serve(conns[0]) > 0);
+    (1..=3).for_each(|host| script.knows([10, 0, 2, host]));
+    assert_eq!(pass_in_vain(&mut line, Duration::from_secs(4)), []);
+    let called = pass_in_vain(&mut line, Duration::from_secs(4));
+    assert_eq!(called.len(), 3, "{called:?}");
+}
+
+#[test]
+fn torrent_calls_again_when_a_peer_has_left() {
+    let mut line = Line::new(0, 1);
+    let conns: Vec<ConnId> = (1..=32)
+        .map(|number| line.at(0).comes(number).expect("there is room"))
+        .collect();
+    line.at(0).knows([10, 0, 2, 1]);
+    assert_eq!(pass_in_vain(&mut line, Duration::from_secs(2)), []);
+    let script = line.at(0);
+    script
+        .engine
+        .closed(conns[7], "closed by the peer", script.now);
+    script.settle();
+    let called = pass_in_vain(&mut line, Duration::from_secs(2));
+    assert_eq!(called.len(), 1, "{called:?}");
+}
+
 /// The engine's audit looks at who stands in line.
 #[test]
 fn torrent_that_is_paused_or_removed_leaves_the_line_of_callers() {
