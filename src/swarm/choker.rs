@@ -437,7 +437,8 @@ const IDLE_TURN: Duration = Duration::from_secs(10);
 /// Slots of a torrent at least (BEP 3: four downloaders) and at most.
 pub const SLOTS_MIN: usize = 4;
 /// Slots at first: with fewer, some of many peers that begin together are served by too few. Those
-/// beyond are for peers that [owe](Candidate::owes) nothing: who serves nobody is to be served last.
+/// beyond are for peers that [owe](Candidate::owes) nothing: who serves nobody is to be served
+/// last.
 pub(super) const SLOTS_FIRST: usize = 8;
 /// See [`SLOTS_MIN`].
 pub const SLOTS_MAX: usize = 32;

@@ -2,9 +2,9 @@
 //!
 //! The slots are few, so that each carries much. But those who have them may all ask for nothing at
 //! times: they have what we have, or have asked others for it, and a new piece of ours is fetched
-//! within a moment. Then somebody who wants something and has no slot gets one beside the others, by
-//! chance, as nobody knows what others were asked for. So no line is idle while somebody could be
-//! served, and a host that chance gave few slots elsewhere does not fall behind for a whole round.
+//! within a moment. Then somebody who wants something and has no slot gets one more, by chance, as
+//! nobody knows what others were asked for. So no line is idle while somebody could be served, and
+//! a host that chance gave few slots elsewhere does not fall behind for a whole round.
 
 use std::time::Duration;
 

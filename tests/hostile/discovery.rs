@@ -10,7 +10,7 @@ use evpeer::base::limits::{CANDIDATES_MAX, LSD_HASHES_MAX};
 use evpeer::base::rng::Rng;
 use evpeer::base::time::Instant;
 use evpeer::discovery::Privacy;
-use evpeer::discovery::candidates::{Candidates, End, Source};
+use evpeer::discovery::candidates::{Candidates, End, Reach, Source};
 use evpeer::discovery::gate::Gate;
 use evpeer::discovery::lsd::Lsd;
 use evpeer::discovery::pex::{Ourselves, PexFault, PexIn, PexOut, Roster};
@@ -213,7 +213,7 @@ fn hostile_075_victim_of_pex_is_dialled_thrice_in_ten_minutes() {
     for second_no in 0..1800 {
         let now = secs(second_no);
         for candidates in [&mut first, &mut second] {
-            while let Some(remote) = candidates.take_due(&mut gate, now) {
+            while let Some(remote) = candidates.take_due(Reach::Everywhere, &mut gate, now) {
                 assert!(remote.port() >= 1024, "{remote}");
                 attempts.push(now);
                 candidates.ended(remote, End::Unreachable, Duration::ZERO, now);
@@ -240,7 +240,10 @@ fn hostile_076_private_torrent_neither_tells_nor_believes() {
     ] {
         assert!(!candidates.add(addr("10.0.0.7:6881"), source, secs(0)));
     }
-    assert_eq!(candidates.take_due(&mut gate, secs(1)), None);
+    assert_eq!(
+        candidates.take_due(Reach::Everywhere, &mut gate, secs(1)),
+        None
+    );
 
     let mut roster = Roster::new(Privacy::Private);
     roster.joined(addr("10.0.0.7:6881"), Flags(0), secs(0));
@@ -276,7 +279,9 @@ fn hostile_077_one_liar_has_three_of_ten_places_and_the_dead_give_way() {
     }
     // And they are dialled before all of that.
     for _ in 0..200 {
-        let taken = candidates.take_due(&mut gate, secs(1)).expect("one is due");
+        let taken = candidates
+            .take_due(Reach::Everywhere, &mut gate, secs(1))
+            .expect("one is due");
         assert!(taken.to_string().starts_with("10.0.0."), "{taken}");
     }
 }
