@@ -9,7 +9,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use crate::base::address::{Interfaces, Scope, scope};
@@ -78,6 +78,9 @@ enum Trust {
 
 /// Who is dialled first: trusted, on our links, seldom failed, lucky.
 type Preference = (Reverse<Trust>, Reverse<bool>, u32, u32);
+
+/// No address comes before this one.
+const LEAST: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 /// Who stays when not all can: trusted, on our links, seldom failed.
 type Worth = (Trust, bool, Reverse<u32>);
 
@@ -139,7 +142,7 @@ impl Candidates {
     /// Takes an address that is due, within `reach`, and that `gate` lets pass; the caller dials
     /// it.
     ///
-    /// Those that the user named pass any gate.
+    /// Those that the user named pass any gate, and are within any reach.
     pub fn take_due(&mut self, reach: Reach, gate: &mut Gate, now: Instant) -> Option<SocketAddr> {
         self.ripen(now);
         while let Some(remote) = self.first_due(reach) {
@@ -160,25 +163,35 @@ impl Candidates {
         None
     }
 
-    /// When the next address within `reach` is due, or another one that waits; in the past if one
-    /// is.
+    /// When the next address within `reach` is due, in the past if one is. An address that waits
+    /// counts wherever it is, but where nobody is within reach.
     pub fn next_deadline(&self, reach: Reach) -> Option<Instant> {
         match self.first_due(reach) {
-            _ if reach == Reach::Nowhere => None,
-            None => self.waiting.first().map(|&(at, _)| at),
             Some(_) => Some(self.ripened),
+            None if reach == Reach::Nowhere => None,
+            None => self.waiting.first().map(|&(at, _)| at),
         }
     }
 
     /// Who is dialled next of those that are due.
     fn first_due(&self, reach: Reach) -> Option<SocketAddr> {
-        let mut due = self.due.iter();
-        let first = match reach {
-            Reach::Everywhere => due.next(),
-            Reach::OnLink => due.find(|((_, Reverse(is_on_link), ..), _)| *is_on_link),
-            Reach::Nowhere => None,
+        let &((Reverse(trust), ..), first) = self.due.first()?;
+        let is_on_link = match reach {
+            _ if trust == Trust::User => return Some(first),
+            Reach::Everywhere => return Some(first),
+            Reach::Nowhere => return None,
+            Reach::OnLink => true,
+            Reach::OffLink => false,
         };
-        first.map(|&(_, remote)| remote)
+        let first_of = |trust| {
+            let begin = (Reverse(trust), Reverse(is_on_link), 0, 0);
+            let mut due = self.due.range((begin, LEAST)..);
+            let fits = |entry: &&(Preference, SocketAddr)| {
+                (entry.0.0, entry.0.1) == (Reverse(trust), Reverse(is_on_link))
+            };
+            due.next().filter(fits).map(|&(_, remote)| remote)
+        };
+        first_of(Trust::FirstHand).or_else(|| first_of(Trust::Tracker))
     }
 
     /// A connection with this address exists already: it is not dialled beside that.
@@ -253,7 +266,7 @@ impl Candidates {
     }
 
     /// Moves those that have waited long enough to those that are due.
-    fn ripen(&mut self, now: Instant) {
+    pub fn ripen(&mut self, now: Instant) {
         self.ripened = now;
         while let Some(&(at, remote)) = self.waiting.first()
             && at <= now

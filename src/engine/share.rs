@@ -10,8 +10,8 @@
 //!  an address ──── stands in line ── its torrent's turn ────▶ called
 //! ```
 //!
-//! A torrent calls until it has [enough peers](PEERS_ENOUGH), and more if nothing moves with those;
-//! who calls it is let in.
+//! A torrent calls until it has [enough peers](PEERS_ENOUGH), and others if nothing moves with those
+//! or now and then; who calls it is let in.
 //!
 //! A torrent that wants to call and finds no place stands in line, and has its turn when a place
 //! becomes free. The more places a torrent has taken, the more it leaves free, so that one with
@@ -19,6 +19,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::{Ending, Engine};
 use crate::base::id::{ConnId, TorrentId};
@@ -83,20 +84,24 @@ impl Engine {
             && (self.peer_conns() < self.config.conns_max as usize || self.may_displace(id, now))
     }
 
-    /// Whom the torrent would call now. One with enough peers calls others only if nothing moves;
-    /// those on our own links do not count those elsewhere.
+    /// Whom the torrent would call now, beside those that its user named. One with enough peers on
+    /// our own links and enough elsewhere calls others only if nothing moves, and one now and then.
     pub(super) fn reach(&self, id: TorrentId, now: Instant) -> Reach {
         let called = self.calls.count(id) as usize;
-        let Some(swarm) = self.torrents.get(&id).map(|torrent| &torrent.swarm) else {
+        let Some(torrent) = self.torrents.get(&id) else {
             return Reach::Nowhere;
         };
-        if swarm.peer_count() + called < PEERS_ENOUGH || swarm.is_quiet(now) {
+        let (swarm, is_time) = (&torrent.swarm, torrent.mixed_at + MIX_INTERVAL <= now);
+        if swarm.peer_count() + called < PEERS_ENOUGH || is_time || swarm.is_quiet(now) {
             return Reach::Everywhere;
         }
         let near = swarm.peers().filter(|(_, peer)| peer.is_near).count();
-        match near + called < PEERS_ENOUGH {
-            true => Reach::OnLink,
-            false => Reach::Nowhere,
+        let far = swarm.peer_count() - near;
+        match (near + called < PEERS_ENOUGH, far + called < FAR_ENOUGH) {
+            (true, true) => Reach::Everywhere,
+            (true, false) => Reach::OnLink,
+            (false, true) => Reach::OffLink,
+            (false, false) => Reach::Nowhere,
         }
     }
 
@@ -115,7 +120,13 @@ impl Engine {
     }
 
     /// A peer of the torrent is called in one of the places.
-    pub(super) fn call_begun(&mut self, id: TorrentId) {
+    pub(super) fn call_begun(&mut self, id: TorrentId, now: Instant) {
+        let called = self.calls.count(id) as usize;
+        if let Some(torrent) = self.torrents.get_mut(&id)
+            && torrent.swarm.peer_count() + called >= PEERS_ENOUGH
+        {
+            torrent.mixed_at = now;
+        }
         self.calls.begun(id);
         self.calls.line.retain(|&other| other != id);
     }
@@ -228,10 +239,16 @@ impl Engine {
     }
 }
 
-/// Peers of a torrent beside whom it calls nobody else, as long as data moves. Where each of a
-/// hundred hosts knew all others, slots gave it a random third of those, and what was new was out
-/// of reach of most: the last host took a tenth longer than where each knew 32.
+/// Peers on our own links beside whom a torrent calls nobody else there, as long as data moves, and
+/// those of any kind up to whom it calls everybody. Where each of a hundred hosts knew all others,
+/// slots gave it a random third of those, and what was new was out of reach of most: the last host
+/// took a tenth longer than where each knew 32.
 const PEERS_ENOUGH: usize = 32;
+/// The same of peers elsewhere, beside many on our own links: a rack must not be on its own.
+const FAR_ENOUGH: usize = 8;
+/// How often a torrent with enough peers calls one more: so swarms that met late become one, and
+/// who has little use of its peers finds others.
+const MIX_INTERVAL: Duration = Duration::from_secs(10);
 /// Calls that a torrent may have under way for each place that it leaves free to others.
 const CALLS_PER_FREE: u32 = 4;
 /// Streams beyond `--max-peers` that may be opened to peers who are to take the place of others.

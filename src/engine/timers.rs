@@ -216,6 +216,9 @@ impl Engine {
 
     /// Opens connections to addresses that are due.
     fn dial(&mut self, id: TorrentId, now: Instant) {
+        if let Some(torrent) = self.torrents.get_mut(&id) {
+            torrent.candidates.ripen(now);
+        }
         while self.would_call(id, now)
             && self.may_dial(id, now)
             && let reach = self.reach(id, now)
@@ -227,7 +230,7 @@ impl Engine {
             {
                 conn.listens = Some(remote);
             }
-            self.call_begun(id);
+            self.call_begun(id, now);
         }
         self.wait_to_call(id, now);
     }

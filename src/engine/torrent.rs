@@ -90,6 +90,8 @@ pub struct Torrent {
     pub check: Option<Check>,
     /// Addresses to dial.
     pub candidates: Candidates,
+    /// When it last called somebody though it had enough peers, or was added.
+    pub mixed_at: Instant,
     /// The peers that we are connected to, for the others.
     pub roster: Roster,
     /// Evpeers of the swarm that were met: each of them is a tracker too.

@@ -76,6 +76,7 @@ impl Engine {
             plight: None,
             cure: None,
             ticked: now,
+            mixed_at: now,
             armed: Instant::NEVER,
             paused_from: None,
             is_open: true,

@@ -76,7 +76,10 @@ impl Engine {
             && let Stage::Exchange(exchange) = &state.stage
             && let Some(torrent) = self.torrents.get_mut(&exchange.torrent)
         {
-            torrent.swarm.uploaded(exchange.key, payload, now);
+            let id = exchange.torrent;
+            if torrent.swarm.uploaded(exchange.key, payload, now) {
+                self.run_effects(id, now);
+            }
         }
         self.link_sent(conn, now);
     }

@@ -82,7 +82,7 @@ impl Choker {
 
     /// Slots at the moment.
     pub fn slot_count(&self) -> usize {
-        self.slots.count
+        self.slots.total()
     }
 
     /// Gives the slots out anew; returns everybody who has one now.
@@ -102,7 +102,8 @@ impl Choker {
             false => self.rounds + 1,
         };
         let served = interested.iter().filter(|p| p.unchoked).count();
-        let is_full = served >= self.slots.count && interested.len() > self.slots.count;
+        let slot_count = self.slots.total();
+        let is_full = served >= slot_count && interested.len() > slot_count;
         self.slots
             .round(peers.iter().map(|p| p.up_rate).sum(), is_full);
 
@@ -112,7 +113,7 @@ impl Choker {
         };
         // A slot that nobody asks for stays where it is: its owner may want something soon.
         let idle = peers.iter().filter(|p| p.unchoked && !p.interested);
-        let free = self.slots.count.saturating_sub(chosen.len());
+        let free = self.slots.total().saturating_sub(chosen.len());
         chosen.extend(idle.take(free).map(|p| p.conn));
         chosen
     }
@@ -146,11 +147,11 @@ impl Choker {
             waiting.retain(|p| !p.snubbed);
         }
         self.rng.shuffle(&mut waiting);
-        waiting.sort_by_key(|p| waiting_since(p));
+        waiting.sort_by_key(|p| (p.owes, waiting_since(p)));
         if self.makes_room() {
             self.make_room(&mut chosen, &waiting);
         }
-        let free = self.slots.count.saturating_sub(chosen.len());
+        let free = self.slots.total().saturating_sub(chosen.len());
         let far = chosen.iter().filter(|p| !p.is_near).count();
         let waiting = near_first(waiting, FAR_SLOTS.saturating_sub(far), now);
         let few = SLOTS_FIRST.saturating_sub(chosen.len());
@@ -160,7 +161,7 @@ impl Choker {
         chosen.extend(waiting.map(|(_, p)| p).take(free));
         let mut chosen: Vec<ConnId> = chosen.iter().map(|p| p.conn).collect();
         let idle = peers.iter().filter(|p| p.unchoked && !p.interested);
-        let free = self.slots.count.saturating_sub(chosen.len());
+        let free = self.slots.total().saturating_sub(chosen.len());
         chosen.extend(idle.take(free).map(|p| p.conn));
         chosen
     }
@@ -175,7 +176,7 @@ impl Choker {
     /// those first that had theirs last.
     fn make_room(&self, served: &mut Vec<&Candidate>, waiting: &[&Candidate]) {
         let near = waiting.iter().filter(|p| p.is_near).count();
-        let free = self.slots.count.saturating_sub(served.len());
+        let free = self.slots.total().saturating_sub(served.len());
         let mut far: Vec<&Candidate> = served.iter().copied().filter(|p| !p.is_near).collect();
         let too_many = far.len().saturating_sub(FAR_SLOTS);
         far.sort_by_key(|p| Reverse(p.last_unchoked));
@@ -189,10 +190,10 @@ impl Choker {
     /// waited longest first: somebody has to begin.
     fn best_givers(&mut self, mut interested: Vec<&Candidate>, now: Instant) -> Vec<ConnId> {
         self.rng.shuffle(&mut interested);
-        interested.sort_by_key(|p| (Reverse(p.down_rate), waiting_since(p)));
+        interested.sort_by_key(|p| (Reverse(p.down_rate), p.owes, waiting_since(p)));
         let givers = interested.iter().filter(|p| !p.snubbed).copied();
         let givers: Vec<&Candidate> = near_first(givers, FAR_SLOTS, now).collect();
-        let regular_count = self.slots.count - 1;
+        let regular_count = self.slots.total() - 1;
         let earned = |conn| {
             givers
                 .iter()
@@ -208,14 +209,12 @@ impl Choker {
             .filter(|&turn| !is_turn_over(turn))
             .map(|(conn, _)| conn);
 
-        let others = givers
-            .iter()
-            .enumerate()
-            .filter(|(place, p)| *place < SLOTS_FIRST || !p.owes)
-            .map(|(_, p)| p.conn)
-            .filter(|&conn| Some(conn) != optimistic);
-        let mut ranked: Vec<ConnId> = others.collect();
+        let others = givers.iter().filter(|p| Some(p.conn) != optimistic);
+        let mut ranked: Vec<&Candidate> = others.copied().collect();
         let spare = ranked.split_off(ranked.len().min(regular_count));
+        let fair = ranked.iter().enumerate();
+        let fair = fair.filter(|(place, p)| *place < SLOTS_FIRST || !p.owes);
+        let ranked: Vec<ConnId> = fair.map(|(_, p)| p.conn).collect();
         let mut chosen = ranked;
         if optimistic.is_some() {
             chosen.extend(optimistic);
@@ -256,7 +255,7 @@ impl Choker {
             };
             (Reverse(is_in_turn), since, Reverse(p.up_rate))
         });
-        let chosen = near_first(interested, FAR_SLOTS, now).take(self.slots.count);
+        let chosen = near_first(interested, FAR_SLOTS, now).take(self.slots.total());
         chosen.map(|p| p.conn).collect()
     }
 }
@@ -306,6 +305,11 @@ fn waiting_since(peer: &Candidate) -> Instant {
 #[derive(Debug)]
 struct Slots {
     count: usize,
+    /// Those beside them, since the line had nothing to do. As long as there are any, nothing is
+    /// tried; half of them go with each round in which the line was never idle.
+    extra: usize,
+    /// The line had nothing to do since the last round.
+    is_dry: bool,
     /// Highest sum of rates lately, bytes per second.
     peak: u64,
     trial: Trial,
@@ -331,6 +335,8 @@ impl Default for Slots {
     fn default() -> Self {
         Self {
             count: SLOTS_FIRST,
+            extra: 0,
+            is_dry: false,
             peak: 0,
             trial: Trial::Rest(0),
             next: Direction::More,
@@ -343,7 +349,10 @@ impl Slots {
     /// all slots were in use, and more peers wait.
     fn round(&mut self, rate: u64, is_full: bool) {
         self.peak = rate.max(self.peak - self.peak / PEAK_DECAY);
-        if !is_full {
+        if !std::mem::take(&mut self.is_dry) {
+            self.extra /= 2;
+        }
+        if !is_full || self.extra > 0 {
             self.trial = Trial::Rest(0);
             return;
         }
@@ -360,13 +369,15 @@ impl Slots {
         }
     }
 
-    /// There is one more without a trial, as far as there may be; whether fewer carry as much is
-    /// tried some time later.
+    fn total(&self) -> usize {
+        (self.count + self.extra).min(SLOTS_MAX)
+    }
+
+    /// There is one more without a trial, if there may be.
     fn one_more(&mut self) -> bool {
-        let is_more = self.step(Direction::More);
-        if is_more {
-            self.trial = self.rest(Direction::More);
-        }
+        self.is_dry = true;
+        let is_more = self.total() < SLOTS_MAX;
+        self.extra += usize::from(is_more);
         is_more
     }
 
@@ -437,8 +448,7 @@ const IDLE_TURN: Duration = Duration::from_secs(10);
 /// Slots of a torrent at least (BEP 3: four downloaders) and at most.
 pub const SLOTS_MIN: usize = 4;
 /// Slots at first: with fewer, some of many peers that begin together are served by too few. Those
-/// beyond are for peers that [owe](Candidate::owes) nothing: who serves nobody is to be served
-/// last.
+/// beyond are not for peers that [owe](Candidate::owes).
 pub(super) const SLOTS_FIRST: usize = 8;
 /// See [`SLOTS_MIN`].
 pub const SLOTS_MAX: usize = 32;

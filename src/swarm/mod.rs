@@ -87,7 +87,7 @@ pub struct Swarm {
     rechecking: BTreeSet<PieceIndex>,
     news: News,
     spread: Spread,
-    /// When somebody last got a slot because our line had nothing to do.
+    /// When it was last seen whether somebody gets a slot, as our line had nothing to do.
     spared_at: Option<Instant>,
     /// Once there was a peer on our own link.
     near: Option<Box<Near>>,
@@ -217,12 +217,15 @@ impl Swarm {
         &mut self.up
     }
 
-    /// Whether nothing moves, though peers had time for it.
+    /// Whether nothing moves, though peers had time for it: nothing comes, as long as we want
+    /// something.
     pub fn is_quiet(&self, now: Instant) -> bool {
         let is_old = |peer: &Peer| peer.joined + rate::WINDOW <= now;
-        !self.down.is_moving(now)
-            && !self.up.is_moving(now)
-            && self.peers.iter().any(|(_, peer)| is_old(peer))
+        let rate = match self.has_all_wanted() {
+            true => &self.up,
+            false => &self.down,
+        };
+        !rate.is_moving(now) && self.peers.iter().any(|(_, peer)| is_old(peer))
     }
 
     /// Payload received since the start, bytes.

@@ -98,6 +98,8 @@ pub struct Peer {
     pub(super) suggested: VecDeque<PieceIndex>,
     /// Requests of its that wait for an answer, oldest first.
     pub(super) uploads: VecDeque<BlockRef>,
+    /// Bytes of blocks that were taken from there and have not left.
+    pub(super) leaving: u64,
     /// How much of the swarm's log of new pieces it was told.
     pub(super) news_told: usize,
     /// It was said that this peer has everything.
@@ -231,6 +233,7 @@ impl Peer {
             suggestions: Suggestions::default(),
             suggested: VecDeque::new(),
             uploads: VecDeque::new(),
+            leaving: 0,
             news_told: 0,
             seed_told: false,
             served: Served::default(),

@@ -14,32 +14,30 @@ use super::peer::{Peer, PeerKey};
 use crate::base::time::Instant;
 
 impl Swarm {
-    /// Something left for this peer: if nobody waits for anything of ours now, somebody without a
-    /// slot gets one.
-    pub(super) fn ran_dry(&mut self, key: PeerKey, now: Instant) {
+    /// Something left for this peer: if nobody waits for anything of ours now, somebody on our own
+    /// link without a slot gets one, and this is `true`. The lines of others may be narrow, and what
+    /// has left is still in the system's buffers then.
+    pub(super) fn ran_dry(&mut self, key: PeerKey, now: Instant) -> bool {
         let is_soon = self.spared_at.is_some_and(|at| now - at < PAUSE);
-        if is_soon || !self.peer(key).uploads.is_empty() {
-            return;
+        let waits = |peer: &Peer| !peer.uploads.is_empty() || peer.leaving > 0;
+        if is_soon || waits(self.peer(key)) || self.peers.iter().any(|(_, peer)| waits(peer)) {
+            return false;
         }
-        if self.peers.iter().any(|(_, peer)| !peer.uploads.is_empty()) {
-            return;
-        }
+        self.spared_at = Some(now);
         let served = self.peers.iter().filter(|(_, p)| p.wants_us && !p.choked);
         if served.count() < self.choker.slot_count() {
-            return;
+            return false;
         }
         let (is_seed, credit) = (self.role() == Role::Seed, self.credit());
         let is_fair = |p: &Peer| is_seed || !(p.snubbed || p.owes(credit));
-        let may_wait = |p: &Peer| p.wants_us && p.choked && is_fair(p);
+        let may_wait = |p: &Peer| p.wants_us && p.choked && p.is_near && is_fair(p);
         let waiting = self.peers.iter().filter(|(_, p)| may_wait(p));
-        // What a far one gets over a slot more would have to cross the uplinks once more.
-        let has_near = self.peers.iter().any(|(_, p)| p.is_near && p.wants_us);
-        let waiting = waiting.filter(|(_, p)| p.is_near || !has_near);
         let waiting: Vec<PeerKey> = waiting.map(|(key, _)| PeerKey(key as u32)).collect();
-        if let Some(key) = self.choker.one_more(&waiting) {
-            self.spared_at = Some(now);
+        let lucky = self.choker.one_more(&waiting);
+        if let Some(key) = lucky {
             self.unchoke(key, now);
         }
+        lucky.is_some()
     }
 
     /// What a peer that lets us have nothing may have of us, more than it gave, before it
@@ -54,5 +52,6 @@ impl Swarm {
 
 /// One of so many parts of the data is given on credit.
 const CREDIT_PARTS: u64 = 64;
-/// Until whoever got a slot has asked for something, nobody else gets one.
+/// How often it is seen whether somebody gets a slot: one on our own link asks for something within
+/// that time.
 const PAUSE: Duration = Duration::from_millis(2);

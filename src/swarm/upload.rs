@@ -8,7 +8,7 @@ use crate::base::digest::sha1;
 use crate::base::id::{ConnId, InfoHash, PieceIndex};
 use crate::base::limits;
 use crate::base::time::Instant;
-use crate::swarm::choker::{Candidate, FAR_SLOTS, Role};
+use crate::swarm::choker::{Candidate, FAR_SLOTS, Role, SLOTS_FIRST};
 use crate::wire::message::{BlockRef, Outgoing};
 
 impl Swarm {
@@ -82,19 +82,21 @@ impl Swarm {
     pub fn next_upload(&mut self, key: PeerKey) -> Option<BlockRef> {
         let peer = self.peer_mut(key);
         let block = peer.uploads.pop_front()?;
+        peer.leaving += u64::from(block.len);
         if !peer.have.has(block.piece.0) {
             peer.served.sent(block.piece, block.len);
         }
         Some(block)
     }
 
-    /// Payload went out to this peer.
-    pub fn uploaded(&mut self, key: PeerKey, bytes: u64, now: Instant) {
+    /// Payload went out to this peer; whether somebody got a slot by that.
+    pub fn uploaded(&mut self, key: PeerKey, bytes: u64, now: Instant) -> bool {
         let peer = self.peer_mut(key);
+        peer.leaving = peer.leaving.saturating_sub(bytes);
         peer.up.add(bytes, now);
         peer.served_at = now;
         self.up.add(bytes, now);
-        self.ran_dry(key, now);
+        self.ran_dry(key, now)
     }
 
     /// Refuses what is queued of a piece that cannot be served any more.
@@ -126,9 +128,13 @@ impl Swarm {
 
     /// A peer began or ceased to be interested: a free slot is given away at once.
     fn interest_changed(&mut self, now: Instant) {
+        let credit = self.credit();
         let (mut served, mut waiting, mut far_served, mut near_waiting) = (0, 0, 0, 0);
+        let mut owing = 0;
         for (_, peer) in self.peers.iter().filter(|(_, peer)| peer.wants_us) {
-            if peer.choked {
+            if peer.choked && peer.owes(credit) {
+                owing += 1;
+            } else if peer.choked {
                 waiting += 1;
                 near_waiting += u32::from(peer.is_near);
             } else {
@@ -137,12 +143,14 @@ impl Swarm {
             }
         }
         let is_free = served < self.choker.slot_count();
+        if served < SLOTS_FIRST {
+            waiting += owing;
+        }
         let makes_room = self.choker.makes_room() && near_waiting > 0 && far_served > FAR_SLOTS;
         if waiting == 0 || !(is_free || makes_room) {
             return;
         }
         // Who has no slot and wants none is not asked about, and rates do not matter.
-        let credit = self.credit();
         let concerned = self.peers.iter().filter(|(_, p)| p.wants_us || !p.choked);
         let (keys, candidates): (Vec<PeerKey>, Vec<Candidate>) = concerned
             .map(|(key, peer)| (PeerKey(key as u32), candidate(peer, (0, 0), credit)))

@@ -43,13 +43,15 @@ impl Source {
     }
 }
 
-/// Which addresses may be dialled.
+/// Which addresses may be dialled, beside those that the user named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// All.
     Everywhere,
     /// Those on our own links.
     OnLink,
+    /// The others.
+    OffLink,
     /// None.
     Nowhere,
 }

@@ -145,25 +145,47 @@ fn trusted_and_near_addresses_are_dialled_first() {
 #[test]
 fn addresses_out_of_reach_stay_due() {
     let (mut candidates, mut gate) = at_home();
-    candidates.add(far(1), Source::User, secs(0));
-    candidates.add(addr(1), Source::Tracker, secs(0));
+    let far_apart = |n: u16| far(300 * n);
+    let sources = [Source::Incoming, Source::Tracker, pex(9)];
+    for (n, source) in (1..).zip(sources) {
+        assert!(candidates.add(addr(n as u8), source, secs(0)));
+        assert!(candidates.add(far_apart(n), source, secs(0)));
+    }
+    candidates.ripen(secs(0));
     assert_eq!(
         candidates.take_due(Reach::Nowhere, &mut gate, secs(1)),
         None
     );
     assert_eq!(candidates.next_deadline(Reach::Nowhere), None);
-    assert_eq!(
-        candidates.take_due(Reach::OnLink, &mut gate, secs(1)),
-        Some(addr(1))
-    );
-    assert_eq!(candidates.take_due(Reach::OnLink, &mut gate, secs(1)), None);
-    assert_eq!(candidates.next_deadline(Reach::OnLink), None);
-    assert!(candidates.next_deadline(Reach::Everywhere) <= Some(secs(1)));
-    assert_eq!(
-        candidates.take_due(Reach::Everywhere, &mut gate, secs(1)),
-        Some(far(1))
-    );
-    audit(&candidates);
+    for (reach, is_near) in [(Reach::OffLink, false), (Reach::OnLink, true)] {
+        let mut taken = Vec::new();
+        while let Some(remote) = candidates.take_due(reach, &mut gate, secs(1)) {
+            taken.push(remote);
+            audit(&candidates);
+        }
+        let wanted = |n: u8| match is_near {
+            true => addr(n),
+            false => far_apart(n.into()),
+        };
+        assert_eq!(taken[0], wanted(1), "first-hand before what others told");
+        taken.sort_unstable();
+        let mut all: Vec<_> = (1..=3).map(wanted).collect();
+        all.sort_unstable();
+        assert_eq!(taken, all, "{reach:?}");
+        assert_eq!(candidates.next_deadline(reach), None);
+    }
+}
+
+#[test]
+fn address_of_the_user_is_within_any_reach() {
+    let (mut candidates, mut gate) = at_home();
+    candidates.add(addr(1), Source::Incoming, secs(0));
+    candidates.add(far(1), Source::User, secs(0));
+    candidates.ripen(secs(0));
+    assert_eq!(candidates.next_deadline(Reach::Nowhere), Some(secs(0)));
+    let taken = candidates.take_due(Reach::Nowhere, &mut gate, secs(1));
+    assert_eq!(taken, Some(far(1)));
+    assert_eq!(candidates.next_deadline(Reach::Nowhere), None);
 }
 
 #[test]

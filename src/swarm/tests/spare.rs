@@ -1,9 +1,9 @@
-//! Slots beside the others while nobody asks for anything.
+//! A slot more while nobody asks for anything.
 
 use super::*;
 use crate::swarm::choker::{SLOTS_FIRST, SLOTS_MAX};
 
-/// A peer that has the first `count` of a seed's pieces and wants the others.
+/// A peer on our own link that has the first `count` of a seed's pieces and wants the others.
 fn leecher(script: &mut Script, count: u32) -> PeerKey {
     let key = script.join(FAST);
     (0..count).for_each(|piece| {
@@ -11,6 +11,7 @@ fn leecher(script: &mut Script, count: u32) -> PeerKey {
         script.say(key, have).expect("allowed");
     });
     script.say(key, Message::Interested).expect("allowed");
+    script.swarm.set_near(key, true, script.own);
     key
 }
 
@@ -79,7 +80,25 @@ fn no_slot_more_while_somebody_is_to_be_served() {
 }
 
 #[test]
-fn slots_are_no_more_than_the_most_and_last_beyond_the_round() {
+fn block_that_has_not_left_keeps_the_line_busy() {
+    let (mut script, keys) = crowd(12);
+    let before = served(&script, &keys);
+    ask(&mut script, before[0], 0);
+    ask(&mut script, before[1], 0);
+    let block = script
+        .swarm
+        .next_upload(before[1])
+        .expect("one is asked for");
+    serve(&mut script, before[0]);
+    let len = u64::from(block.len);
+    assert!(!script.swarm.uploaded(before[1], len - 1, script.now));
+    assert_eq!(served(&script, &keys), before);
+    assert!(script.swarm.uploaded(before[1], 1, script.now));
+    assert_eq!(served(&script, &keys).len(), SLOTS_FIRST + 1);
+}
+
+#[test]
+fn slots_are_no_more_than_the_most_and_go_when_the_line_is_busy() {
     let (mut script, keys) = crowd(40);
     let first = served(&script, &keys)[0];
     for number in 0..40 {
@@ -88,8 +107,13 @@ fn slots_are_no_more_than_the_most_and_last_beyond_the_round() {
         serve(&mut script, first);
     }
     assert_eq!(served(&script, &keys).len(), SLOTS_MAX);
-    script.wait(2);
-    assert_eq!(served(&script, &keys).len(), SLOTS_MAX);
+    script.wait(1);
+    assert_eq!(served(&script, &keys).len(), SLOTS_MAX, "the line was idle");
+    script.wait(1);
+    let most = SLOTS_FIRST + (SLOTS_MAX - SLOTS_FIRST) / 2;
+    assert_eq!(served(&script, &keys).len(), most);
+    script.wait(120);
+    assert!(script.swarm.slot_count() <= SLOTS_FIRST + 1);
 }
 
 /// Goal: who has had much and gives nothing gets no slot beyond the first ones from a leecher.
@@ -111,7 +135,7 @@ fn leecher_has_no_slot_more_for_those_who_owe_much() {
     script.wait(2);
     assert_eq!(served(&script, &keys).len(), SLOTS_FIRST);
 
-    // Who lets us fetch something gets one.
+    // Who would let us fetch something gets one.
     let fair = keys.iter().copied().find(|key| !before.contains(key));
     let fair = fair.expect("four wait");
     script.say(fair, Message::Unchoke).expect("allowed");
@@ -122,11 +146,21 @@ fn leecher_has_no_slot_more_for_those_who_owe_much() {
 }
 
 #[test]
-fn far_peers_get_no_slot_more_while_near_ones_want_something() {
+fn far_peers_get_no_slot_more() {
     let (mut script, keys) = crowd(12);
     let before = served(&script, &keys);
-    script.swarm.set_near(before[0], true, script.own);
-    ask(&mut script, before[0], 0);
-    serve(&mut script, before[0]);
-    assert_eq!(served(&script, &keys), before);
+    let waiting = keys.iter().copied().filter(|key| !before.contains(key));
+    let waiting: Vec<PeerKey> = waiting.collect();
+    let own = script.own;
+    waiting[1..]
+        .iter()
+        .for_each(|&key| script.swarm.set_near(key, false, own));
+    for number in 0..3 {
+        script.now += Duration::from_millis(2);
+        ask(&mut script, before[0], number);
+        serve(&mut script, before[0]);
+    }
+    let after = served(&script, &keys);
+    assert_eq!(after.len(), SLOTS_FIRST + 1);
+    assert!(after.contains(&waiting[0]));
 }

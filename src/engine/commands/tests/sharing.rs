@@ -3,6 +3,7 @@
 use super::queue::Line;
 use super::*;
 use crate::base::limits;
+use crate::discovery::candidates::Source;
 
 impl Script {
     /// A peer of the torrent comes in from host `number`; whether it is let in.
@@ -212,31 +213,58 @@ fn stream_in_the_place_of_its_twin_needs_no_room() {
     assert!(script.engine.conn(conn).is_some());
 }
 
-/// Goal: a torrent with many peers calls nobody else as long as data moves, and others once nothing
-/// does or some have left.
-#[test]
-fn torrent_with_enough_peers_calls_others_only_if_nothing_moves() {
+impl Script {
+    /// Another evpeer tells of somebody.
+    fn hears_of(&mut self, host: [u8; 4]) {
+        let (addr, sender) = ((host, 6881).into(), [10, 0, 0, 9].into());
+        let source = Source::Evpeer { sender };
+        self.engine.heard_of(self.id, addr, source, self.now);
+        self.settle();
+    }
+}
+
+/// A torrent with 32 peers on our own link, of which the first has everything.
+fn crowded() -> (Line, Vec<ConnId>) {
     let mut line = Line::new(0, 1);
-    let conns: Vec<ConnId> = (1..=32)
-        .map(|number| line.at(0).comes(number).expect("there is room"))
-        .collect();
+    let conns = (1..=32).map(|number| line.at(0).comes(number));
+    let conns: Vec<ConnId> = conns.map(|conn| conn.expect("there is room")).collect();
+    line.at(0).feed(conns[0], &[0, 0, 0, 1, 14, 0, 0, 0, 1, 1]); // have all, unchoke
+    (line, conns)
+}
+
+/// Goal: a torrent with many peers calls nobody else as long as data comes, but for one now and
+/// then and those whom its user named, and all once nothing comes.
+#[test]
+fn torrent_with_enough_peers_calls_others_only_if_nothing_comes() {
+    let (mut line, conns) = crowded();
+    line.script.pass(Duration::from_secs(1));
     let script = line.at(0);
-    script.feed(conns[0], &[0, 0, 0, 1, 14, 0, 0, 0, 1, 1]); // have all, unchoke
-    script.pass(Duration::from_secs(1));
     assert!(script.serve(conns[0]) > 0);
-    (1..=3).for_each(|host| script.knows([10, 0, 2, host]));
-    assert_eq!(pass_in_vain(&mut line, Duration::from_secs(4)), []);
+    (1..=4).for_each(|host| script.hears_of([10, 0, 2, host]));
+    script.knows([10, 0, 3, 1]);
     let called = pass_in_vain(&mut line, Duration::from_secs(4));
-    assert_eq!(called.len(), 3, "{called:?}");
+    assert_eq!(called.len(), 1, "{called:?}");
+    assert_eq!(called[0].1, ([10, 0, 3, 1], 6881).into());
+    let called = pass_in_vain(&mut line, Duration::from_secs(4));
+    assert_eq!(called.len(), 4, "{called:?}");
+}
+
+#[test]
+fn torrent_with_enough_peers_calls_one_more_now_and_then() {
+    let (mut line, conns) = crowded();
+    (1..=4).for_each(|host| line.at(0).hears_of([10, 0, 2, host]));
+    let mut called = Vec::new();
+    for _ in 0..25 {
+        line.at(0).serve(conns[0]);
+        called.extend(pass_in_vain(&mut line, Duration::from_secs(1)));
+    }
+    assert_eq!(called.len(), 2, "{called:?}");
 }
 
 #[test]
 fn torrent_calls_again_when_a_peer_has_left() {
-    let mut line = Line::new(0, 1);
-    let conns: Vec<ConnId> = (1..=32)
-        .map(|number| line.at(0).comes(number).expect("there is room"))
-        .collect();
-    line.at(0).knows([10, 0, 2, 1]);
+    let (mut line, conns) = crowded();
+    line.at(0).hears_of([10, 0, 2, 1]);
     assert_eq!(pass_in_vain(&mut line, Duration::from_secs(2)), []);
     let script = line.at(0);
     script
