@@ -62,7 +62,8 @@
 //! 3. The announcer is entered in the [`Registry`](tracker::registry::Registry), with all that were
 //!    seen in handshakes; the answer is a sample of those whom the asker can reach.
 //! 4. It becomes one of the [`Candidates`](discovery::candidates::Candidates) too: the torrent's
-//!    timer takes those that are due, the [`Gate`](discovery::gate::Gate) permitting, and dials.
+//!    timer takes those that are due, the [`Gate`](discovery::gate::Gate) permitting, and dials,
+//!    until the torrent has enough peers.
 //! 5. Peers that are connected are on the [`Roster`](discovery::pex::Roster), and so known to all
 //!    others within a minute (BEP 11); on the links [`Lsd`](discovery::lsd::Lsd) calls them out
 //!    (BEP 14).

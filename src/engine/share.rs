@@ -10,8 +10,8 @@
 //!  an address ──── stands in line ── its torrent's turn ────▶ called
 //! ```
 //!
-//! A torrent calls until it has [enough peers](PEERS_ENOUGH), and others if nothing moves with those
-//! or now and then; who calls it is let in.
+//! A torrent calls until it has [enough peers](PEERS_ENOUGH), and others if nothing moves with
+//! those, or now and then; who calls it is let in.
 //!
 //! A torrent that wants to call and finds no place stands in line, and has its turn when a place
 //! becomes free. The more places a torrent has taken, the more it leaves free, so that one with

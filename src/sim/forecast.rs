@@ -1,8 +1,9 @@
 //! How long until the last host is complete: a swarm of many hosts, run in virtual time.
 //!
-//! Every host is told of some others at random, as a tracker would tell it, and all that lack the
-//! data begin at the same moment. Those of a rack have a prefix of their own, and find each other
-//! by multicast too. Payload is not carried along, everything else is real.
+//! Every host is told of some others at random, as a tracker would tell it, and hears of the rest
+//! from those, as all evpeers tell each other; all that lack the data begin at the same moment.
+//! Those of a rack have a prefix of their own, and find each other by multicast too. Payload is not
+//! carried along, everything else is real.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub struct Forecast {
     pub uplink: Uplink,
     /// Hosts without the data that die on the way, each at a random moment, for good.
     pub killed: u32,
-    /// Other hosts that each is told of.
+    /// Other hosts that each is told of at the start.
     pub known: u32,
     /// Virtual time after which to give up.
     pub limit: Duration,

@@ -6,7 +6,7 @@
 //! drains after each input.
 //!
 //! ```text
-//!  message ──▶ peer state ──┬──▶ upload.rs    requests in, blocks out, choking
+//!  message ──▶ peer state ──┬──▶ upload.rs    requests in, blocks out, choking; spare.rs
 //!  payload ──▶ block ───────┼──▶ download.rs  requests out, receptions, endgame; timeouts.rs
 //!             ──▶ order ───────┼──▶ suggest.rs   what a seed gives first
 //!  verdict ──▶ pieces ──────┴──▶ pieces.rs    verified pieces, blame, fetching alone; doubt.rs

@@ -15,8 +15,8 @@ use crate::base::time::Instant;
 
 impl Swarm {
     /// Something left for this peer: if nobody waits for anything of ours now, somebody on our own
-    /// link without a slot gets one, and this is `true`. The lines of others may be narrow, and what
-    /// has left is still in the system's buffers then.
+    /// link without a slot gets one, and this is `true`. The lines to others may be narrow, and
+    /// what has left is still in the system's buffers then.
     pub(super) fn ran_dry(&mut self, key: PeerKey, now: Instant) -> bool {
         let is_soon = self.spared_at.is_some_and(|at| now - at < PAUSE);
         let waits = |peer: &Peer| !peer.uploads.is_empty() || peer.leaving > 0;
