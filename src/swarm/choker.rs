@@ -155,10 +155,10 @@ impl Choker {
         let far = chosen.iter().filter(|p| !p.is_near).count();
         let waiting = near_first(waiting, FAR_SLOTS.saturating_sub(far), now);
         let few = SLOTS_FIRST.saturating_sub(chosen.len());
-        let waiting = waiting
-            .enumerate()
-            .filter(|(place, p)| *place < few || !p.owes);
-        chosen.extend(waiting.map(|(_, p)| p).take(free));
+        // Whose place nobody near has earned stays free: it is not for far peers.
+        let waiting = waiting.take(free).enumerate();
+        let fair = waiting.filter(|(place, p)| *place < few || !p.owes);
+        chosen.extend(fair.map(|(_, p)| p));
         let mut chosen: Vec<ConnId> = chosen.iter().map(|p| p.conn).collect();
         let idle = peers.iter().filter(|p| p.unchoked && !p.interested);
         let free = self.slots.total().saturating_sub(chosen.len());
@@ -652,6 +652,31 @@ mod tests {
         assert!(owing(&early) <= SLOTS_FIRST, "{early:?}");
         let chosen = choker.rechoke(&peers, Role::Leecher, NOW);
         assert_eq!(chosen.len(), SLOTS_FIRST + 1, "one of them by chance");
+    }
+
+    #[test]
+    fn slots_that_near_peers_do_not_earn_are_not_for_far_ones() {
+        let row = |c: &str| c.repeat(18);
+        let mut peers = near_and_far(
+            "############......",
+            [
+                &row("#"),
+                &row("."),
+                &row("."),
+                &row("0"),
+                &row("0"),
+                &row("-"),
+            ],
+        );
+        for peer in &mut peers[..12] {
+            peer.owes = true;
+        }
+        let mut choker = choker(1);
+        choker.slots.count = SLOTS_FIRST + 3;
+        let far = |chosen: &[ConnId]| chosen.iter().filter(|c| c.index >= 12).count();
+
+        let early = choker.unchoke_now(&peers, Role::Leecher, NOW);
+        assert_eq!((early.len(), far(&early)), (SLOTS_FIRST, FAR_SLOTS));
     }
 
     #[test]
