@@ -313,9 +313,10 @@ pub struct SimulateArgs {
     /// Hosts, those that have the data at the start among them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=100_000))]
     pub hosts: u32,
-    /// The line of each host, each way, such as 1Gbit or 125MB
-    #[arg(long, value_name = "RATE", value_parser = units::parse_line_rate)]
-    pub link: u64,
+    /// The line of each host, such as 1Gbit or 125MB, or 100Mbit/1Gbit for up and down; given
+    /// several times, hosts have these in turn
+    #[arg(long, value_name = "RATE", required = true, value_parser = units::parse_line)]
+    pub link: Vec<units::LineRates>,
     /// Bytes to be spread, such as 5GiB
     #[arg(long, value_name = "SIZE", value_parser = units::parse_len)]
     pub size: u64,
@@ -526,6 +527,7 @@ mod tests {
             "evpeer verify x.torrent y.torrent --json",
             "evpeer simulate --hosts 200 --link 10Gbit --size 5GiB --seeds 1 --kill 3",
             "evpeer simulate --hosts 2 --link 125MB --size 1 --racks 2 --uplink 1M --plot x.svg",
+            "evpeer simulate --hosts 9 --link 1Gbit --link 10Mbit/1Gbit --size 1",
             "evpeer soak --for 12h --jobs 8",
             "evpeer soak --for 5m --from 42",
             "evpeer soak --seed 7 --only hosts=3,faults=1.4",

@@ -11,7 +11,7 @@ use super::args::SimulateArgs;
 use super::error::CliError;
 use super::output::print;
 use super::plot;
-use super::units::{show_count, show_len, show_rate};
+use super::units::{LineRates, show_count, show_len, show_rate};
 use crate::base::limits::PIECES_MAX;
 use crate::meta::create::piece_len_for;
 use crate::sim::forecast::{Forecast, Outcome};
@@ -78,21 +78,29 @@ fn forecast_of(args: &SimulateArgs) -> Result<Forecast, CliError> {
         return no_swarm(what, "give a longer --piece-length");
     }
     let latency = Duration::from_micros(args.latency_us);
-    let uplink_rate = args.uplink.unwrap_or(args.link);
+    let mut links = args.link.iter().map(|line| Link {
+        latency,
+        up_bytes_s: line.up,
+        down_bytes_s: line.down,
+        ..Link::lan(line.up)
+    });
+    let link = links.next().expect("the command line asks for one");
+    let (up_bytes_s, down_bytes_s) = match args.uplink {
+        Some(rate) => (rate, rate),
+        None => (link.up_bytes_s, link.down_bytes_s),
+    };
     Ok(Forecast {
         rng_seed: args.seed,
         hosts: args.hosts,
         seeds: args.seeds,
         length: args.size,
         piece_len,
-        link: Link {
-            latency,
-            ..Link::lan(args.link)
-        },
+        link,
+        other_links: links.collect(),
         racks: args.racks.unwrap_or(0),
         uplink: Uplink {
-            up_bytes_s: uplink_rate,
-            down_bytes_s: uplink_rate,
+            up_bytes_s,
+            down_bytes_s,
             latency: Duration::ZERO,
         },
         killed: args.kill,
@@ -135,14 +143,19 @@ fn as_table(forecast: &Forecast, outcome: &Outcome) -> String {
             show_rate(forecast.uplink.up_bytes_s)
         ),
     };
+    let lines = std::iter::once(&forecast.link).chain(&forecast.other_links);
+    let lines = lines.map(|link| {
+        let (up, down) = (link.up_bytes_s, link.down_bytes_s);
+        LineRates { up, down }.show()
+    });
+    let lines = lines.collect::<Vec<_>>().join(" and ");
     writeln!(
         text,
-        "{}, {} with the data, {} in {}, lines of {}{racks}\n",
+        "{}, {} with the data, {} in {}, lines of {lines}{racks}\n",
         show_count(forecast.hosts as usize, "host"),
         forecast.seeds,
         show_len(forecast.length),
         show_count(pieces as usize, "piece"),
-        show_rate(forecast.link.up_bytes_s),
     )
     .expect("a String takes everything");
     let mut line = |name: &str, value: String| {

@@ -115,6 +115,44 @@ pub fn parse_line_rate(text: &str) -> Result<u64, String> {
     }
 }
 
+/// What a line carries each way, bytes per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineRates {
+    /// Out of the host.
+    pub up: u64,
+    /// Into it.
+    pub down: u64,
+}
+
+impl LineRates {
+    /// `10.0 Gbit/s`, or both with a slash between them, up first, if they are not the same.
+    pub fn show(self) -> String {
+        match self.up == self.down {
+            true => show_rate(self.up),
+            false => format!("{}/{}", show_rate(self.up), show_rate(self.down)),
+        }
+    }
+}
+
+/// Reads what a line carries: a rate for both ways as [`parse_line_rate`] reads it, or up and down
+/// with a slash between them, `100Mbit/1Gbit`.
+///
+/// # Errors
+/// A text for the user that shows how a rate is written.
+pub fn parse_line(text: &str) -> Result<LineRates, String> {
+    let both = |rate| LineRates {
+        up: rate,
+        down: rate,
+    };
+    match text.split_once('/').filter(|(_, down)| *down != "s") {
+        None => parse_line_rate(text).map(both),
+        Some((up, down)) => Ok(LineRates {
+            up: parse_line_rate(up)?,
+            down: parse_line_rate(down)?,
+        }),
+    }
+}
+
 /// Reads a time: `90`, `90s`, `5m`, `12h`.
 ///
 /// # Errors
@@ -239,6 +277,28 @@ mod tests {
         for (text, rate) in cases {
             assert_eq!(parse_line_rate(text).ok(), rate, "{text}");
         }
+    }
+
+    #[test]
+    fn lines_have_one_rate_or_one_each_way() {
+        let rows = [
+            ("1Gbit", Some((125_000_000, 125_000_000))),
+            ("1GiB/s", Some((1 << 30, 1 << 30))),
+            ("100Mbit/1Gbit", Some((12_500_000, 125_000_000))),
+            ("1Gbit/fast", None),
+            ("/1Gbit", None),
+            ("1Gbit/", None),
+            ("1Gbit/1Gbit/1Gbit", None),
+        ];
+        for (text, expected) in rows {
+            let found = parse_line(text).ok().map(|line| (line.up, line.down));
+            assert_eq!(found, expected, "{text}");
+        }
+        let narrow = parse_line("100Mbit/1Gbit").unwrap();
+        assert_eq!(
+            narrow.show(),
+            format!("{}/{}", show_rate(12_500_000), show_rate(125_000_000))
+        );
     }
 
     #[test]

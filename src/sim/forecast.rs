@@ -25,8 +25,10 @@ pub struct Forecast {
     pub length: u64,
     /// Bytes of a piece.
     pub piece_len: u32,
-    /// The line of each host.
+    /// The line of each host, or of the first if there are `other_links`.
     pub link: Link,
+    /// Lines of other kinds: hosts have `link` and these in turn, those with the data first.
+    pub other_links: Vec<Link>,
     /// Racks that the hosts are dealt to in turn; 0 for one switch without a limit of its own.
     pub racks: u32,
     /// What joins a rack to the others.
@@ -51,6 +53,7 @@ impl Default for Forecast {
             length: 1 << 30,
             piece_len: 1 << 20,
             link,
+            other_links: Vec::new(),
             racks: 0,
             uplink: Uplink {
                 up_bytes_s: link.up_bytes_s,
@@ -93,19 +96,22 @@ pub struct Outcome {
 impl Forecast {
     /// The shortest time in which this can be done, whatever the protocol: the seeds must send
     /// everything once, every host must receive everything, and all together must send it as
-    /// often as it is needed (Kumar and Ross 2006); each rack must receive it once.
+    /// often as it is needed (Kumar and Ross 2006); each rack must receive it once. Of hosts that
+    /// die the bound counts what they could send, and nothing that they receive.
     pub fn bound(&self) -> Duration {
         let goodput = self.link.goodput();
-        let up = self.link.up_bytes_s as f64 * goodput;
-        let down = self.link.down_bytes_s as f64 * goodput;
+        let sum = |hosts: std::ops::Range<u32>| {
+            let ups = hosts.map(|index| self.link_of(index).up_bytes_s as f64);
+            ups.sum::<f64>() * goodput
+        };
+        let leechers = self.seeds..self.hosts;
+        let slowest = leechers.clone().map(|i| self.link_of(i).down_bytes_s).min();
+        let slowest = slowest.unwrap_or(self.link.down_bytes_s) as f64 * goodput;
         let len = self.length as f64;
-        let seeds = f64::from(self.seeds);
-        let leechers = f64::from(self.hosts - self.seeds);
-        let survivors = leechers - f64::from(self.killed.min(self.hosts - self.seeds));
-        let all = up * (seeds + leechers);
-        let mut bound = (len / (up * seeds))
-            .max(len / down)
-            .max(survivors * len / all);
+        let survivors = f64::from((leechers.len() as u32).saturating_sub(self.killed));
+        let mut bound = (len / sum(0..self.seeds))
+            .max(len / slowest)
+            .max(survivors * len / sum(0..self.hosts));
         if self.racks > self.seeds {
             bound = bound.max(len / (self.uplink.down_bytes_s as f64 * goodput));
         }
@@ -142,6 +148,7 @@ impl Forecast {
                 Have::Nothing
             };
             let mut spec = PeerSpec::new(have, &known[index as usize]);
+            spec.link = Some(self.link_of(index));
             spec.rack = racks.get(index as usize % racks.len().max(1)).copied();
             spec.prefix_len = self.prefix_len();
             spec.config.trackers = false;
@@ -194,6 +201,14 @@ impl Forecast {
             inputs: world.inputs(),
             digest: world.digest(),
         })
+    }
+
+    /// The line of the host at `index`.
+    fn link_of(&self, index: u32) -> Link {
+        match index as usize % (self.other_links.len() + 1) {
+            0 => self.link,
+            other => self.other_links[other - 1],
+        }
     }
 
     /// Addresses of a rack: its hosts have a prefix of their own, with some to spare.
