@@ -84,7 +84,8 @@ pub(in crate::storage) struct Log {
     binding: Binding,
     known: Knowledge,
     active: Option<Sink>,
-    next: Next,
+    /// The other file, if there is one. Seldom: apart from the rest.
+    next: Option<Box<Next>>,
     /// There is no file under the name that is worth anything.
     is_first: bool,
     /// The name of the active file is on the disk.
@@ -127,7 +128,6 @@ pub(in crate::storage) enum Before {
 
 #[derive(Debug)]
 enum Next {
-    None,
     Making {
         mark: Mark,
         chain: Chain,
@@ -165,7 +165,7 @@ impl Log {
             binding,
             known,
             active,
-            next: Next::None,
+            next: None,
             is_first,
             // A former process may have died before it synced the first one.
             is_named: false,
@@ -211,11 +211,10 @@ impl Log {
             self.sync_at = self.sync_at.min(now);
             self.lies |= self.active.is_none();
         }
-        match &mut self.next {
-            Next::None => {}
-            Next::Making { since: queue, .. } | Next::Ready { queue, .. } => {
-                append_to(queue, record.clone());
-            }
+        if let Some(Next::Making { since: queue, .. } | Next::Ready { queue, .. }) =
+            self.next.as_deref_mut()
+        {
+            append_to(queue, record.clone());
         }
         if self.active.is_some() {
             append_to(&mut self.pending, record);
@@ -231,8 +230,7 @@ impl Log {
 
     /// Whether everything up to `mark` will be found after a power cut, or the attempt failed.
     pub fn is_synced(&self, mark: Mark) -> bool {
-        let is_active =
-            |sink: &Sink| sink.synced >= mark && self.is_named && matches!(self.next, Next::None);
+        let is_active = |sink: &Sink| sink.synced >= mark && self.is_named && self.next.is_none();
         self.is_given_up() || self.active.as_ref().is_some_and(is_active)
     }
 
@@ -243,20 +241,20 @@ impl Log {
             None => self.is_given_up(),
         };
         is_active_idle
-            && matches!(self.next, Next::None)
+            && self.next.is_none()
             && self.syncing.is_none()
             && self.leftover.is_empty()
             && !self.is_removing
     }
 
     fn is_given_up(&self) -> bool {
-        self.active.is_none() && self.is_resigned && matches!(self.next, Next::None)
+        self.active.is_none() && self.is_resigned && self.next.is_none()
     }
 
     /// When [`poll_work`](Self::poll_work) may have something that it has not now.
     pub fn next_deadline(&self) -> Option<Instant> {
         let can_sync = self.active.as_ref().is_some_and(|sink| self.can_sync(sink));
-        let can_make = matches!(self.next, Next::None) && !self.is_removing;
+        let can_make = self.next.is_none() && !self.is_removing;
         let sync_at = Some(self.sync_at).filter(|_| can_sync);
         let make_at = Some(self.make_at).filter(|_| can_make);
         let rest_at = Some(self.rest_at).filter(|_| self.can_rest());
@@ -303,7 +301,7 @@ impl Log {
 
     /// Makes another file where there is none, or where the active one gets too long.
     fn make(&mut self, now: Instant) -> Option<LogWork> {
-        if !matches!(self.next, Next::None) || self.is_removing {
+        if self.next.is_some() || self.is_removing {
             return None;
         }
         let soft_max = self.binding.journal_len_max() - SPARE_LEN;
@@ -315,12 +313,12 @@ impl Log {
         self.is_resigned = false;
         self.known.generation += 1;
         let (bytes, chain) = encode_snapshot(&self.binding, &self.known);
-        self.next = Next::Making {
+        self.next = Some(Box::new(Next::Making {
             mark: self.pushed,
             chain,
             len: bytes.len() as u64,
             since: Vec::new(),
-        };
+        }));
         Some(match self.is_first {
             true => LogWork::MakeFirst(bytes),
             false => LogWork::Make(bytes),
@@ -329,12 +327,12 @@ impl Log {
 
     /// Brings the next file up to date, and then to its name.
     fn advance_next(&mut self, now: Instant) -> Option<LogWork> {
-        let Next::Ready {
+        let Some(Next::Ready {
             sink,
             queue,
             installing,
             failure,
-        } = &mut self.next
+        }) = self.next.as_deref_mut()
         else {
             return None;
         };
@@ -358,7 +356,7 @@ impl Log {
             None if installing.is_some() => None, // it is made anew when it has the name
             None => {
                 self.leftover.extend(sink.file.open().cloned());
-                self.next = Next::None;
+                self.next = None;
                 self.make(now)
             }
         }
@@ -397,7 +395,7 @@ impl Log {
             && self.is_named
             && self.pending.is_empty()
             && self.syncing.is_none()
-            && matches!(self.next, Next::None)
+            && self.next.is_none()
             && self.make_at == Instant::NEVER
     }
 

@@ -18,9 +18,11 @@ pub(super) fn read(path: &Path, len_max: u64) -> Option<JournalFile> {
     let mut bytes = Vec::new();
     let opened = open(OpenOptions::new().read(true).write(true), path);
     let read = opened.and_then(|file| {
-        if !file.metadata()?.is_file() {
+        let found = file.metadata()?;
+        if !found.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        bytes.reserve_exact(found.len().min(len_max) as usize);
         (&file).take(len_max).read_to_end(&mut bytes)?;
         Ok(file)
     });

@@ -9,12 +9,12 @@ use crate::storage::journal::Record;
 impl Log {
     /// The result of making a file.
     pub fn made(&mut self, result: Result<Handle, StorageError>, now: Instant) {
-        let Next::Making {
+        let Some(Next::Making {
             mark,
             chain,
             len,
             since,
-        } = std::mem::replace(&mut self.next, Next::None)
+        }) = self.next.take().map(|next| *next)
         else {
             return;
         };
@@ -34,20 +34,20 @@ impl Log {
             self.pending = since;
             self.sync_at = self.sync_at.min(now + SYNC_DELAY);
         } else {
-            self.next = Next::Ready {
+            self.next = Some(Box::new(Next::Ready {
                 sink,
                 queue: since,
                 installing: None,
                 failure: None,
-            };
+            }));
         }
     }
 
     /// The result of an append.
     pub fn appended(&mut self, id: SinkId, result: Result<(), StorageError>, now: Instant) {
-        let next = match &mut self.next {
-            Next::Ready { sink, .. } => Some(sink),
-            Next::None | Next::Making { .. } => None,
+        let next = match self.next.as_deref_mut() {
+            Some(Next::Ready { sink, .. }) => Some(sink),
+            None | Some(Next::Making { .. }) => None,
         };
         let is_next = next.as_ref().is_some_and(|sink| sink.id == id);
         let mut all = next.into_iter().chain(&mut self.active);
@@ -70,12 +70,12 @@ impl Log {
     /// # Panics
     /// If it was not being given the name.
     pub fn installed(&mut self, result: Result<(), StorageError>, now: Instant) {
-        let Next::Ready {
+        let Some(Next::Ready {
             mut sink,
             queue,
             installing: Some(holds),
             failure,
-        } = std::mem::replace(&mut self.next, Next::None)
+        }) = self.next.take().map(|next| *next)
         else {
             panic!("no file was being given the name");
         };
@@ -166,16 +166,16 @@ impl Log {
 
     /// The other file does not take the place of the active one.
     fn fail_next(&mut self, error: StorageError, now: Instant) {
-        if let Next::Ready {
+        if let Some(Next::Ready {
             installing: Some(_),
             failure,
             ..
-        } = &mut self.next
+        }) = self.next.as_deref_mut()
         {
             *failure = Some(error);
             return;
         }
-        if let Next::Ready { sink, .. } = std::mem::replace(&mut self.next, Next::None) {
+        if let Some(Next::Ready { sink, .. }) = self.next.take().map(|next| *next) {
             self.leftover.extend(sink.file.into_open());
         }
         self.retry(&error, now);
