@@ -1,9 +1,10 @@
 //! What a check of data on disk costs who is served meanwhile: a peer serves one torrent as fast as
 //! it can, alone and while it checks another one of 1 GiB.
 //!
-//! `cargo bench --bench check`. Who is served takes 1 GiB over loopback and throws them away, so
-//! that the peer's one thread is what limits it: its part of a core stands beside each figure. Both
-//! ways take turns, each with a peer of its own, and the medians are compared. The data lies in the
+//! `cargo bench --bench check`. Who is served takes 1 GiB over loopback and throws it away, so that
+//! nothing slows it down. Beside each figure stands which part of a core the peer's thread had: the
+//! rest of the time it waits for the helper that brings data into memory, or for a core. Both ways
+//! take turns, each with a peer of its own, and the medians are compared. The data lies in the
 //! folder for temporary files: `TMPDIR=/dev/shm` takes the disk out of the figures. Goal: 90 %.
 
 use std::io::{Read, Write};
