@@ -5,6 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -135,7 +136,7 @@ fn busy_torrent_does_not_take_all_connections_for_ever() {
     let seed = Evpeer::start("seed", &setup);
     wait_for("it seeds both", LIMIT, || seeded(&seed).len() == 2);
     let known = [seed.address];
-    let start = |name: &str, torrent: &std::path::Path| {
+    let start = |name: &str, torrent: &Path| {
         let home = folder(scratch.path(), name);
         let mut setup = Setup::new(torrent, &home);
         setup.peers = &known;
@@ -160,6 +161,151 @@ fn busy_torrent_does_not_take_all_connections_for_ever() {
     busy.into_iter().for_each(|(peer, _)| peer.leave());
     seed.leave();
 }
+
+/// Goal: the torrents of a peer get equal parts of what its down limit lets through, however many
+/// peers each has.
+/// Method: three seeds have one of four torrents, and one of them has the others too.
+#[test]
+fn torrents_of_a_leecher_share_its_down_limit() {
+    let share = Share::new();
+    let (torrents, sets) = (share.torrents.as_path(), &share.sets);
+    let seed = |name: &str, torrent: &Path| {
+        let home = folder(share.scratch.path(), name);
+        sets.iter().for_each(|set| set.copy_to(&home));
+        Evpeer::start(name, &Setup::new(torrent, &home))
+    };
+    let seeds = [
+        seed("seed", torrents),
+        seed("second", &share.first()),
+        seed("third", &share.first()),
+    ];
+    for (seed, count) in seeds.iter().zip([FEW, 1, 1]) {
+        wait_for("it seeds", LIMIT, || seeded(seed).len() == count);
+    }
+    let home = folder(share.scratch.path(), "leecher");
+    let known = seeds.each_ref().map(|seed| seed.address);
+    let limit = SHARED_RATE.to_string();
+    let args = ["--down-limit", &limit];
+    let mut setup = Setup::new(torrents, &home);
+    (setup.peers, setup.args) = (&known, &args);
+    let leecher = Evpeer::start("leecher", &setup);
+    share.assert_shared(&home, "down_bytes");
+    wait_for("it has everything", LIMIT, || seeded(&leecher).len() == FEW);
+    leecher.leave();
+    seeds.into_iter().for_each(Evpeer::leave);
+    let is_same = |set: &DataSet| set.assert_same_in(&home, Tolerance::NONE);
+    sets.iter().for_each(is_same);
+}
+
+/// Goal: the torrents of a peer get equal parts of what its up limit lets through, however many
+/// peers each has.
+/// Method: three leechers want one of four torrents, and one each of the others.
+#[test]
+fn torrents_of_a_seed_share_its_up_limit() {
+    let share = Share::new();
+    let home = folder(share.scratch.path(), "seed");
+    share.sets.iter().for_each(|set| set.copy_to(&home));
+    let limit = SHARED_RATE.to_string();
+    let args = ["--up-limit", &limit];
+    let mut setup = Setup::new(&share.torrents, &home);
+    setup.args = &args;
+    let seed = Evpeer::start("seed", &setup);
+    wait_for("it seeds all", LIMIT, || seeded(&seed).len() == FEW);
+    let known = [seed.address];
+    let leechers: Vec<Evpeer> = (0..FEW + 2)
+        .map(|n| {
+            let name = format!("leecher-{n}");
+            let home = folder(share.scratch.path(), &name);
+            let torrent = share.torrents.join(format!("file-{}.torrent", n % FEW));
+            let torrent = if n < FEW { torrent } else { share.first() };
+            let mut setup = Setup::new(&torrent, &home);
+            setup.peers = &known;
+            Evpeer::start(&name, &setup)
+        })
+        .collect();
+    share.assert_shared(&home, "up_bytes");
+    for leecher in leechers {
+        wait_for("it has it", LIMIT, || seeded(&leecher).len() == 1);
+        leecher.leave();
+    }
+    seed.leave();
+}
+
+/// Torrents of one size that are moved under one limit.
+struct Share {
+    scratch: tempfile::TempDir,
+    /// A folder of all their `.torrent` files.
+    torrents: PathBuf,
+    sets: Vec<DataSet>,
+}
+
+impl Share {
+    fn new() -> Self {
+        let scratch = scratch();
+        let made = folder(scratch.path(), "made");
+        let sets: Vec<DataSet> = (0..FEW)
+            .map(|n| {
+                let data = folder(&made, "data");
+                DataSet::file(&data, &format!("file-{n}"), SHARED_LEN, n as u64)
+            })
+            .collect();
+        let torrents = folder(scratch.path(), "torrents");
+        for set in &sets {
+            let path = torrent::create(set, None);
+            let name = path.file_name().expect("a file");
+            fs::rename(&path, torrents.join(name)).expect("ours");
+        }
+        Self {
+            scratch,
+            torrents,
+            sets,
+        }
+    }
+
+    /// The torrent that has more peers than the others.
+    fn first(&self) -> PathBuf {
+        self.torrents.join("file-0.torrent")
+    }
+
+    /// Between an eighth and three quarters of all bytes, or until one torrent is as good as done,
+    /// none gets less than half of an equal part. `home` is that of the peer with the limit.
+    fn assert_shared(&self, home: &Path, counter: &str) {
+        let moved = || -> BTreeMap<String, u64> {
+            let status = ctl(home, &["status", "--json"]).object();
+            let torrents = status["torrents"].as_array().cloned().unwrap_or_default();
+            let figure = |torrent: &Value| {
+                let name = torrent["torrent"].as_str().expect("text").to_owned();
+                (name, torrent[counter].as_u64().expect("a figure"))
+            };
+            torrents.iter().map(figure).collect()
+        };
+        let sum = |moved: &BTreeMap<String, u64>| moved.values().sum::<u64>();
+        let all = SHARED_LEN * FEW as u64;
+        let (mut first, mut last) = (BTreeMap::new(), BTreeMap::new());
+        wait_for("the middle of it is over", LIMIT, || {
+            last = moved();
+            if first.is_empty() && sum(&last) >= all / 8 {
+                first = last.clone();
+            }
+            let is_done = last.values().any(|&bytes| bytes >= SHARED_LEN / 16 * 15);
+            is_done || sum(&last) >= all / 4 * 3
+        });
+        let equal = (sum(&last) - sum(&first)) / FEW as u64;
+        let parts: Vec<u64> = last
+            .iter()
+            .map(|(name, bytes)| bytes - first[name])
+            .collect();
+        println!("{counter}: {parts:?}, an equal part is {equal}");
+        assert_eq!(parts.len(), FEW);
+        assert!(equal > SHARED_LEN / 8, "{equal}: too short a time to tell");
+        assert!(parts.iter().all(|&part| part >= equal / 2), "{parts:?}");
+    }
+}
+
+/// Torrents that share a limit, the bytes of each, and the bytes a second of all.
+const FEW: usize = 4;
+const SHARED_LEN: u64 = 8 << 20;
+const SHARED_RATE: u64 = 4 << 20;
 
 /// The state of each torrent, as told last.
 fn states(peer: &Evpeer) -> BTreeMap<String, String> {

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod bits;
 pub mod bucket;
+pub mod burst;
 pub mod choice;
 pub mod digest;
 pub mod few;

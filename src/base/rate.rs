@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::time::Instant;
 
 /// A meter over the last [`WINDOW`], in steps of a quarter of a second.
+///
+/// While nothing is counted it takes little room: there are thousands of such.
 #[derive(Clone, Debug)]
 pub struct Rate {
-    buckets: [u64; BUCKETS],
+    /// `None`: all are empty.
+    buckets: Option<Box<[u64; BUCKETS]>>,
     /// What is in all buckets.
     sum: u64,
     /// Step of the newest bucket since the clock's start.
@@ -22,7 +25,7 @@ impl Rate {
     pub fn new(now: Instant) -> Self {
         let step = step_of(now);
         Self {
-            buckets: [0; BUCKETS],
+            buckets: None,
             sum: 0,
             step,
             first: step,
@@ -33,7 +36,8 @@ impl Rate {
     /// Counts `bytes` at `now`.
     pub fn add(&mut self, bytes: u64, now: Instant) {
         self.advance(now);
-        self.buckets[(self.step % BUCKETS as u64) as usize] += bytes;
+        let buckets = self.buckets.get_or_insert_default();
+        buckets[(self.step % BUCKETS as u64) as usize] += bytes;
         self.sum += bytes;
         self.total += bytes;
     }
@@ -57,12 +61,18 @@ impl Rate {
 
     fn advance(&mut self, now: Instant) {
         let step = step_of(now);
-        let passed = step.saturating_sub(self.step).min(BUCKETS as u64);
+        let passed = step.saturating_sub(self.step);
+        self.step = self.step.max(step);
+        if passed >= BUCKETS as u64 {
+            (self.buckets, self.sum) = (None, 0);
+        }
+        let Some(buckets) = &mut self.buckets else {
+            return;
+        };
         for i in 0..passed {
-            let bucket = &mut self.buckets[((step - i) % BUCKETS as u64) as usize];
+            let bucket = &mut buckets[((step - i) % BUCKETS as u64) as usize];
             self.sum -= std::mem::take(bucket);
         }
-        self.step = self.step.max(step);
     }
 }
 
@@ -94,6 +104,7 @@ mod tests {
         assert!(!rate.is_moving(now));
         assert_eq!(rate.bytes_per_sec(now), 0);
         assert_eq!(rate.total(), 10_000);
+        assert!(rate.buckets.is_none(), "it keeps room for nothing");
         rate.add(1, now);
         assert!(rate.is_moving(now + Duration::from_secs(3)));
     }

@@ -129,9 +129,7 @@ impl Progress {
                 }
             }
             Self::Json(json, printer) => {
-                for (line, worth) in json.tick(torrents, now) {
-                    printer.print(line, worth);
-                }
+                json.tick(torrents, now, |line, worth| printer.print(line, worth));
             }
             Self::Quiet => {}
         }

@@ -35,6 +35,7 @@ use std::net::{IpAddr, SocketAddr};
 use slab::Slab;
 
 use crate::base::address::Interfaces;
+use crate::base::burst::take_first;
 use crate::base::id::{ConnId, InfoHash, PeerId, TorrentId};
 use crate::base::limits;
 use crate::base::rng::Rng;
@@ -243,7 +244,7 @@ impl Engine {
 
     /// What has to be done next.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        take_first(&mut self.actions)
     }
 
     /// A stream came in. `None`: there is no room for it, drop it.

@@ -102,14 +102,14 @@ impl Engine {
             None => {
                 let lately = torrent.cure.filter(|cure| now - cure.at < PAUSE_MAX);
                 let pause = lately.map_or(PAUSE_MIN, |cure| cure.pause);
-                torrent.plight = Some(Plight {
+                torrent.plight = Some(Box::new(Plight {
                     reason: reason.clone(),
                     retry_at: now + pause,
                     pause,
                     is_serving: false,
                     is_asked: false,
                     was_closed: false,
-                });
+                }));
             }
         }
         torrent.check = None;

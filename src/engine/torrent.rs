@@ -87,7 +87,7 @@ pub struct Torrent {
     /// Why it stopped.
     pub reason: Option<String>,
     /// The check of what was on disk, while it runs.
-    pub check: Option<Check>,
+    pub check: Option<Box<Check>>,
     /// Addresses to dial.
     pub candidates: Candidates,
     /// When it last called somebody though it had enough peers, or was added.
@@ -108,7 +108,7 @@ pub struct Torrent {
     /// When its files were last found changed, or a sync failed.
     pub lapsed_at: Option<Instant>,
     /// Its files cannot be written at present.
-    pub plight: Option<Plight>,
+    pub plight: Option<Box<Plight>>,
     /// The end of the last such time.
     pub cure: Option<Cure>,
     /// When the exchange was last told the time.

@@ -145,13 +145,13 @@ impl Engine {
         for piece in found.vouched.ones() {
             torrent.swarm.found(PieceIndex(piece), now);
         }
-        torrent.check = Some(Check {
+        torrent.check = Some(Box::new(Check {
             candidates: found.candidates,
             filled: found.filled,
             next: 0,
             running: 0,
             bytes: 0,
-        });
+        }));
         self.check_more(id, now);
     }
 

@@ -60,6 +60,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Waker};
 use signal_hook_mio::v1_0::Signals;
 
+use crate::base::burst::take_first;
 use crate::base::id::TorrentId;
 use crate::base::limits;
 use crate::base::plan::WritePlan;
@@ -280,7 +281,7 @@ impl Reactor {
 
     /// The next news for the user.
     pub fn poll_report(&mut self) -> Option<Report> {
-        self.reports.pop_front()
+        take_first(&mut self.reports)
     }
 
     /// The port that is open, also if any was asked for.

@@ -265,6 +265,10 @@ impl Disk {
                 self.files.remove(&path);
                 Outcome::Finished(Ok(()))
             }
+            Work::LeaveJournal { file, len, .. } => {
+                Outcome::JournalLeft(self.leave_journal(&file, len))
+            }
+            Work::OpenJournal { path, left } => Outcome::JournalMade(self.open_journal(path, left)),
             Work::Map { .. } | Work::Populate { .. } | Work::Unmap { .. } => {
                 unreachable!("buffers are used here, not maps")
             }

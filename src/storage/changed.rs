@@ -84,14 +84,12 @@ impl Storage {
         let at = self.now + time;
         if self.watch.at > at && self.watch.under_way.is_none() {
             self.watch.at = at;
-            self.wake_at = self.wake_at.min(at);
         }
     }
 
     /// Has the open files looked at, if it is time.
     pub(super) fn turn_watch(&mut self) {
         if self.watch.at > self.now {
-            self.wake_at = self.wake_at.min(self.watch.at);
             return;
         }
         self.watch.at = Instant::NEVER;

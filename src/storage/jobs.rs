@@ -263,6 +263,31 @@ pub enum Work {
         /// The journal.
         path: PathBuf,
     },
+    /// Close a journal all of which is on the disk.
+    LeaveJournal {
+        /// The last reference.
+        file: Handle,
+        /// The journal.
+        path: PathBuf,
+        /// Bytes that it must have.
+        len: u64,
+    },
+    /// Open a journal again.
+    OpenJournal {
+        /// The journal.
+        path: PathBuf,
+        /// What it must be.
+        left: Left,
+    },
+}
+
+/// What a journal was like when it was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Which file it is, and how long.
+    pub stamp: Stamp,
+    /// When it was written last: a number that is another one if anybody wrote it since.
+    pub modified: u64,
 }
 
 /// An open file to look at.
@@ -318,8 +343,10 @@ pub enum Outcome {
     Times(Vec<u64>),
     /// Of `Prove`: whether the piece is there and hashes right.
     Proved(Result<bool, StorageError>),
-    /// Of `MakeJournal` and `MakeFirstJournal`.
+    /// Of `MakeJournal`, `MakeFirstJournal` and `OpenJournal`.
     JournalMade(Result<Handle, StorageError>),
+    /// Of `LeaveJournal`.
+    JournalLeft(Result<Left, StorageError>),
     /// Of `Unmap`.
     Unmapped,
 }
@@ -410,6 +437,7 @@ impl Job {
             | Work::Unmap { .. }
             | Work::Read { .. }
             | Work::LookAtFiles { .. }
+            | Work::OpenJournal { .. }
             | Work::AppendJournal { .. } => Lane::Paging,
             Work::Open { mode, .. } => match mode {
                 OpenMode::Read | OpenMode::ReadShort => Lane::Paging,
@@ -426,6 +454,7 @@ impl Job {
             | Work::MakeFirstJournal { .. }
             | Work::InstallJournal { .. }
             | Work::SyncJournal { .. }
+            | Work::LeaveJournal { .. }
             | Work::RemoveJournal { .. } => Lane::Journal,
         }
     }

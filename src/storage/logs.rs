@@ -33,6 +33,8 @@ pub(super) enum LogStep {
     Sync,
     Remove,
     Close,
+    Rest,
+    Open(SinkId),
 }
 
 impl Storage {
@@ -125,6 +127,8 @@ impl Storage {
             (LogStep::Sync, Outcome::Finished(result)) => log.synced(result, now),
             (LogStep::Remove, Outcome::Finished(result)) => log.removed(&result),
             (LogStep::Close, Outcome::Finished(_)) => {}
+            (LogStep::Rest, Outcome::JournalLeft(result)) => log.rested(result, now),
+            (LogStep::Open(sink), Outcome::JournalMade(result)) => log.opened(sink, result, now),
             (step, outcome) => panic!("{step:?} does not end as {outcome:?}"),
         }
         let torrent = open.torrent;
@@ -197,6 +201,8 @@ fn job_of(work: LogWork, path: &std::path::Path) -> (LogStep, Work) {
             )
         }
         LogWork::Remove => (LogStep::Remove, Work::RemoveJournal { path }),
+        LogWork::Rest(file, len) => (LogStep::Rest, Work::LeaveJournal { file, path, len }),
+        LogWork::Open(sink, left) => (LogStep::Open(sink), Work::OpenJournal { path, left }),
         LogWork::Close(file) => {
             let written = false;
             (

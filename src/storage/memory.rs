@@ -282,6 +282,8 @@ impl Storage {
         for id in restless {
             self.note_checked(id);
         }
+        // Not with the others: it comes every two seconds, and they are as many as the torrents.
+        self.turn_watch();
         if now < self.wake_at {
             return;
         }
@@ -291,13 +293,13 @@ impl Storage {
         for id in ids {
             self.turn_memory(id);
         }
-        self.turn_watch();
         self.wake_logs(now);
     }
 
     /// When [`tick`](Self::tick) has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        Some(self.wake_at).filter(|&at| at < Instant::NEVER)
+        let at = self.wake_at.min(self.watch.at);
+        Some(at).filter(|&at| at < Instant::NEVER)
     }
 
     /// Does what is due for one torrent, and notes when there will be more.

@@ -62,6 +62,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::bits::Bitfield;
+use crate::base::burst::take_first;
 use crate::base::id::{InfoHash, PieceIndex, Ticket, TorrentId};
 use crate::base::limits::WINDOW_LEN;
 use crate::base::status::DiskStatus;
@@ -216,7 +217,7 @@ pub struct Storage {
     state_dir: Option<PathBuf>,
     /// What time it was at the last tick.
     now: Instant,
-    /// When a tick has something to do.
+    /// When a tick has something to do, but for the look at files in use (`watch`).
     wake_at: Instant,
     /// Torrents with pieces whose bytes are not with the kernel yet.
     restless: BTreeSet<TorrentId>,
@@ -373,14 +374,14 @@ impl Storage {
 
     /// The next thing that others must know; `None` when all is told.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        take_first(&mut self.events)
     }
 
     /// The next job to execute; `None` until something happens.
     pub fn poll_job(&mut self) -> Option<Job> {
         self.admit();
         self.pump_logs();
-        self.jobs.pop_front()
+        take_first(&mut self.jobs)
     }
 
     /// Takes the result of a job. The caller tells how long it [`took`](Self::took).

@@ -209,6 +209,11 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// Whether a disk was found on the way to any file, below the output folder.
+    pub fn knows_mounts(&self) -> bool {
+        !self.places.mounts_below(self.root).is_empty()
+    }
+
     /// Looks whether the disks that the files `paths` lie on are still there.
     ///
     /// # Errors

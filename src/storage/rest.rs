@@ -1,8 +1,9 @@
 //! What nobody has used for a while is let go: windows, and files that have none and owe no sync.
 //!
 //! Torrents that nobody asks for hold no map and no descriptor of their data, however many they
-//! are; each has that of its journal. The look at files in use (`changed`) goes through all of them
-//! anyway, every two seconds at least as long as there are any; so nothing wakes for this alone.
+//! are; journals are closed by themselves (`journal::log`). The look at files in use (`changed`)
+//! goes through all of them anyway, every two seconds at least as long as there are any; so nothing
+//! wakes for this alone.
 
 use std::time::Duration;
 

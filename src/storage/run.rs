@@ -211,6 +211,10 @@ fn execute(work: Work, places: &Places, reserve: &Reserve) -> Outcome {
             has_new_name,
         } => Outcome::Finished(journal::sync(file.as_file(), &path, has_new_name)),
         Work::RemoveJournal { path } => Outcome::Finished(journal::remove(&path)),
+        Work::LeaveJournal { file, path, len } => {
+            Outcome::JournalLeft(journal::leave(file.as_file(), &path, len))
+        }
+        Work::OpenJournal { path, left } => Outcome::JournalMade(journal::open_again(&path, left)),
     }
 }
 

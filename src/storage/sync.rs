@@ -104,6 +104,9 @@ impl Storage {
             self.answer_for_waiting(id, event);
         }
         if let Some(torrent) = self.torrents.get_mut(&id) {
+            if torrent.barriers.is_empty() {
+                torrent.barriers.reserve_exact(1); // each torrent has one at the start
+            }
             torrent.barriers.push_back(Barrier {
                 aim,
                 seq: self.seq,

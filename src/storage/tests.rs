@@ -929,6 +929,8 @@ fn is_about(work: &Work, path: &Path) -> bool {
         | Work::AppendJournal { .. }
         | Work::InstallJournal { .. }
         | Work::SyncJournal { .. }
+        | Work::LeaveJournal { .. }
+        | Work::OpenJournal { .. }
         | Work::RemoveJournal { .. } => true,
     }
 }
@@ -949,9 +951,10 @@ pub(super) fn fail_with(job: Job, error: StorageError) -> Done {
         Work::Prove { .. } => Outcome::Proved(Err(error)),
         Work::LookAtFiles { files, .. } => Outcome::Looked(files.iter().map(|_| None).collect()),
         Work::LookAtTimes { meta, .. } => Outcome::Times(vec![0; meta.files.len()]),
-        Work::MakeJournal { .. } | Work::MakeFirstJournal { .. } => {
+        Work::MakeJournal { .. } | Work::MakeFirstJournal { .. } | Work::OpenJournal { .. } => {
             Outcome::JournalMade(Err(error))
         }
+        Work::LeaveJournal { .. } => Outcome::JournalLeft(Err(error)),
         Work::Populate { .. }
         | Work::Write { .. }
         | Work::Sync { .. }

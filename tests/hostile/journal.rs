@@ -562,6 +562,8 @@ fn failing(job: jobs::Job) -> jobs::Done {
         Work::LookAtFiles { files, .. } => Outcome::Looked(files.iter().map(|_| None).collect()),
         Work::LookAtTimes { meta, .. } => Outcome::Times(vec![0; meta.files.len()]),
         Work::Prove { .. } => Outcome::Proved(Err(error)),
+        Work::OpenJournal { .. } => Outcome::JournalMade(Err(error)),
+        Work::LeaveJournal { .. } => Outcome::JournalLeft(Err(error)),
         Work::MakeJournal { path, bytes } | Work::MakeFirstJournal { path, bytes } => {
             let half = &bytes[..bytes.len() / 2];
             fs::write(path.with_extension("journal.new"), half).expect("written");

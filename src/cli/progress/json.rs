@@ -38,24 +38,24 @@ impl Json {
         self.due
     }
 
-    /// The figures that changed since they were told, once an interval.
+    /// Has the figures told that changed since they were, once an interval; each as soon as it is
+    /// made, as they may be those of a thousand torrents.
     pub fn tick(
         &mut self,
         torrents: &[(TorrentId, Snapshot)],
         now: Instant,
-    ) -> Vec<(String, Worth)> {
+        mut tell: impl FnMut(String, Worth),
+    ) {
         if now < self.due {
-            return Vec::new();
+            return;
         }
         self.due = now + INTERVAL;
-        let mut lines = Vec::new();
         for (torrent, snapshot) in torrents {
             let counters = counters(snapshot);
             if self.told.insert(*torrent, counters) != Some(counters) {
-                lines.push((api::progress(snapshot).to_string(), Worth::MayDrop));
+                tell(api::progress(snapshot).to_string(), Worth::MayDrop);
             }
         }
-        lines
     }
 
     /// The last figures, whether they changed or not: what was sent and received is final here.
@@ -91,8 +91,10 @@ mod tests {
             (60_000, 3, 0),
         ];
         for (ms, done, lines) in cases {
-            let told = json.tick(&at(done), start + Duration::from_millis(ms));
-            assert_eq!(told.len(), lines, "at {ms} ms");
+            let mut told = 0;
+            let now = start + Duration::from_millis(ms);
+            json.tick(&at(done), now, |_, _| told += 1);
+            assert_eq!(told, lines, "at {ms} ms");
         }
         assert_eq!(Json::finish(&at(3)).len(), 1);
     }

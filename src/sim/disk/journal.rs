@@ -8,7 +8,7 @@ use crate::base::digest::sha1;
 use crate::base::id::PieceIndex;
 use crate::meta::metainfo::Metainfo;
 use crate::storage::error::StorageError;
-use crate::storage::jobs::{Handle, JournalFile, Look};
+use crate::storage::jobs::{Handle, JournalFile, Left, Look};
 use crate::storage::journal::{BootId, Stamp};
 
 impl Disk {
@@ -158,6 +158,40 @@ impl Disk {
         self.files.insert(path.clone(), file);
         // An error of the last step, the sync of the folder, comes after all is done.
         self.may_fail(self.faults.syncs_ppm, &path, "sync the folder")
+    }
+
+    pub(super) fn leave_journal(&self, file: &Handle, len: u64) -> Result<Left, StorageError> {
+        let path = self.path(file);
+        let left = self.left(&path);
+        match self.files.get(&path) {
+            Some(found) if (found.bytes.len() as u64) < len => {
+                Err(StorageError::Truncated { path })
+            }
+            // One that lost its name can be closed all the same.
+            Some(_) | None => Ok(left),
+        }
+    }
+
+    pub(super) fn open_journal(
+        &mut self,
+        path: PathBuf,
+        left: Left,
+    ) -> Result<Handle, StorageError> {
+        self.may_fail(0, &path, "open")?;
+        if !self.files.contains_key(&path) {
+            return Err(StorageError::Missing { path });
+        }
+        match self.left(&path) == left {
+            true => Ok(self.handle(path)),
+            false => Err(StorageError::Replaced { path }),
+        }
+    }
+
+    fn left(&self, path: &Path) -> Left {
+        Left {
+            stamp: self.stamp(path),
+            modified: self.files.get(path).map_or(0, |file| file.writes),
+        }
     }
 
     /// Syncs files that nobody has open.

@@ -219,3 +219,19 @@ fn slow_sync_holds_up_its_own_lane_only() {
     let (_, opened) = disk.run(job(open), NOW);
     assert!(opened - NOW < Duration::from_millis(1), "{opened}");
 }
+
+#[test]
+fn closed_journal_is_opened_again_only_as_it_was_left() {
+    let mut disk = Disk::new(Rng::new(1));
+    let path = PathBuf::from("state/x.journal");
+    let made = disk.make_first_journal(path.clone(), b"journal.");
+    let file = made.expect("nothing fails");
+    let left = disk.leave_journal(&file, 8).expect("nothing fails");
+    assert!(disk.open_journal(path.clone(), left).is_ok());
+    disk.append(&file, 0, b"JOURNAL.").expect("nothing fails");
+    assert!(disk.open_journal(path.clone(), left).is_err(), "written");
+    assert!(disk.leave_journal(&file, 9).is_err(), "cut");
+    disk.make_first_journal(path.clone(), b"journal.")
+        .expect("nothing fails");
+    assert!(disk.open_journal(path, left).is_err(), "another one");
+}

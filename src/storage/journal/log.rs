@@ -16,15 +16,29 @@
 //! the power goes, one that was whole is there. If a file cannot be written, none is until another
 //! one can be made: claims that are not written are only missing later, and claims that were taken
 //! back are no lie as long as the old file is removed.
+//!
+//! A file that nothing is written to *rests* after a while: an idle torrent holds no descriptor.
+//! All of it and its name are on the disk by then, so no error of a write-back can get lost with
+//! the descriptor. Before anything else is written it is opened again, and must be the file that
+//! was closed, as it was then. Any other is as one that cannot be written: nothing is appended to
+//! it, and a new one that says everything takes its place.
+//!
+//! ```text
+//!        all on the disk, 15 s       closed             a record
+//!  Open ────────────────────▶ Resting ─────▶ Closed ──────────────▶ Opening ──▶ Open
+//! ```
 
 use std::time::Duration;
 
 use super::{Binding, Chain, Knowledge, Record, encode_snapshot};
 use crate::base::time::Instant;
 use crate::storage::error::StorageError;
-use crate::storage::jobs::Handle;
+use crate::storage::jobs::{Handle, Left};
 
 mod results;
+mod sink;
+
+use sink::{Sink, SinkFile};
 
 /// Something to do about the files.
 #[derive(Debug)]
@@ -50,6 +64,10 @@ pub(in crate::storage) enum LogWork {
     Remove,
     /// Close a file.
     Close(Handle),
+    /// Close the journal, which has so many bytes at least, and say what it was like.
+    Rest(Handle, u64),
+    /// Open the journal again, if it is what was closed.
+    Open(SinkId, Left),
 }
 
 /// Names one of the files that a log ever had.
@@ -66,7 +84,8 @@ pub(in crate::storage) struct Log {
     binding: Binding,
     known: Knowledge,
     active: Option<Sink>,
-    next: Next,
+    /// The other file, if there is one. Seldom: apart from the rest.
+    next: Option<Box<Next>>,
     /// There is no file under the name that is worth anything.
     is_first: bool,
     /// The name of the active file is on the disk.
@@ -83,6 +102,8 @@ pub(in crate::storage) struct Log {
     sync_at: Instant,
     /// When another file is to be made.
     make_at: Instant,
+    /// When the active file is closed if nothing happens to it until then.
+    rest_at: Instant,
     /// Files to close.
     leftover: Vec<Handle>,
     /// The file under the name claims what was taken back.
@@ -106,24 +127,7 @@ pub(in crate::storage) enum Before {
 }
 
 #[derive(Debug)]
-struct Sink {
-    id: SinkId,
-    file: Handle,
-    offset: u64,
-    chain: Chain,
-    /// Where it will be when the append under way is done.
-    in_flight: Option<(u64, Chain, Mark)>,
-    /// The append under way takes claims back.
-    takes_back: bool,
-    /// It says everything up to here.
-    holds: Mark,
-    /// That much of it is on the disk.
-    synced: Mark,
-}
-
-#[derive(Debug)]
 enum Next {
-    None,
     Making {
         mark: Mark,
         chain: Chain,
@@ -149,16 +153,9 @@ impl Log {
         let is_first = matches!(before, Before::Nothing);
         let active = match before {
             Before::Nothing | Before::Other => None,
-            Before::Same(file, chain, offset) => Some(Sink {
-                id: SinkId(0),
-                file,
-                offset,
-                chain,
-                in_flight: None,
-                takes_back: false,
-                holds: start,
-                synced: start,
-            }),
+            Before::Same(file, chain, offset) => {
+                Some(Sink::new(SinkId(0), file, chain, offset, start))
+            }
         };
         let make_at = match active {
             Some(_) => Instant::NEVER,
@@ -168,7 +165,7 @@ impl Log {
             binding,
             known,
             active,
-            next: Next::None,
+            next: None,
             is_first,
             // A former process may have died before it synced the first one.
             is_named: false,
@@ -179,6 +176,7 @@ impl Log {
             wanted: start,
             sync_at: Instant::NEVER,
             make_at,
+            rest_at: Instant::ZERO,
             leftover: Vec::new(),
             lies: false,
             is_removing: false,
@@ -189,7 +187,7 @@ impl Log {
 
     /// The file, to be closed, of a log that is done.
     pub fn into_file(self) -> Option<Handle> {
-        self.active.map(|sink| sink.file)
+        self.active.and_then(|sink| sink.file.into_open())
     }
 
     /// Everything that is known, written or not.
@@ -213,11 +211,10 @@ impl Log {
             self.sync_at = self.sync_at.min(now);
             self.lies |= self.active.is_none();
         }
-        match &mut self.next {
-            Next::None => {}
-            Next::Making { since: queue, .. } | Next::Ready { queue, .. } => {
-                append_to(queue, record.clone());
-            }
+        if let Some(Next::Making { since: queue, .. } | Next::Ready { queue, .. }) =
+            self.next.as_deref_mut()
+        {
+            append_to(queue, record.clone());
         }
         if self.active.is_some() {
             append_to(&mut self.pending, record);
@@ -233,36 +230,35 @@ impl Log {
 
     /// Whether everything up to `mark` will be found after a power cut, or the attempt failed.
     pub fn is_synced(&self, mark: Mark) -> bool {
-        let is_active =
-            |sink: &Sink| sink.synced >= mark && self.is_named && matches!(self.next, Next::None);
+        let is_active = |sink: &Sink| sink.synced >= mark && self.is_named && self.next.is_none();
         self.is_given_up() || self.active.as_ref().is_some_and(is_active)
     }
 
     /// Whether there is nothing to do, or no use in trying.
     pub fn is_idle(&self) -> bool {
-        let in_flight = |sink: &Sink| sink.in_flight.is_some();
         let is_active_idle = match &self.active {
-            Some(sink) => !in_flight(sink) && self.pending.is_empty(),
+            Some(sink) => !sink.has_job() && self.pending.is_empty(),
             None => self.is_given_up(),
         };
         is_active_idle
-            && matches!(self.next, Next::None)
+            && self.next.is_none()
             && self.syncing.is_none()
             && self.leftover.is_empty()
             && !self.is_removing
     }
 
     fn is_given_up(&self) -> bool {
-        self.active.is_none() && self.is_resigned && matches!(self.next, Next::None)
+        self.active.is_none() && self.is_resigned && self.next.is_none()
     }
 
     /// When [`poll_work`](Self::poll_work) may have something that it has not now.
     pub fn next_deadline(&self) -> Option<Instant> {
         let can_sync = self.active.as_ref().is_some_and(|sink| self.can_sync(sink));
-        let can_make = matches!(self.next, Next::None) && !self.is_removing;
+        let can_make = self.next.is_none() && !self.is_removing;
         let sync_at = Some(self.sync_at).filter(|_| can_sync);
         let make_at = Some(self.make_at).filter(|_| can_make);
-        let due = sync_at.into_iter().chain(make_at).min();
+        let rest_at = Some(self.rest_at).filter(|_| self.can_rest());
+        let due = sync_at.into_iter().chain(make_at).chain(rest_at).min();
         due.filter(|&at| at < Instant::NEVER)
     }
 
@@ -275,6 +271,7 @@ impl Log {
             .or_else(|| self.make(now))
             .or_else(|| self.advance_next(now))
             .or_else(|| self.start_sync(now))
+            .or_else(|| self.rest(now))
     }
 
     /// Gives the active file what it does not have yet.
@@ -283,10 +280,16 @@ impl Log {
         if self.pending.is_empty() || sink.in_flight.is_some() {
             return None;
         }
+        self.rest_at = now + REST_TIME;
         let len_max = self.binding.journal_len_max();
+        match &sink.file {
+            SinkFile::Open(_) => {}
+            SinkFile::Closed(_) => return sink.open_again(),
+            SinkFile::Resting | SinkFile::Opening => return None,
+        }
         match sink.append(&self.pending, self.pushed, len_max) {
             Some(work) => {
-                self.pending.clear();
+                self.pending = Vec::new();
                 Some(work)
             }
             None => {
@@ -298,7 +301,7 @@ impl Log {
 
     /// Makes another file where there is none, or where the active one gets too long.
     fn make(&mut self, now: Instant) -> Option<LogWork> {
-        if !matches!(self.next, Next::None) || self.is_removing {
+        if self.next.is_some() || self.is_removing {
             return None;
         }
         let soft_max = self.binding.journal_len_max() - SPARE_LEN;
@@ -310,12 +313,12 @@ impl Log {
         self.is_resigned = false;
         self.known.generation += 1;
         let (bytes, chain) = encode_snapshot(&self.binding, &self.known);
-        self.next = Next::Making {
+        self.next = Some(Box::new(Next::Making {
             mark: self.pushed,
             chain,
             len: bytes.len() as u64,
             since: Vec::new(),
-        };
+        }));
         Some(match self.is_first {
             true => LogWork::MakeFirst(bytes),
             false => LogWork::Make(bytes),
@@ -324,12 +327,12 @@ impl Log {
 
     /// Brings the next file up to date, and then to its name.
     fn advance_next(&mut self, now: Instant) -> Option<LogWork> {
-        let Next::Ready {
+        let Some(Next::Ready {
             sink,
             queue,
             installing,
             failure,
-        } = &mut self.next
+        }) = self.next.as_deref_mut()
         else {
             return None;
         };
@@ -340,8 +343,9 @@ impl Log {
             if installing.is_some() {
                 return None;
             }
+            let file = sink.file.open()?.clone();
             *installing = Some(sink.holds);
-            return Some(LogWork::Install(sink.file.clone()));
+            return Some(LogWork::Install(file));
         }
         let len_max = self.binding.journal_len_max();
         match sink.append(queue, self.pushed, len_max) {
@@ -351,8 +355,8 @@ impl Log {
             }
             None if installing.is_some() => None, // it is made anew when it has the name
             None => {
-                self.leftover.push(sink.file.clone());
-                self.next = Next::None;
+                self.leftover.extend(sink.file.open().cloned());
+                self.next = None;
                 self.make(now)
             }
         }
@@ -363,42 +367,42 @@ impl Log {
         if self.sync_at > now || !self.can_sync(sink) {
             return None;
         }
+        // What is closed needs none.
+        let file = sink.file.open()?.clone();
         self.sync_at = Instant::NEVER;
+        self.rest_at = now + REST_TIME;
         self.syncing = Some((sink.id, sink.holds));
         Some(match self.is_named {
-            true => LogWork::Sync(sink.file.clone()),
-            false => LogWork::SyncFirst(sink.file.clone()),
+            true => LogWork::Sync(file),
+            false => LogWork::SyncFirst(file),
         })
+    }
+
+    /// Closes the active file if nothing happened to it for long.
+    fn rest(&mut self, now: Instant) -> Option<LogWork> {
+        if self.rest_at > now || !self.can_rest() {
+            return None;
+        }
+        self.active.as_mut()?.rest()
+    }
+
+    /// Whether the active file is open for nothing: all of it is on the disk, its name too, and no
+    /// other is to take its place. So a file that is closed stays alone under its name.
+    fn can_rest(&self) -> bool {
+        let is_safe = |sink: &Sink| sink.in_flight.is_none() && sink.synced == sink.holds;
+        let active = self.active.as_ref();
+        active.is_some_and(|sink| sink.file.open().is_some() && is_safe(sink))
+            && self.is_named
+            && self.pending.is_empty()
+            && self.syncing.is_none()
+            && self.next.is_none()
+            && self.make_at == Instant::NEVER
     }
 
     /// Whether a sync would do what it is for.
     fn can_sync(&self, sink: &Sink) -> bool {
         let is_dirty = sink.holds > sink.synced || !self.is_named;
         self.syncing.is_none() && is_dirty && sink.holds >= self.wanted
-    }
-}
-
-impl Sink {
-    /// The work of appending `records`, the last of which is at `mark`; `None` if the file would
-    /// be longer than `len_max`.
-    fn append(&mut self, records: &[Record], mark: Mark, len_max: u64) -> Option<LogWork> {
-        let mut chain = self.chain;
-        let mut bytes = Vec::new();
-        for record in records {
-            chain.encode(record, &mut bytes);
-        }
-        let end = self.offset + bytes.len() as u64;
-        if end > len_max {
-            return None;
-        }
-        self.in_flight = Some((end, chain, mark));
-        self.takes_back = records.iter().any(Record::takes_back);
-        Some(LogWork::Append {
-            sink: self.id,
-            file: self.file.clone(),
-            offset: self.offset,
-            bytes,
-        })
     }
 }
 
@@ -418,6 +422,8 @@ fn append_to(queue: &mut Vec<Record>, record: Record) {
 const SYNC_DELAY: Duration = Duration::from_secs(1);
 /// After this time it is tried again to make a file where that failed.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
+/// How long nothing must have been written before the file is closed.
+const REST_TIME: Duration = Duration::from_secs(15);
 /// When a journal has less room left than this, bytes, another is made, so that records need not
 /// wait for it.
 const SPARE_LEN: u64 = 12 * 1024;

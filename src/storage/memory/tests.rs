@@ -215,6 +215,8 @@ fn name_of(work: &Work) -> &'static str {
         Work::AppendJournal { .. } => "append",
         Work::InstallJournal { .. } => "install",
         Work::SyncJournal { .. } => "sync journal",
+        Work::LeaveJournal { .. } => "leave journal",
+        Work::OpenJournal { .. } => "open journal",
         Work::Read { .. } => "read",
         Work::Write { .. } => "write",
         _ => "other",
@@ -247,6 +249,45 @@ fn pieces_and_blocks_of_a_killed_process_are_taken_up_without_hashing() {
         let (_, vouched, filled) = world.add();
         assert_eq!(vouched, [1, 2, 3, 6, 12, 13, 16], "{kind:?}");
         assert_eq!(filled, [(5, vec![0])], "{kind:?}");
+    }
+}
+
+/// Goal: a journal that was closed as nothing was written says all in the end, whatever happened to
+/// the file meanwhile.
+#[test]
+fn journal_of_a_torrent_at_rest_is_closed_and_gone_on_with() {
+    let meddlers: [(&str, fn(&std::path::Path)); 4] = [
+        ("left alone", |_| ()),
+        ("removed", |path| fs::remove_file(path).unwrap()),
+        ("put back", |path| {
+            fs::rename(path.with_extension("copy"), path).unwrap();
+        }),
+        ("cut", |path| {
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.set_len(60).unwrap();
+        }),
+    ];
+    for (what, meddle) in meddlers {
+        let mut world = World::new(StorageKind::Map);
+        world.add();
+        world.store_piece(1);
+        world.sync();
+        let path = world.journal_path();
+        fs::copy(&path, path.with_extension("copy")).expect("a journal");
+        world.store_piece(2);
+        world.sync();
+        world.ran.clear();
+        world.pass(Duration::from_secs(60));
+        assert!(world.ran.contains(&"leave journal"), "{what}");
+        meddle(&path);
+
+        world.store_piece(3);
+        assert!(world.ran.contains(&"open journal"), "{what}");
+        let is_made_anew = world.ran.contains(&"make");
+        assert_eq!(is_made_anew, what != "left alone", "{what}");
+        assert_eq!(world.journal_of(Claim::Checked), [3], "{what}");
+        world.die();
+        assert_eq!(world.add().1, [1, 2, 3], "{what}");
     }
 }
 

@@ -33,7 +33,12 @@ pub(super) fn look_at(
         Ok(mut walker) => {
             let files = files.iter().map(|file| look(&mut walker, file).err());
             let mut seen: Vec<_> = files.collect();
+            // Seldom: without a disk below the output folder a thousand torrents cost nothing.
+            let knows_mounts = walker.knows_mounts();
             seen.extend(torrents.iter().map(|meta| {
+                if !knows_mounts {
+                    return None;
+                }
                 let paths = meta.files.iter().map(|entry| entry.path.as_path());
                 walker.look_at_mounts(paths).err()
             }));

@@ -1,20 +1,20 @@
 //! What came of a log's work.
 
-use super::{Log, LogWork, Next, RETRY_DELAY, SYNC_DELAY, Sink, SinkId};
+use super::{Log, LogWork, Next, REST_TIME, RETRY_DELAY, SYNC_DELAY, Sink, SinkFile, SinkId};
 use crate::base::time::Instant;
 use crate::storage::error::StorageError;
-use crate::storage::jobs::Handle;
+use crate::storage::jobs::{Handle, Left};
 use crate::storage::journal::Record;
 
 impl Log {
     /// The result of making a file.
     pub fn made(&mut self, result: Result<Handle, StorageError>, now: Instant) {
-        let Next::Making {
+        let Some(Next::Making {
             mark,
             chain,
             len,
             since,
-        } = std::mem::replace(&mut self.next, Next::None)
+        }) = self.next.take().map(|next| *next)
         else {
             return;
         };
@@ -27,35 +27,27 @@ impl Log {
         };
         let id = SinkId(self.sinks_made);
         self.sinks_made += 1;
-        let sink = Sink {
-            id,
-            file,
-            offset: len,
-            chain,
-            in_flight: None,
-            takes_back: false,
-            holds: mark,
-            synced: mark,
-        };
+        let sink = Sink::new(id, file, chain, len, mark);
+        self.rest_at = now + REST_TIME;
         if std::mem::take(&mut self.is_first) {
             self.active = Some(sink);
             self.pending = since;
             self.sync_at = self.sync_at.min(now + SYNC_DELAY);
         } else {
-            self.next = Next::Ready {
+            self.next = Some(Box::new(Next::Ready {
                 sink,
                 queue: since,
                 installing: None,
                 failure: None,
-            };
+            }));
         }
     }
 
     /// The result of an append.
     pub fn appended(&mut self, id: SinkId, result: Result<(), StorageError>, now: Instant) {
-        let next = match &mut self.next {
-            Next::Ready { sink, .. } => Some(sink),
-            Next::None | Next::Making { .. } => None,
+        let next = match self.next.as_deref_mut() {
+            Some(Next::Ready { sink, .. }) => Some(sink),
+            None | Some(Next::Making { .. }) => None,
         };
         let is_next = next.as_ref().is_some_and(|sink| sink.id == id);
         let mut all = next.into_iter().chain(&mut self.active);
@@ -78,12 +70,12 @@ impl Log {
     /// # Panics
     /// If it was not being given the name.
     pub fn installed(&mut self, result: Result<(), StorageError>, now: Instant) {
-        let Next::Ready {
+        let Some(Next::Ready {
             mut sink,
             queue,
             installing: Some(holds),
             failure,
-        } = std::mem::replace(&mut self.next, Next::None)
+        }) = self.next.take().map(|next| *next)
         else {
             panic!("no file was being given the name");
         };
@@ -91,10 +83,11 @@ impl Log {
             // Either may have the name, and lack what the other says: neither is written to any
             // more.
             self.lies |= sink.takes_back || queue.iter().any(Record::takes_back);
-            self.leftover.push(sink.file);
+            self.leftover.extend(sink.file.into_open());
             return self.fail_active(&error, now);
         }
         sink.synced = holds;
+        self.rest_at = now + REST_TIME;
         if sink.synced < self.pushed {
             self.sync_at = self.sync_at.min(now + SYNC_DELAY);
         }
@@ -104,7 +97,8 @@ impl Log {
         self.has_failed = false;
         self.lies = false;
         let before = self.active.replace(sink);
-        self.leftover.extend(before.map(|sink| sink.file));
+        self.leftover
+            .extend(before.and_then(|sink| sink.file.into_open()));
     }
 
     /// The result of a sync.
@@ -121,6 +115,28 @@ impl Log {
                 }
             }
             Err(error) => self.fail_active(&error, now),
+        }
+    }
+
+    /// The active file was closed, and left like this.
+    pub fn rested(&mut self, result: Result<Left, StorageError>, now: Instant) {
+        let active = self.active.as_mut();
+        let Some(sink) = active.filter(|sink| matches!(sink.file, SinkFile::Resting)) else {
+            return;
+        };
+        match result {
+            Ok(left) => sink.file = SinkFile::Closed(left),
+            Err(error) => self.fail_active(&error, now),
+        }
+    }
+
+    /// The result of opening the active file again.
+    pub fn opened(&mut self, id: SinkId, result: Result<Handle, StorageError>, now: Instant) {
+        let active = self.active.as_mut().filter(|sink| sink.id == id);
+        match (active, result) {
+            (Some(sink), Ok(file)) => sink.file = SinkFile::Open(file),
+            (Some(_), Err(error)) => self.fail_active(&error, now),
+            (None, result) => self.leftover.extend(result.ok()),
         }
     }
 
@@ -142,25 +158,25 @@ impl Log {
     fn let_active_go(&mut self) {
         if let Some(sink) = self.active.take() {
             self.lies |= sink.takes_back || self.pending.iter().any(Record::takes_back);
-            self.leftover.push(sink.file);
+            self.leftover.extend(sink.file.into_open());
         }
-        self.pending.clear();
+        self.pending = Vec::new();
         self.sync_at = Instant::NEVER;
     }
 
     /// The other file does not take the place of the active one.
     fn fail_next(&mut self, error: StorageError, now: Instant) {
-        if let Next::Ready {
+        if let Some(Next::Ready {
             installing: Some(_),
             failure,
             ..
-        } = &mut self.next
+        }) = self.next.as_deref_mut()
         {
             *failure = Some(error);
             return;
         }
-        if let Next::Ready { sink, .. } = std::mem::replace(&mut self.next, Next::None) {
-            self.leftover.push(sink.file);
+        if let Some(Next::Ready { sink, .. }) = self.next.take().map(|next| *next) {
+            self.leftover.extend(sink.file.into_open());
         }
         self.retry(&error, now);
     }

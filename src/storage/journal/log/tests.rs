@@ -53,6 +53,37 @@ impl Files {
     /// Does what is to be done; the answer goes to the log later.
     fn run(&mut self, work: LogWork, fails: bool) -> Answer {
         match work {
+            LogWork::Rest(file, len) => {
+                let number = number(&file);
+                assert!(self.files[number as usize].len() as u64 >= len);
+                assert_eq!(self.journal, Some(number), "no other has the name");
+                assert_eq!(
+                    self.journal_on_disk,
+                    Some(number),
+                    "its name is on the disk"
+                );
+                let (now, synced) = (&self.files, &self.synced);
+                assert_eq!(
+                    now[number as usize], synced[number as usize],
+                    "all is synced"
+                );
+                let result = if fails {
+                    Err(error())
+                } else {
+                    Ok(self.left(number))
+                };
+                Box::new(move |log, now| log.rested(result, now))
+            }
+            LogWork::Open(sink, left) => {
+                let journal = self.journal.filter(|_| !fails);
+                let is_it = |&journal: &u64| self.left(journal) == left;
+                assert!(
+                    journal.is_none_or(|journal| is_it(&journal)),
+                    "it is another one"
+                );
+                let result = journal.map(Handle::Sim).ok_or_else(error);
+                Box::new(move |log, now| log.opened(sink, result, now))
+            }
             LogWork::Make(_) | LogWork::MakeFirst(_) if fails => {
                 Box::new(|log, now| log.made(Err(error()), now))
             }
@@ -108,6 +139,14 @@ impl Files {
                 Box::new(|log, _| log.removed(&Ok(())))
             }
             LogWork::Close(_) => Box::new(|_, _| {}),
+        }
+    }
+
+    fn left(&self, number: u64) -> Left {
+        let len = self.files[number as usize].len() as u64;
+        Left {
+            stamp: Stamp::new(1, number, len, 0),
+            modified: 0,
         }
     }
 
@@ -191,7 +230,7 @@ fn journal_says_at_any_time_what_was_known_a_moment_ago() {
         let mut files = Files::default();
         let mut history = vec![log.known().clone()];
         let mut answers = Vec::new();
-        let mut installs = 0;
+        let (mut installs, mut opened) = (0, 0);
         for step in 0..3000 {
             let place = format!("rng_seed {rng_seed}, step {step}");
             now += Duration::from_millis(u64::from(rng.below(40)));
@@ -201,24 +240,28 @@ fn journal_says_at_any_time_what_was_known_a_moment_ago() {
                 log.push(record, now);
                 history.push(log.known().clone());
             }
-            loop {
-                while let Some(work) = log.poll_work(now).or_else(|| log.poll_removal()) {
-                    installs += u32::from(matches!(work, LogWork::Install(_)));
-                    let fails = rng.below(100) < failures;
-                    answers.push(files.run(work, fails));
+            // In the first round of a pause all is written, in the second synced, then it rests.
+            for _ in 0..if is_pause { 4 } else { 1 } {
+                loop {
+                    while let Some(work) = log.poll_work(now).or_else(|| log.poll_removal()) {
+                        installs += u32::from(matches!(work, LogWork::Install(_)));
+                        opened += u32::from(matches!(work, LogWork::Open(..)));
+                        let fails = rng.below(100) < failures;
+                        answers.push(files.run(work, fails));
+                    }
+                    let is_last = answers.is_empty() || !is_pause;
+                    if !answers.is_empty() && (is_pause || rng.below(2) == 0) {
+                        let answer = answers.swap_remove(rng.below(answers.len() as u32) as usize);
+                        answer(&mut log, now);
+                    }
+                    if is_last {
+                        break;
+                    }
                 }
-                let is_last = answers.is_empty() || !is_pause;
-                if !answers.is_empty() && (is_pause || rng.below(2) == 0) {
-                    let answer = answers.swap_remove(rng.below(answers.len() as u32) as usize);
-                    answer(&mut log, now);
+                if is_pause {
+                    assert_rests(&log, &files, &place);
+                    now += RETRY_DELAY;
                 }
-                if is_last {
-                    break;
-                }
-            }
-            if is_pause {
-                assert_rests(&log, &files, &place);
-                now += RETRY_DELAY;
             }
             if let Some(read) = files.read() {
                 let found = history.iter().rposition(|known| same(known, &read));
@@ -234,6 +277,10 @@ fn journal_says_at_any_time_what_was_known_a_moment_ago() {
             installs > 0 || failures > 0,
             "rng_seed {rng_seed}: {installs} files installed"
         );
+        assert!(
+            opened > 0 || failures > 4,
+            "rng_seed {rng_seed}: it never rested"
+        );
     }
 }
 
@@ -241,7 +288,9 @@ fn journal_says_at_any_time_what_was_known_a_moment_ago() {
 /// says all, or there is none and what has the name claims nothing that was taken back.
 fn assert_rests(log: &Log, files: &Files, place: &str) {
     if let Some(sink) = &log.active {
-        assert_eq!(files.journal, Some(number(&sink.file)), "{place}: its name");
+        if let Some(file) = sink.file.open() {
+            assert_eq!(files.journal, Some(number(file)), "{place}: its name");
+        }
         let read = files.read().expect("a journal");
         assert!(same(log.known(), &read), "{place}: it does not say all");
         return;
@@ -333,7 +382,98 @@ fn what_is_synced_is_found_after_a_power_cut() {
     settle(&mut log, &mut files, due);
     let found = files.read_after_power_cut().expect("a journal");
     assert!(same(log.known(), &found));
-    assert!(log.is_idle() && log.next_deadline().is_none());
+    assert!(log.is_idle() && log.next_deadline() == Some(due + REST_TIME));
+}
+
+/// A log whose file is closed, as nothing was written for long.
+fn resting(files: &mut Files, now: &mut Instant) -> Log {
+    let mut log = Log::new(
+        binding(),
+        Knowledge::nothing(&binding(), None),
+        Before::Nothing,
+    );
+    log.push(Record::Checked(vec![1, 2]), *now);
+    settle(&mut log, files, *now);
+    while let Some(at) = log.next_deadline() {
+        *now = at;
+        settle(&mut log, files, at);
+    }
+    assert!(matches!(
+        log.active.as_ref().map(|sink| &sink.file),
+        Some(SinkFile::Closed(_))
+    ));
+    log
+}
+
+#[test]
+fn file_is_closed_while_nothing_is_written_and_opened_again() {
+    let mut now = Instant::from_micros(1);
+    let mut files = Files::default();
+    let mut log = resting(&mut files, &mut now);
+    let mark = log.sync(now);
+    assert!(log.is_synced(mark) && log.is_idle() && log.poll_work(now).is_none());
+    for piece in 3..6 {
+        log.push(Record::Checked(vec![piece]), now);
+        let work = log.poll_work(now).expect("it is opened");
+        assert!(matches!(work, LogWork::Open(..)), "{work:?}");
+        log.push(Record::Dropped(vec![piece - 1]), now);
+        assert!(log.poll_work(now).is_none() && !log.is_idle());
+        files.run(work, false)(&mut log, now);
+        let mark = log.sync(now);
+        settle(&mut log, &mut files, now);
+        assert!(log.is_synced(mark));
+        let found = files.read_after_power_cut().expect("a journal");
+        assert!(same(log.known(), &found), "piece {piece}");
+        let rest_at = log.next_deadline().expect("it can be closed");
+        assert_eq!(rest_at, now + REST_TIME);
+        now = rest_at;
+        let work = log.poll_work(now).expect("it is closed");
+        assert!(matches!(work, LogWork::Rest(..)), "{work:?}");
+        // What comes meanwhile waits for the answer.
+        log.push(Record::Durable(vec![piece]), now);
+        assert!(log.poll_work(now).is_none() && !log.is_idle());
+        files.run(work, false)(&mut log, now);
+        settle(&mut log, &mut files, now);
+        while let Some(at) = log.next_deadline() {
+            now = at;
+            settle(&mut log, &mut files, at);
+        }
+    }
+    assert!(log.into_file().is_none());
+    assert_eq!(files.files.len(), 1, "it was the same one all the time");
+}
+
+/// Nothing is written behind what is not the file that was closed: it is written anew, as a whole.
+#[test]
+fn closed_file_that_is_another_one_is_made_anew() {
+    let mut now = Instant::from_micros(1);
+    let mut files = Files::default();
+    let mut log = resting(&mut files, &mut now);
+    log.push(Record::Dropped(vec![1]), now);
+    let work = log.poll_work(now).expect("it is opened");
+    assert!(matches!(work, LogWork::Open(..)), "{work:?}");
+    files.run(work, true)(&mut log, now);
+    settle(&mut log, &mut files, now);
+    assert_eq!((files.files.len(), files.journal), (2, Some(1)));
+    assert!(same(log.known(), &files.read().expect("a journal")));
+    let found = files.read_after_power_cut().expect("a journal");
+    assert!(same(log.known(), &found));
+}
+
+/// A closed file that claims what was taken back goes, if it can neither be opened nor replaced.
+#[test]
+fn closed_file_that_would_lie_is_removed() {
+    let mut now = Instant::from_micros(1);
+    let mut files = Files::default();
+    let mut log = resting(&mut files, &mut now);
+    log.push(Record::Dropped(vec![1]), now);
+    for _ in 0..10 {
+        while let Some(work) = log.poll_work(now).or_else(|| log.poll_removal()) {
+            let fails = !matches!(work, LogWork::Remove);
+            files.run(work, fails)(&mut log, now);
+        }
+    }
+    assert_eq!(files.journal, None);
 }
 
 #[test]
