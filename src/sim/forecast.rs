@@ -299,3 +299,65 @@ impl Actor for Nobody {
 
 /// Virtual time between two looks at who died.
 const ROUND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    #[test]
+    fn bound_is_that_of_the_narrowest_place() {
+        let line = |up: u64, down: u64| Link {
+            down_bytes_s: down * MB,
+            ..Link::lan(up * MB)
+        };
+        let wide = line(100, 100);
+        let cases = [
+            // what is narrow, the first line, those of the others, megabytes a second
+            ("no place more than others", wide, vec![], 100.0),
+            ("the seed's way out", line(1, 100), vec![wide; 9], 1.0),
+            (
+                "ways out together",
+                wide,
+                vec![line(1, 100); 9],
+                109.0 / 9.0,
+            ),
+            ("a way in", wide, vec![wide, line(100, 5)], 5.0),
+        ];
+        for (name, link, other_links, rate) in cases {
+            let forecast = Forecast {
+                hosts: 10,
+                length: 100 * MB,
+                link,
+                other_links,
+                ..Forecast::default()
+            };
+            let expected = 100.0 / (rate * link.goodput());
+            let bound = forecast.bound().as_secs_f64();
+            let is_near = (bound / expected - 1.0).abs() < 1e-6;
+            assert!(is_near, "{name}: {bound} s instead of {expected} s");
+        }
+    }
+
+    /// Goal: hosts have the lines that were given, in turn.
+    /// Method: nobody on a narrow line can be complete before everybody on a wide one.
+    #[test]
+    fn hosts_have_lines_in_turn() {
+        let forecast = Forecast {
+            hosts: 9,
+            length: 4 * MB,
+            piece_len: 16 * 1024,
+            link: Link::lan(100 * MB),
+            other_links: vec![Link {
+                down_bytes_s: MB,
+                ..Link::lan(100 * MB)
+            }],
+            ..Forecast::default()
+        };
+        let outcome = forecast.run(|_, _| {}).unwrap_or_else(|f| panic!("{f}"));
+        let narrow = Duration::from_secs(4);
+        let early = outcome.completed.iter().filter(|&&at| at < narrow);
+        assert_eq!((early.count(), outcome.completed.len()), (4, 8));
+    }
+}
