@@ -25,6 +25,8 @@ pub struct WritePlan {
     pub segments: Vec<Segment>,
     /// Bytes of all segments.
     pub len: usize,
+    /// The next payload after them that is of another piece: worth having in memory by then.
+    pub ahead: Option<Slot>,
     /// The stream ends after them: the last bytes and its end may leave together.
     pub is_last: bool,
 }
@@ -35,6 +37,7 @@ impl WritePlan {
         self.scratch.clear();
         self.segments.clear();
         self.len = 0;
+        self.ahead = None;
         self.is_last = false;
     }
 

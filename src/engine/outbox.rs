@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::base::id::TorrentId;
 use crate::base::plan::WritePlan;
 use crate::base::slot::Slot;
-use crate::wire::message::{Outgoing, PIECE_HEAD_LEN};
+use crate::wire::message::{BlockRef, Outgoing, PIECE_HEAD_LEN};
 
 /// A queue of messages and how much of its front has left.
 #[derive(Debug, Default)]
@@ -26,6 +26,14 @@ impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// The block that waits last, if the last message is one.
+    pub fn last_payload(&self) -> Option<BlockRef> {
+        match self.queue.back() {
+            Some(Outgoing::Piece(block)) => Some(*block),
+            _ => None,
+        }
     }
 
     /// Appends a message.

@@ -5,6 +5,7 @@ use super::conn::Stage;
 use super::outbox::Outbox;
 use crate::base::id::{ConnId, TorrentId};
 use crate::base::plan::WritePlan;
+use crate::base::slot::Slot;
 use crate::base::time::Instant;
 use crate::swarm::{PeerKey, Swarm};
 use crate::wire::message::Outgoing;
@@ -33,6 +34,15 @@ impl Engine {
         {
             torrent = exchange.torrent;
             fill_outbox(&mut running.swarm, exchange.key, most, &mut state.outbox);
+            plan.ahead = state.outbox.last_payload().and_then(|block| {
+                let next = running.swarm.upload_ahead(exchange.key, block.piece)?;
+                Some(Slot {
+                    torrent,
+                    piece: next.piece,
+                    begin: next.begin,
+                    len: next.len,
+                })
+            });
         }
         let is_idle = state.outbox.is_empty();
         let room = match is_idle {

@@ -1,34 +1,72 @@
 //! How much a pass hashes.
 //!
 //! What is downloaded is hashed as fast as it comes. What lay on the disk and is checked has the
-//! whole thread while no payload moves; while some does it has a ninth of the time that the sockets
-//! take, so that who is served keeps nine tenths of the speed.
+//! whole thread while little or no payload moves; while much does it has a ninth of the time that
+//! the sockets take, so that who is served keeps nine tenths of the speed. A pass without payload
+//! in between is no spare time then: others need the cores, to take what was sent and to bring what
+//! is next.
 
 use std::time::Duration;
 
 use super::Reactor;
+use crate::base::time::Instant;
 use crate::storage::Pace;
 
-/// How fast checks of data on disk were lately.
+/// What checks of data on disk may take of the thread.
 #[derive(Debug)]
-pub(super) struct CheckSpeed {
+pub(super) struct CheckShare {
+    /// How fast they were lately.
     bytes: u64,
     time: Duration,
+    /// Time that they have coming.
+    credit: Duration,
+    /// What the sockets took of the time lately.
+    sockets: Duration,
+    passed: Duration,
+    passed_at: Instant,
 }
 
-impl CheckSpeed {
-    /// What most machines do.
-    pub fn new() -> Self {
+impl CheckShare {
+    /// Checks are as fast as on most machines; nothing has moved before `now`.
+    pub fn new(now: Instant) -> Self {
         Self {
             bytes: 1 << 20,
             time: Duration::from_millis(1),
+            credit: Duration::ZERO,
+            sockets: Duration::ZERO,
+            passed: Duration::ZERO,
+            passed_at: now,
         }
+    }
+
+    /// A pass in which the sockets took so much time is over but for the hashing.
+    fn pass(&mut self, sockets: Duration, now: Instant) {
+        self.credit = (self.credit + sockets / CHECK_SHARE).min(CREDIT_MAX);
+        self.sockets += sockets;
+        self.passed += now - self.passed_at;
+        self.passed_at = now;
+        while self.passed > MEMORY {
+            self.sockets /= 2;
+            self.passed /= 2;
+        }
+    }
+
+    /// Whether the sockets have had a good part of the time lately.
+    fn is_busy(&self) -> bool {
+        self.sockets * BUSY_PARTS > self.passed
+    }
+
+    /// Bytes that may be checked while payload moves; none as long as it would be few.
+    fn budget(&self) -> u64 {
+        let bytes = self.in_time(self.credit);
+        if bytes < CHECK_LEN_MIN { 0 } else { bytes }
     }
 
     /// So many bytes were checked in `time`.
     fn checked(&mut self, bytes: u64, time: Duration) {
         self.bytes += bytes;
         self.time += time;
+        self.credit = self.credit.saturating_sub(time);
         while self.time > MEMORY {
             self.bytes /= 2;
             self.time /= 2;
@@ -52,31 +90,45 @@ impl Reactor {
             _ => Pace::InCompany,
         };
         let budget = (2 * received as u64).max(HASH_LEN_MIN);
-        if received + sent == 0 {
+        self.check_share.pass(sockets, self.clock.now());
+        let is_busy = self.check_share.is_busy();
+        if received + sent == 0 && !is_busy {
             self.storage.work(budget, pace);
         } else {
             if self.storage.has_urgent_work() {
                 self.storage.work_urgent(budget, pace);
             }
             // However long one torrent downloads, another one's check gets on.
-            if self.has_hash_work {
-                let budget = self.check_speed.in_time(sockets / CHECK_SHARE);
+            let budget = self.check_share.budget();
+            if self.has_checks && budget > 0 {
                 let begin = self.clock.now();
-                let hashed = self.storage.work_found(budget.max(CHECK_LEN_MIN));
-                self.check_speed.checked(hashed, self.clock.now() - begin);
+                let hashed = self.storage.work_found(budget);
+                self.check_share.checked(hashed, self.clock.now() - begin);
             }
         }
-        self.has_hash_work = self.storage.has_work();
+        self.has_checks = self.storage.has_work();
+        self.has_hash_work = self.has_checks && (self.storage.has_urgent_work() || !is_busy);
+    }
+
+    /// When checks are looked after though no event comes.
+    pub(super) fn checks_due(&self, now: Instant) -> Option<Instant> {
+        (self.has_checks && !self.has_hash_work).then(|| now + CHECK_PAUSE)
     }
 }
 
 /// Bytes that a pass may hash at least, about a millisecond's worth.
 const HASH_LEN_MIN: u64 = 1024 * 1024;
-/// Bytes that a pass may check at least while payload moves.
+/// Bytes that are checked at a time at least while payload moves.
 const CHECK_LEN_MIN: u64 = 16 * 1024;
+/// The sockets are busy if they take more than one part of the time in so many.
+const BUSY_PARTS: u32 = 4;
+/// Time that checks have coming at most.
+const CREDIT_MAX: Duration = Duration::from_millis(1);
+/// How long checks wait for the sockets to be busy no more.
+const CHECK_PAUSE: Duration = Duration::from_millis(1);
 /// Of the time that the streams take, checks get one part in so many.
 const CHECK_SHARE: u32 = 9;
-/// Over how much time of hashing its speed is averaged.
+/// Over how much time speeds and shares are averaged.
 const MEMORY: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
@@ -85,7 +137,7 @@ mod tests {
 
     #[test]
     fn speed_follows_what_was_measured_lately() {
-        let mut speed = CheckSpeed::new();
+        let mut speed = CheckShare::new(Instant::ZERO);
         for (bytes_ms, expected) in [(2_000_000, 2_000_000), (100_000, 100_000)] {
             for _ in 0..1000 {
                 speed.checked(bytes_ms, Duration::from_millis(1));
@@ -94,5 +146,48 @@ mod tests {
             assert!((ms / f64::from(expected) - 1.0).abs() < 0.05, "{ms}");
         }
         assert_eq!(speed.in_time(Duration::ZERO), 0);
+    }
+
+    /// Checks get a ninth of what the sockets take, in portions, however short the passes are.
+    #[test]
+    fn checks_have_their_share_of_busy_times() {
+        for pass in [Duration::from_micros(10), Duration::from_micros(900)] {
+            let mut share = CheckShare::new(Instant::ZERO);
+            let (mut now, mut sockets, mut checks) =
+                (Instant::ZERO, Duration::ZERO, Duration::ZERO);
+            for _ in 0..10_000 {
+                now += pass;
+                sockets += pass;
+                share.pass(pass, now);
+                assert!(share.is_busy());
+                let budget = share.budget();
+                if budget > 0 {
+                    assert!(budget >= CHECK_LEN_MIN);
+                    let took = Duration::from_nanos(budget * 1000 / 1049);
+                    share.checked(budget, took);
+                    now += took;
+                    checks += took;
+                }
+            }
+            let part = sockets.as_secs_f64() / checks.as_secs_f64();
+            assert!((8.5..9.5).contains(&part), "one part in {part}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_busy_by_what_they_took_lately() {
+        let mut share = CheckShare::new(Instant::ZERO);
+        let mut now = Instant::ZERO;
+        let mut pass = |sockets_us, passed_ms| {
+            now += Duration::from_millis(passed_ms);
+            share.pass(Duration::from_micros(sockets_us), now);
+            share.is_busy()
+        };
+        assert!(!pass(0, 1), "nothing moves");
+        assert!(!pass(200, 1), "little does");
+        assert!((0..20).map(|_| pass(500, 1)).last().unwrap(), "much does");
+        assert!(pass(0, 1), "a pause of a moment");
+        assert!(!pass(0, 100), "it is over");
+        assert!(share.credit <= CREDIT_MAX);
     }
 }

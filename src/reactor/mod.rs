@@ -81,7 +81,7 @@ use actions::Lanes;
 use clock::Clock;
 use control::Control;
 use groups::Groups;
-use hash::CheckSpeed;
+use hash::CheckShare;
 use interfaces::Known;
 use lanes::LaneDied;
 use listen::Port;
@@ -116,9 +116,11 @@ pub struct Reactor {
     paused: Ready,
     /// Connections whose next block to send is not in memory yet.
     parked: Ready,
-    /// Whether the last pass left something to hash.
+    /// Whether the last pass left something to hash that does not wait for quiet times.
     has_hash_work: bool,
-    check_speed: CheckSpeed,
+    /// Whether data on disk could be checked.
+    has_checks: bool,
+    check_share: CheckShare,
     receive_buffer: Box<[u8]>,
     batch: Batch,
     plan: WritePlan,
@@ -228,7 +230,8 @@ impl Reactor {
             paused: Ready::default(),
             parked: Ready::default(),
             has_hash_work: false,
-            check_speed: CheckSpeed::new(),
+            has_checks: false,
+            check_share: CheckShare::new(Instant::ZERO),
             receive_buffer: vec![0; TURN_LEN_MAX].into(),
             batch: Batch::new(),
             plan: WritePlan::default(),
@@ -417,6 +420,7 @@ impl Reactor {
             self.storage.next_deadline(),
             self.acceptor.resumes_at(),
             self.memory_due(),
+            self.checks_due(now),
         ];
         deadlines
             .into_iter()

@@ -67,6 +67,9 @@ impl Storage {
             0 if !plan.is_empty() => Lent::NotReady,
             _ => Lent::Done(self.lend_sources(plan, sources.as_slice(), borrow)),
         };
+        if let Some(slot) = plan.ahead {
+            self.bring(slot);
+        }
         self.has_lost_maps();
         if let Some((torrent, error)) = failed {
             self.fail_or_lapse(torrent, error);
@@ -134,6 +137,14 @@ impl Storage {
             }
         }
         Ok(true)
+    }
+
+    /// Starts to load what is lent soon, so that a disk which others keep busy has time for it.
+    fn bring(&mut self, slot: Slot) {
+        if let Some(torrent) = self.torrents.get(&slot.torrent) {
+            let meta = torrent.meta.clone();
+            self.request_ahead(&meta, slot, slot.begin, Want::Read);
+        }
     }
 
     /// The window, if its bytes are in memory; else they will be.

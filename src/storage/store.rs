@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::files::FileState;
 use super::span::{Chunk, Place, WindowKey, chunks};
 use super::window::Want;
 use super::{Access, Storage};
@@ -109,6 +110,10 @@ impl Storage {
             ..
         }) = place
         {
+            let file = &self.torrents[&key.torrent].files[key.file as usize];
+            if want == Want::Read && matches!(file.state, FileState::Absent) {
+                return; // whoever reads it will be told
+            }
             self.request(key, want);
         }
     }

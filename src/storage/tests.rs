@@ -689,6 +689,35 @@ fn skip(plan: &WritePlan, mut done: usize, rest: &mut WritePlan) {
     }
 }
 
+/// What leaves soon is loaded while something else does, unless its file is not there.
+#[test]
+fn what_is_lent_soon_is_loaded_ahead() {
+    let (meta, data) = torrent(16_384, &[("a", 3 << 20, ""), ("b", 16_384, "")]);
+    for kind in KINDS {
+        let dir = TempDir::new().unwrap();
+        write_files(dir.path(), &meta, &data);
+        let mut world = World::at(dir, kind, Access::ReadWrite, 8);
+        world.add(&meta);
+        let mut plan = WritePlan::default();
+        plan.push_data(slot(0, 0, 16_384));
+        plan.ahead = Some(slot(2 * 64, 0, 16_384));
+        assert_eq!(world.lent(&plan), Lent::NotReady);
+        world.drive();
+        let mut next = WritePlan::default();
+        next.push_data(slot(2 * 64, 0, 16_384));
+        let at = 2 << 20;
+        let expected = data[at..at + 16_384].to_vec();
+        assert_eq!(world.lent(&next), Lent::Done(expected), "{kind:?}");
+        next.clear();
+        next.push_data(slot(64, 0, 16_384));
+        assert_eq!(
+            world.lent(&next),
+            Lent::NotReady,
+            "{kind:?}: nobody spoke of it"
+        );
+    }
+}
+
 #[test]
 fn lending_from_a_lost_file_fails_the_torrent_alone() {
     let (meta, data) = torrent(16_384, &[("a", 100_000, "")]);

@@ -176,6 +176,9 @@ fn interested_peer_is_unchoked_and_served_in_order() {
         .say(key, Message::Cancel(block(0, 0)))
         .expect("allowed");
     assert_eq!(script.sent(key), [Outgoing::Reject(block(0, 0))]);
+    let ahead = |script: &Script, piece| script.swarm.upload_ahead(key, PieceIndex(piece));
+    assert_eq!(ahead(&script, 0), None);
+    assert_eq!(ahead(&script, 1), Some(block(0, 2)));
     assert_eq!(script.swarm.next_upload(key), Some(block(0, 2)));
     assert_eq!(script.swarm.next_upload(key), Some(block(0, 1)));
     assert_eq!(script.swarm.next_upload(key), None);

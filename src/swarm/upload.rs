@@ -89,6 +89,12 @@ impl Swarm {
         Some(block)
     }
 
+    /// What leaves for this peer next that is not of `piece`, if that is soon.
+    pub fn upload_ahead(&self, key: PeerKey, piece: PieceIndex) -> Option<BlockRef> {
+        let mut queued = self.peer(key).uploads.iter().take(UPLOADS_AHEAD);
+        queued.find(|block| block.piece != piece).copied()
+    }
+
     /// Payload went out to this peer; whether somebody got a slot by that.
     pub fn uploaded(&mut self, key: PeerKey, bytes: u64, now: Instant) -> bool {
         let peer = self.peer_mut(key);
@@ -292,6 +298,8 @@ fn candidate(peer: &Peer, (down_rate, up_rate): (u64, u64), credit: u64) -> Cand
 /// Pieces that a choked newcomer may fetch (libtorrent: 5).
 const ALLOWED_FAST_COUNT: usize = 5;
 const ALLOWED_FAST_ROUNDS_MAX: u32 = 100;
+/// Blocks within which it is seen what leaves next: as many as a window of storage has.
+const UPLOADS_AHEAD: usize = (limits::WINDOW_LEN / limits::BLOCK_LEN as u64) as usize;
 /// Requests for pieces that we lack before the peer is closed.
 const LACKING_MAX: u32 = 50;
 
