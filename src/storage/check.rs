@@ -115,6 +115,9 @@ impl Checks {
 
     fn remove(&mut self, index: usize) {
         let check = self.queue.remove(index).expect("index of a check");
+        if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT_MAX {
+            self.queue = VecDeque::new(); // the room for the pieces of a thousand torrents
+        }
         if index < self.urgent_count {
             self.urgent_count -= 1;
             if matches!(check.stage, Stage::Piece { .. }) {
@@ -469,6 +472,8 @@ impl Next {
 
 /// Streams that are hashed side by side.
 const LANES: usize = 4;
+/// Checks for which the queue keeps room while it is empty.
+const QUEUE_KEPT_MAX: usize = 256;
 /// Bytes of downloaded pieces that wait for company at most.
 const COMPANY_BACKLOG_MAX: u64 = limits::HASH_BACKLOG_MAX / 2;
 /// Bytes of one piece that are hashed before looking for others to go with.

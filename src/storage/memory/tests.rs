@@ -256,7 +256,8 @@ fn pieces_and_blocks_of_a_killed_process_are_taken_up_without_hashing() {
 /// the file meanwhile.
 #[test]
 fn journal_of_a_torrent_at_rest_is_closed_and_gone_on_with() {
-    let meddlers: [(&str, fn(&std::path::Path)); 4] = [
+    type Meddle = fn(&std::path::Path);
+    let meddlers: [(&str, Meddle); 4] = [
         ("left alone", |_| ()),
         ("removed", |path| fs::remove_file(path).unwrap()),
         ("put back", |path| {
