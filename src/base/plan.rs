@@ -25,7 +25,7 @@ pub struct WritePlan {
     pub segments: Vec<Segment>,
     /// Bytes of all segments.
     pub len: usize,
-    /// The next payload after them that is of another piece: worth having in memory by then.
+    /// Payload of another piece that leaves soon after them: worth having in memory by then.
     pub ahead: Option<Slot>,
     /// The stream ends after them: the last bytes and its end may leave together.
     pub is_last: bool,

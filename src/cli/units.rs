@@ -125,7 +125,7 @@ pub struct LineRates {
 }
 
 impl LineRates {
-    /// `10.0 Gbit/s`, or both with a slash between them, up first, if they are not the same.
+    /// The rate, or both with a slash between them, up first, if they are not the same.
     pub fn show(self) -> String {
         match self.up == self.down {
             true => show_rate(self.up),
@@ -144,12 +144,17 @@ pub fn parse_line(text: &str) -> Result<LineRates, String> {
         up: rate,
         down: rate,
     };
-    match text.split_once('/').filter(|(_, down)| *down != "s") {
-        None => parse_line_rate(text).map(both),
-        Some((up, down)) => Ok(LineRates {
-            up: parse_line_rate(up)?,
-            down: parse_line_rate(down)?,
-        }),
+    let slashes = text.match_indices('/').map(|(at, _)| at);
+    // One may be that of a `/s`.
+    let mut splits = slashes.filter_map(|at| {
+        let up = parse_line_rate(&text[..at]).ok()?;
+        let down = parse_line_rate(&text[at + 1..]).ok()?;
+        Some(LineRates { up, down })
+    });
+    match (parse_line_rate(text), splits.next()) {
+        (Ok(rate), _) => Ok(both(rate)),
+        (Err(_), Some(rates)) => Ok(rates),
+        (Err(error), None) => Err(error),
     }
 }
 
@@ -286,6 +291,8 @@ mod tests {
             ("1GiB/s", Some((1 << 30, 1 << 30))),
             ("100Mbit/1Gbit", Some((12_500_000, 125_000_000))),
             ("1Gbit/fast", None),
+            ("1Gbit/s/100Mbit", Some((125_000_000, 12_500_000))),
+            ("100Mbit/s/1Gbit/s", Some((12_500_000, 125_000_000))),
             ("/1Gbit", None),
             ("1Gbit/", None),
             ("1Gbit/1Gbit/1Gbit", None),

@@ -56,17 +56,23 @@ impl CheckShare {
         self.sockets * BUSY_PARTS > self.passed
     }
 
-    /// Bytes that may be checked while payload moves; none as long as it would be few.
+    /// Bytes that may be checked while payload moves; none as long as it would be few, but some
+    /// once there has been time enough, however slow that is here.
     fn budget(&self) -> u64 {
-        let bytes = self.in_time(self.credit);
-        if bytes < CHECK_LEN_MIN { 0 } else { bytes }
+        match self.in_time(self.credit) {
+            few if few < CHECK_LEN_MIN && self.credit < CREDIT_MAX => 0,
+            bytes => bytes.max(CHECK_LEN_MIN),
+        }
     }
 
     /// So many bytes were checked in `time`.
     fn checked(&mut self, bytes: u64, time: Duration) {
+        self.credit = self.credit.saturating_sub(time);
+        if bytes == 0 {
+            return; // what is checked was not there: that says nothing of the speed
+        }
         self.bytes += bytes;
         self.time += time;
-        self.credit = self.credit.saturating_sub(time);
         while self.time > MEMORY {
             self.bytes /= 2;
             self.time /= 2;
@@ -107,7 +113,7 @@ impl Reactor {
             }
         }
         self.has_checks = self.storage.has_work();
-        self.has_hash_work = self.has_checks && (self.storage.has_urgent_work() || !is_busy);
+        self.has_hash_work = self.has_checks && (!is_busy || self.storage.has_urgent_work_now());
     }
 
     /// When checks are looked after though no event comes.
@@ -121,7 +127,7 @@ const HASH_LEN_MIN: u64 = 1024 * 1024;
 /// Bytes that are checked at a time at least while payload moves.
 const CHECK_LEN_MIN: u64 = 16 * 1024;
 /// The sockets are busy if they take more than one part of the time in so many.
-const BUSY_PARTS: u32 = 4;
+const BUSY_PARTS: u32 = 10;
 /// Time that checks have coming at most.
 const CREDIT_MAX: Duration = Duration::from_millis(1);
 /// How long checks wait for the sockets to be busy no more.
@@ -184,10 +190,41 @@ mod tests {
             share.is_busy()
         };
         assert!(!pass(0, 1), "nothing moves");
-        assert!(!pass(200, 1), "little does");
+        assert!(!pass(50, 1), "little does");
         assert!((0..20).map(|_| pass(500, 1)).last().unwrap(), "much does");
         assert!(pass(0, 1), "a pause of a moment");
         assert!(!pass(0, 100), "it is over");
         assert!(share.credit <= CREDIT_MAX);
+    }
+
+    /// However slow checks were, and however often there was nothing to check, they go on.
+    #[test]
+    fn slow_checks_go_on_in_busy_times() {
+        let mut share = CheckShare::new(Instant::ZERO);
+        let mut now = Instant::ZERO;
+        let mut checked_in_a_second = |share: &mut CheckShare, bytes_ms: u64| {
+            let (end, mut checked) = (now + Duration::from_secs(1), 0);
+            while now < end {
+                now += Duration::from_micros(100);
+                share.pass(Duration::from_micros(100), now);
+                let budget = share.budget();
+                if budget > 0 {
+                    let len = if bytes_ms == 0 { 0 } else { budget };
+                    let took = len.max(10) * 1000 / bytes_ms.max(1000);
+                    share.checked(len, Duration::from_micros(took));
+                    now += Duration::from_micros(took);
+                    checked += len;
+                }
+            }
+            checked
+        };
+        assert_eq!(checked_in_a_second(&mut share, 0), 0, "nothing is there");
+        let fast = checked_in_a_second(&mut share, 1_000_000);
+        assert!(fast > 90_000_000, "{fast} bytes at once after that");
+        let slow = checked_in_a_second(&mut share, 1000);
+        assert!((90_000..200_000).contains(&slow), "{slow} bytes");
+        checked_in_a_second(&mut share, 1_000_000);
+        let fast = checked_in_a_second(&mut share, 1_000_000);
+        assert!(fast > 90_000_000, "{fast} bytes once it is fast again");
     }
 }

@@ -105,8 +105,14 @@ impl Forecast {
             ups.sum::<f64>() * goodput
         };
         let leechers = self.seeds..self.hosts;
-        let slowest = leechers.clone().map(|i| self.link_of(i).down_bytes_s).min();
-        let slowest = slowest.unwrap_or(self.link.down_bytes_s) as f64 * goodput;
+        let mut downs: Vec<u64> = leechers
+            .clone()
+            .map(|index| self.link_of(index).down_bytes_s)
+            .collect();
+        downs.sort_unstable();
+        // The slowest may be those that die.
+        let slowest = downs.get(self.killed as usize).or(downs.last());
+        let slowest = *slowest.unwrap_or(&self.link.down_bytes_s) as f64 * goodput;
         let len = self.length as f64;
         let survivors = f64::from((leechers.len() as u32).saturating_sub(self.killed));
         let mut bound = (len / sum(0..self.seeds))
@@ -203,9 +209,10 @@ impl Forecast {
         })
     }
 
-    /// The line of the host at `index`.
+    /// The line of the host at `index`: in turn, within a rack where there are racks.
     fn link_of(&self, index: u32) -> Link {
-        match index as usize % (self.other_links.len() + 1) {
+        let place = index / self.racks.max(1);
+        match place as usize % (self.other_links.len() + 1) {
             0 => self.link,
             other => self.other_links[other - 1],
         }
@@ -237,12 +244,14 @@ impl Forecast {
     fn deaths(&self, rng: &mut Rng) -> Vec<(Duration, HostId)> {
         let mut leechers: Vec<u32> = (self.seeds..self.hosts).collect();
         rng.shuffle(&mut leechers);
-        let bound = self.bound().as_micros() as u32;
+        let bound = self.bound().as_micros() as u64;
+        let unit = bound / u64::from(u32::MAX) + 1;
+        let units = (bound / unit).max(1) as u32;
         let mut deaths: Vec<_> = leechers
             .into_iter()
             .take(self.killed as usize)
             .map(|host| {
-                let at = Duration::from_micros(u64::from(rng.below(bound.max(1))));
+                let at = Duration::from_micros(u64::from(rng.below(units)) * unit);
                 (at, self.place(host))
             })
             .collect();
@@ -324,10 +333,23 @@ mod tests {
                 109.0 / 9.0,
             ),
             ("a way in", wide, vec![wide, line(100, 5)], 5.0),
+            (
+                "who may die",
+                wide,
+                vec![line(100, 50), line(100, 20), line(100, 5)],
+                20.0,
+            ),
+            (
+                "who may die",
+                wide,
+                [vec![wide; 4], vec![line(100, 5)]].concat(),
+                100.0,
+            ),
         ];
         for (name, link, other_links, rate) in cases {
             let forecast = Forecast {
                 hosts: 10,
+                killed: u32::from(name == "who may die"),
                 length: 100 * MB,
                 link,
                 other_links,

@@ -170,6 +170,12 @@ impl Storage {
         self.checks.urgent_count > 0
     }
 
+    /// Whether some of a downloaded piece could be hashed now.
+    pub fn has_urgent_work_now(&mut self) -> bool {
+        (0..self.checks.urgent_count.min(CHECKS_AHEAD))
+            .any(|index| !matches!(self.next_of(index), Next::Waits))
+    }
+
     /// Hashes what is in memory of the pieces to check, about `budget` bytes at most; returns how
     /// many it were. To be called in every turn of the loop.
     pub fn work(&mut self, budget: u64, pace: Pace) -> u64 {

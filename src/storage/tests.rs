@@ -710,11 +710,17 @@ fn what_is_lent_soon_is_loaded_ahead() {
         assert_eq!(world.lent(&next), Lent::Done(expected), "{kind:?}");
         next.clear();
         next.push_data(slot(64, 0, 16_384));
-        assert_eq!(
-            world.lent(&next),
-            Lent::NotReady,
-            "{kind:?}: nobody spoke of it"
-        );
+        next.ahead = Some(slot(3 * 64, 0, 16_384));
+        let lent = world.lent(&next);
+        assert_eq!(lent, Lent::NotReady, "{kind:?}: nobody spoke of it");
+        world.drive();
+        fs::remove_file(world.path("b")).unwrap();
+        let expected = data[1 << 20..][..16_384].to_vec();
+        assert_eq!(world.lent(&next), Lent::Done(expected));
+        world.drive();
+        let has_failed = |event: &Event| matches!(event, Event::Failed { .. });
+        let failed = world.events.iter().any(has_failed);
+        assert!(!failed, "{kind:?}: nobody has asked for it");
     }
 }
 

@@ -204,9 +204,11 @@ impl Log {
     pub fn push(&mut self, record: Record, now: Instant) {
         self.known.apply(&record, &self.binding);
         self.pushed.0 += 1;
-        if !matches!(record, Record::Filled(_)) {
-            self.sync_at = self.sync_at.min(now + SYNC_DELAY);
-        }
+        let delay = match record {
+            Record::Filled(_) => REST_TIME, // it is worth little, but what rests is on the disk
+            _ => SYNC_DELAY,
+        };
+        self.sync_at = self.sync_at.min(now + delay);
         if record.takes_back() {
             self.sync_at = self.sync_at.min(now);
             self.lies |= self.active.is_none();
