@@ -18,8 +18,9 @@ pub(super) struct CheckShare {
     /// How fast they were lately.
     bytes: u64,
     time: Duration,
-    /// Time that they have coming.
+    /// Time that they have coming, and time that they had too much.
     credit: Duration,
+    debt: Duration,
     /// What the sockets took of the time lately.
     sockets: Duration,
     passed: Duration,
@@ -33,6 +34,7 @@ impl CheckShare {
             bytes: 1 << 20,
             time: Duration::from_millis(1),
             credit: Duration::ZERO,
+            debt: Duration::ZERO,
             sockets: Duration::ZERO,
             passed: Duration::ZERO,
             passed_at: now,
@@ -41,7 +43,10 @@ impl CheckShare {
 
     /// A pass in which the sockets took so much time is over but for the hashing.
     fn pass(&mut self, sockets: Duration, now: Instant) {
-        self.credit = (self.credit + sockets / CHECK_SHARE).min(CREDIT_MAX);
+        let share = sockets / CHECK_SHARE;
+        let paid = share.min(self.debt);
+        self.debt -= paid;
+        self.credit = (self.credit + share - paid).min(CREDIT_MAX);
         self.sockets += sockets;
         self.passed += now - self.passed_at;
         self.passed_at = now;
@@ -67,6 +72,7 @@ impl CheckShare {
 
     /// So many bytes were checked in `time`.
     fn checked(&mut self, bytes: u64, time: Duration) {
+        self.debt = (self.debt + time.saturating_sub(self.credit)).min(DEBT_MAX);
         self.credit = self.credit.saturating_sub(time);
         if bytes == 0 {
             return; // what is checked was not there: that says nothing of the speed
@@ -130,6 +136,8 @@ const CHECK_LEN_MIN: u64 = 16 * 1024;
 const BUSY_PARTS: u32 = 10;
 /// Time that checks have coming at most.
 const CREDIT_MAX: Duration = Duration::from_millis(1);
+/// Time that they had too much, at most: a disk that stood still does not count against them.
+const DEBT_MAX: Duration = Duration::from_millis(50);
 /// How long checks wait for the sockets to be busy no more.
 const CHECK_PAUSE: Duration = Duration::from_millis(1);
 /// Of the time that the streams take, checks get one part in so many.
@@ -221,6 +229,7 @@ mod tests {
         assert_eq!(checked_in_a_second(&mut share, 0), 0, "nothing is there");
         let fast = checked_in_a_second(&mut share, 1_000_000);
         assert!(fast > 90_000_000, "{fast} bytes at once after that");
+        checked_in_a_second(&mut share, 1000);
         let slow = checked_in_a_second(&mut share, 1000);
         assert!((90_000..200_000).contains(&slow), "{slow} bytes");
         checked_in_a_second(&mut share, 1_000_000);
