@@ -443,6 +443,29 @@ fn file_is_closed_while_nothing_is_written_and_opened_again() {
     assert_eq!(files.files.len(), 1, "it was the same one all the time");
 }
 
+/// What a piece has of its blocks is worth little; it does not keep the file open for ever.
+#[test]
+fn file_is_closed_though_pieces_are_left_half_done() {
+    let mut now = Instant::from_micros(1);
+    let mut files = Files::default();
+    let mut log = resting(&mut files, &mut now);
+    let blocks = std::iter::once(1..2).collect();
+    let filled = std::iter::once((PieceIndex(7), blocks)).collect();
+    log.push(Record::Filled(filled), now);
+    settle(&mut log, &mut files, now);
+    assert!(log.next_deadline().is_some(), "it is open");
+    let written = now;
+    while let Some(at) = log.next_deadline() {
+        now = at;
+        settle(&mut log, &mut files, at);
+    }
+    let file = log.active.as_ref().map(|sink| &sink.file);
+    assert!(matches!(file, Some(SinkFile::Closed(_))), "{file:?}");
+    assert!(now - written <= REST_TIME * 2, "{:?}", now - written);
+    let found = files.read_after_power_cut().expect("a journal");
+    assert!(same(log.known(), &found));
+}
+
 /// Nothing is written behind what is not the file that was closed: it is written anew, as a whole.
 #[test]
 fn closed_file_that_is_another_one_is_made_anew() {
