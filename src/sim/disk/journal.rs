@@ -177,7 +177,7 @@ impl Disk {
         path: PathBuf,
         left: Left,
     ) -> Result<Handle, StorageError> {
-        self.may_fail(0, &path, "open")?;
+        self.may_fail(self.faults.writes_ppm, &path, "open")?;
         if !self.files.contains_key(&path) {
             return Err(StorageError::Missing { path });
         }
