@@ -8,24 +8,25 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use evpeer::config::Config;
+use evpeer::config::StorageKind;
 use evpeer::engine::{HostPort, Report, State, TorrentSpec};
 use evpeer::meta::metainfo::Metainfo;
-use evpeer::reactor::{Reactor, ReactorOptions};
-use evpeer::storage::Access;
+use evpeer::reactor::Reactor;
 
 use content::content;
 use line::Line;
+use peer::reactor;
 
 #[path = "common/content.rs"]
 mod content;
 #[path = "common/line.rs"]
 mod line;
+#[path = "common/peer.rs"]
+mod peer;
 
 /// Bytes of the torrent.
 const LEN: u64 = 256 * 1024 * 1024;
@@ -41,7 +42,7 @@ fn main() {
     }
     let root = tempfile::tempdir().expect("a temporary folder");
     let meta = content(root.path(), LEN, None);
-    let mut seed = reactor(root.path());
+    let mut seed = reactor(root.path(), StorageKind::Auto);
     let tracker = SocketAddr::from((Ipv4Addr::LOCALHOST, seed.local_port()));
     seed.add_torrent(spec(&meta, Vec::new()))
         .expect("the torrent is new");
@@ -171,23 +172,6 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-fn reactor(root: &Path) -> Reactor {
-    let config = Config {
-        port: 0,
-        bind: Some(Ipv4Addr::LOCALHOST.into()),
-        lsd: false,
-        ..Config::default()
-    };
-    Reactor::new(ReactorOptions {
-        config,
-        root: root.to_path_buf(),
-        access: Access::ReadWrite,
-        state_dir: None,
-        watch_signals: false,
-    })
-    .expect("loopback has a free port")
-}
-
 fn spec(meta: &Arc<Metainfo>, peers: Vec<HostPort>) -> TorrentSpec {
     TorrentSpec {
         meta: Arc::clone(meta),
@@ -213,7 +197,7 @@ fn run_until(reactor: &mut Reactor, is_it: impl Fn(&Report) -> bool) {
 /// One transfer into a fresh folder.
 fn transfer(meta: &Arc<Metainfo>, port: u16) -> Duration {
     let root = tempfile::tempdir().expect("a temporary folder");
-    let mut leecher = reactor(root.path());
+    let mut leecher = reactor(root.path(), StorageKind::Auto);
     let start = Instant::now();
     let host = Ipv4Addr::LOCALHOST.to_string();
     leecher

@@ -15,19 +15,21 @@ use std::time::{Duration, Instant};
 
 use evpeer::base::id::{PeerId, TorrentId};
 use evpeer::base::limits::BLOCK_LEN;
-use evpeer::config::Config;
+use evpeer::config::StorageKind;
 use evpeer::engine::{State, TorrentSpec};
 use evpeer::meta::metainfo::Metainfo;
-use evpeer::reactor::{Reactor, ReactorOptions};
-use evpeer::storage::Access;
+use evpeer::reactor::Reactor;
 use evpeer::wire::handshake::{Handshake, Reserved};
 use rustix::net::{RecvFlags, recv};
 use rustix::time::{ClockId, clock_gettime};
 
 use content::{content, content_named};
+use peer::reactor;
 
 #[path = "common/content.rs"]
 mod content;
+#[path = "common/peer.rs"]
+mod peer;
 
 /// Bytes of each torrent.
 const LEN: u64 = 1 << 30;
@@ -84,7 +86,7 @@ struct Run {
 
 /// A peer serves `served`, and checks `found` meanwhile.
 fn run(root: &Path, served: &Arc<Metainfo>, found: Option<&Arc<Metainfo>>) -> Run {
-    let mut peer = reactor(root);
+    let mut peer = reactor(root, StorageKind::Auto);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peer.local_port()));
     let id = peer.add_torrent(spec(served)).expect("it is new");
     while peer.snapshot(id).is_none_or(|s| s.state != State::Seeding) {
@@ -182,23 +184,6 @@ fn next_message(stream: &mut TcpStream, room: &mut [u8]) -> u8 {
         }
         return id[0];
     }
-}
-
-fn reactor(root: &Path) -> Reactor {
-    let config = Config {
-        port: 0,
-        bind: Some(Ipv4Addr::LOCALHOST.into()),
-        lsd: false,
-        ..Config::default()
-    };
-    Reactor::new(ReactorOptions {
-        config,
-        root: root.to_path_buf(),
-        access: Access::ReadWrite,
-        state_dir: None,
-        watch_signals: false,
-    })
-    .expect("loopback has a free port")
 }
 
 fn spec(meta: &Arc<Metainfo>) -> TorrentSpec {

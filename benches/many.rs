@@ -16,6 +16,9 @@ use evpeer::base::rng::Rng;
 use evpeer::meta::create::{CreateOptions, Creator, NewFile};
 use serde_json::Value;
 
+#[path = "common/process.rs"]
+mod process;
+
 /// Bytes of each torrent.
 const LEN: usize = 1024 * 1024;
 /// Torrents of the peer that memory is compared to.
@@ -190,14 +193,7 @@ impl Evpeer {
 
     /// CPU time of all its threads.
     fn cpu_time(&self) -> Duration {
-        let path = format!("/proc/{}/task", self.child.id());
-        let threads = std::fs::read_dir(path).expect("the process runs");
-        let of_thread = |thread: std::fs::DirEntry| {
-            let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            stat.split(' ').next()?.parse::<u64>().ok()
-        };
-        let nanos: u64 = threads.flatten().filter_map(of_thread).sum();
-        Duration::from_nanos(nanos)
+        process::cpu_time(&self.child)
     }
 
     /// A line of `/proc/PID/status`.

@@ -23,6 +23,8 @@ use serde_json::{Value, json};
 
 #[path = "common/content.rs"]
 mod content;
+#[path = "common/process.rs"]
+mod process;
 
 const MIB: f64 = 1024.0 * 1024.0;
 /// A run that takes so many times the bound has failed.
@@ -240,14 +242,7 @@ impl Peer {
 
     /// CPU time of all its threads.
     fn cpu_time(&self) -> Duration {
-        let path = format!("/proc/{}/task", self.child.id());
-        let threads = std::fs::read_dir(path).expect("the process runs");
-        let of_thread = |thread: std::fs::DirEntry| {
-            let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            stat.split(' ').next()?.parse::<u64>().ok()
-        };
-        let nanos: u64 = threads.flatten().filter_map(of_thread).sum();
-        Duration::from_nanos(nanos)
+        process::cpu_time(&self.child)
     }
 
     fn ask_to_leave(&self) {

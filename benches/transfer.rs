@@ -4,45 +4,28 @@
 //! report that every byte is verified and with the kernel. Both peers run in this process, each
 //! on a thread of its own, with real sockets and files.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-use evpeer::config::{Config, StorageKind};
+use evpeer::config::StorageKind;
 use evpeer::engine::{HostPort, Report, State, TorrentSpec};
 use evpeer::meta::metainfo::Metainfo;
-use evpeer::reactor::{Reactor, ReactorOptions};
-use evpeer::storage::Access;
+use evpeer::reactor::Reactor;
 
 use content::content;
+use peer::reactor;
 
 #[path = "common/content.rs"]
 mod content;
+#[path = "common/peer.rs"]
+mod peer;
 
 /// Bytes of the torrent.
 const LEN: u64 = 256 * 1024 * 1024;
 const PIECE_LEN: u32 = 1024 * 1024;
-
-fn reactor(root: &Path, storage: StorageKind) -> Reactor {
-    let config = Config {
-        port: 0,
-        bind: Some([127, 0, 0, 1].into()),
-        storage,
-        lsd: false,
-        ..Config::default()
-    };
-    Reactor::new(ReactorOptions {
-        config,
-        root: root.to_path_buf(),
-        access: Access::ReadWrite,
-        state_dir: None,
-        watch_signals: false,
-    })
-    .expect("loopback has a free port")
-}
 
 fn spec(meta: &Arc<Metainfo>, peers: Vec<HostPort>) -> TorrentSpec {
     TorrentSpec {
