@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -186,7 +186,11 @@ fn files_below(folder: &Path) -> BTreeMap<PathBuf, Facts> {
         let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", next.display()));
         for entry in entries {
             let entry = entry.expect("the folder stays");
-            let facts = entry.metadata().expect("the entry stays");
+            // A peer replaces its state files by temporary ones, which may be gone by now.
+            let facts = match entry.metadata() {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                facts => facts.unwrap_or_else(|e| panic!("{}: {e}", entry.path().display())),
+            };
             if facts.is_dir() {
                 folders.push(entry.path());
                 continue;
