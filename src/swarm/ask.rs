@@ -1,6 +1,6 @@
 //! Asking: which blocks are requested of whom, and how many at a time.
 
-use super::peer::{Peer, PeerKey, Request};
+use super::peer::{Others, Peer, PeerKey, Request};
 use super::{Effect, Swarm};
 use crate::base::bits::Bitfield;
 use crate::base::time::Instant;
@@ -35,12 +35,16 @@ impl Swarm {
 
     fn fill_within(&mut self, key: PeerKey, asked: AllAsked, now: Instant) {
         let most = self.asked_share(key, asked);
-        let is_only = self.peers.len() == 1;
+        let others = match self.peers.len() {
+            1 => Others::None,
+            _ if self.is_flat() => Others::Near,
+            _ => Others::Far,
+        };
         let peer = self.peer_mut(key);
         if !peer.wanted || (peer.chokes_us && peer.allowed_fast.is_empty()) {
             return;
         }
-        let target = peer.queue_target(is_only, now).min(most);
+        let target = peer.queue_target(others, now).min(most);
         let free = target.saturating_sub(peer.requests.len());
         if free < (target / 4).clamp(1, REFILL_BATCH) {
             return;
@@ -60,7 +64,12 @@ impl Swarm {
             let peer = &self.peers[key.0 as usize];
             let theirs = fit.as_ref().map_or(&peer.have, |fit| &fit.pieces);
             self.picker.pick(theirs, free - picked.len(), &mut picked);
+            if picked.is_empty() {
+                self.relieve(key, free, now, &mut picked);
+            }
             // Copies of one who lets requests time out would keep copies from others.
+            let peer = &self.peers[key.0 as usize];
+            let theirs = fit.as_ref().map_or(&peer.have, |fit| &fit.pieces);
             let idle = picked.is_empty() && !peer.snubbed && peer.requests.len() < ENDGAME_MAX;
             if idle && self.peers.len() > 1 && self.picker.is_endgame() {
                 let asked = |block: BlockRef| {

@@ -1,8 +1,9 @@
 //! Whom to serve: a function of rates, interest and chance to the set of unchoked peers.
 //!
 //! Every [`ROUND`] the slots are given out anew (BEP 3 "choking and optimistic unchoking").
-//! A leecher serves those that serve it best and, in one slot, somebody by chance for
-//! [`OPTIMISTIC_TURN`]. A seed lets everybody have a turn, those that waited longest first.
+//! A leecher serves those that serve it best (if all are near, after those whom it serves already)
+//! and, in one slot, somebody by chance for [`OPTIMISTIC_TURN`]. A seed lets everybody have a turn,
+//! those that waited longest first.
 //! Between rounds a free slot is given away at once; nobody loses one, but for far peers in the
 //! first second of a crowd, who came before the near ones.
 //!
@@ -186,11 +187,19 @@ impl Choker {
 
     /// A leecher's choice: the best givers, and one by chance.
     ///
+    /// If all are near, those [in the midst](is_in_midst) of something come first: on a LAN nobody
+    /// has to be paid, and what was asked of us would be asked of others anew. Where there are far
+    /// ones too, the best givers are those who bring something from afar.
+    ///
     /// Who gives nothing, without being asked in vain, comes behind all who give, those that
     /// waited longest first: somebody has to begin.
     fn best_givers(&mut self, mut interested: Vec<&Candidate>, now: Instant) -> Vec<ConnId> {
         self.rng.shuffle(&mut interested);
-        interested.sort_by_key(|p| (Reverse(p.down_rate), p.owes, waiting_since(p)));
+        let all_are_near = interested.iter().all(|p| p.is_near);
+        interested.sort_by_key(|p| {
+            let rank = (Reverse(p.down_rate), p.owes, waiting_since(p));
+            (Reverse(all_are_near && is_in_midst(p)), rank)
+        });
         let givers = interested.iter().filter(|p| !p.snubbed).copied();
         let givers: Vec<&Candidate> = near_first(givers, FAR_SLOTS, now).collect();
         let regular_count = self.slots.total() - 1;
@@ -275,6 +284,13 @@ fn near_first<'a>(
         is_first || far <= far_max
     });
     first.into_iter().chain(last)
+}
+
+/// Whether a near peer takes what its slot gives it, and is fair. To choke it would leave it with
+/// parts of pieces that it can pass on to nobody: a hundred hosts take a tenth longer if such peers
+/// change places with others in each round.
+fn is_in_midst(peer: &Candidate) -> bool {
+    peer.is_near && peer.unchoked && peer.up_rate > 0 && !peer.owes && !peer.snubbed
 }
 
 /// Whether a peer that a seed serves has had its share. One that takes nothing does not need it.
@@ -677,6 +693,30 @@ mod tests {
 
         let early = choker.unchoke_now(&peers, Role::Leecher, NOW);
         assert_eq!((early.len(), far(&early)), (SLOTS_FIRST, FAR_SLOTS));
+    }
+
+    /// Goal: in a crowd on one link nobody is choked in the midst of something for a better giver.
+    #[test]
+    fn near_peers_that_take_keep_their_slots_if_all_are_near() {
+        #[rustfmt::skip]
+        let rows = [
+            "########", "##......", "........", "00999999", "99000000", "00------",
+        ];
+        let mut peers = peers(rows);
+        for peer in &mut peers {
+            peer.is_near = true;
+        }
+        let kept = |peers: &[Candidate]| {
+            let chosen = choker(1).rechoke(peers, Role::Leecher, NOW);
+            chosen.iter().filter(|c| c.index < 2).count()
+        };
+        assert_eq!(kept(&peers), 2);
+        peers[0].up_rate = 0;
+        peers[1].owes = true;
+        assert_eq!(kept(&peers), 0, "idle, and in debt");
+        (peers[0].up_rate, peers[1].owes) = (9000, false);
+        peers[7].is_near = false;
+        assert_eq!(kept(&peers), 0, "somebody is far");
     }
 
     #[test]

@@ -58,12 +58,13 @@ impl Swarm {
     ) -> Result<(), Fault> {
         self.check_fast(key)?;
         let peer = self.peer_mut(key);
-        if peer.nuisance.rejects(now) {
-            return Err(Fault::RejectFlood);
-        }
-        // Each request is answered once, in order (BEP 6): this answers what was taken back.
+        // Each request is answered once, in order (BEP 6): this answers what was taken back, which
+        // may be much (see `relieve`).
         if peer.take_withdrawn(block).is_some() {
             return Ok(());
+        }
+        if peer.nuisance.rejects(now) {
+            return Err(Fault::RejectFlood);
         }
         peer.allowed_fast.retain(|piece| *piece != block.piece);
         if let Some(place) = peer.requests.iter().position(|r| r.block == block) {

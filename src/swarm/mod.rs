@@ -8,7 +8,8 @@
 //! ```text
 //!  message ──▶ peer state ──┬──▶ upload.rs    requests in, blocks out, choking; spare.rs
 //!  payload ──▶ block ───────┼──▶ download.rs  requests out, receptions, endgame; timeouts.rs
-//!             ──▶ order ───────┼──▶ suggest.rs   what a seed gives first
+//!             ──▶ queue ────┼──▶ ask.rs       what is asked of whom; near.rs, relieve.rs
+//!             ──▶ order ────┼──▶ suggest.rs   what a seed gives first
 //!  verdict ──▶ pieces ──────┴──▶ pieces.rs    verified pieces, blame, fetching alone; doubt.rs
 //! ```
 
@@ -40,6 +41,7 @@ mod news;
 pub mod peer;
 pub mod picker;
 mod pieces;
+mod relieve;
 mod spare;
 mod suggest;
 mod timeouts;
@@ -75,6 +77,8 @@ pub struct Swarm {
     choker: Choker,
     blame: Blame,
     peers: Slab<Peer>,
+    /// Those that are not on our own link.
+    far_count: usize,
     /// Which connection writes a block that is arriving, and when it last did.
     writers: BTreeMap<BlockRef, Writer>,
     /// Pieces that are fetched from one peer only.
@@ -145,6 +149,7 @@ impl Swarm {
             choker: Choker::new(Rng::new(rng.next_u64()), now),
             blame: Blame::default(),
             peers: Slab::new(),
+            far_count: 0,
             writers: BTreeMap::new(),
             alone: BTreeMap::new(),
             prepared: BTreeSet::new(),
@@ -269,6 +274,7 @@ impl Swarm {
         };
         self.effects
             .extend(opening.map(|message| Effect::Send(conn, message)));
+        self.far_count += 1; // until it is said that it is near
         PeerKey(self.peers.insert(peer) as u32)
     }
 
@@ -299,6 +305,7 @@ impl Swarm {
         self.left_us(key, now);
         self.take_back_suggestions(key);
         let peer = self.peers.remove(key.0 as usize);
+        self.far_count -= usize::from(!peer.is_near);
         self.picker.peer_left(&peer.have, peer.counted);
         if self.peers.is_empty() {
             self.news.forget();

@@ -52,6 +52,7 @@ impl Swarm {
     /// handshake with it.
     pub fn set_near(&mut self, key: PeerKey, is_near: bool, own: PeerId) {
         let before = std::mem::replace(&mut self.peer_mut(key).is_near, is_near);
+        self.far_count = self.far_count + usize::from(before) - usize::from(is_near);
         if is_near && self.near.is_none() {
             self.near = Some(Box::new(Near {
                 own,
@@ -65,6 +66,11 @@ impl Swarm {
         if before != is_near {
             self.neighbours_changed();
         }
+    }
+
+    /// Whether all peers are on our own link: what one of them lacks is then to be had of any.
+    pub(super) fn is_flat(&self) -> bool {
+        self.far_count == 0
     }
 
     /// A near peer came, left or became a seed.

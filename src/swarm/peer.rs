@@ -111,6 +111,17 @@ pub struct Peer {
     pub(super) nuisance: Nuisance,
 }
 
+/// Who else there is to ask beside a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Nobody.
+    None,
+    /// Peers on our own link, as it is.
+    Near,
+    /// Some of them are not, or it is not.
+    Far,
+}
+
 /// A request that is open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
@@ -295,15 +306,18 @@ impl Peer {
     }
 
     /// Requests that should be open with it: what it delivers in [`QUEUE_TIME`], within its `reqq`.
-    /// `is_only`: there is no other peer.
-    pub(super) fn queue_target(&mut self, is_only: bool, now: Instant) -> usize {
+    pub(super) fn queue_target(&mut self, others: Others, now: Instant) -> usize {
         if self.snubbed {
             return 1;
         }
+        let least_near = match others {
+            Others::Near => QUEUE_MIN_FLAT,
+            Others::None | Others::Far => QUEUE_MIN_NEAR,
+        };
         let (ahead, least) = match self.latency {
-            _ if is_only => (QUEUE_TIME, QUEUE_MIN),
-            None => (QUEUE_TIME, QUEUE_MIN_NEAR),
-            Some(latency) if latency <= NEAR => (NEAR * QUEUE_LATENCIES, QUEUE_MIN_NEAR),
+            _ if others == Others::None => (QUEUE_TIME, QUEUE_MIN),
+            None => (QUEUE_TIME, least_near),
+            Some(latency) if latency <= NEAR => (NEAR * QUEUE_LATENCIES, least_near),
             Some(latency) => ((latency * QUEUE_LATENCIES).min(QUEUE_TIME), QUEUE_MIN),
         };
         let by_rate = self.down.bytes_per_sec(now) * ahead.as_millis() as u64
@@ -348,6 +362,9 @@ const NEAR: Duration = Duration::from_millis(5);
 /// Requests with a peer whose rate is not known yet, and with one that is near or just began.
 const QUEUE_MIN: usize = 32;
 const QUEUE_MIN_NEAR: usize = 8;
+/// The same where all are on our own link: what stands too long in one's queue is moved to another
+/// (see `relieve`).
+const QUEUE_MIN_FLAT: usize = 16;
 /// A request is never given up sooner.
 const PATIENCE_MIN: Duration = Duration::from_secs(4);
 /// A request is given up at the latest.

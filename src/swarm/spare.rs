@@ -44,6 +44,7 @@ impl Swarm {
     /// [owes](super::choker::Candidate::owes) us something, bytes. A seed wants nothing back.
     pub(super) fn credit(&self) -> u64 {
         match self.role() {
+            Role::Leecher if self.is_flat() => self.geometry().length() / CREDIT_PARTS_FLAT,
             Role::Leecher => self.geometry().length() / CREDIT_PARTS,
             Role::Seed => u64::MAX,
         }
@@ -52,6 +53,9 @@ impl Swarm {
 
 /// One of so many parts of the data is given on credit.
 const CREDIT_PARTS: u64 = 64;
+/// The same where all are on our own link. In such a crowd each has more of some than it gives
+/// them, by chance, and gives it to others: that is no debt.
+const CREDIT_PARTS_FLAT: u64 = 16;
 /// How often it is seen whether somebody gets a slot: one on our own link asks for something within
 /// that time.
 const PAUSE: Duration = Duration::from_millis(2);

@@ -13,6 +13,7 @@ use crate::meta::choice::ChosenPieces;
 use crate::meta::create::{CreateOptions, Creator, NewFile};
 
 mod near;
+mod relieve;
 mod spare;
 mod suggest;
 
