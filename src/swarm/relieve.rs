@@ -1,14 +1,14 @@
 //! A peer of which nothing is asked relieves one that is asked for much.
 //!
-//! In a crowd everybody lacks the same few pieces, those that have just left the seed. All blocks of
-//! them are soon asked for, of those who had them first, and whoever gets such a piece afterwards
-//! has nothing that is not asked of somebody else already: its line is idle, while what others
-//! wait for stands in a long queue. So what stands at the end of one peer's queue is asked of another
+//! In a crowd everybody lacks the same few pieces, those that have just left the seed. All blocks
+//! of them are soon asked for, of those who had them first, and whoever gets such a piece later
+//! has nothing that is not asked of somebody else already: its line is idle, while what others wait
+//! for stands in a long queue. So what stands at the end of one peer's queue is asked of another
 //! instead, as soon as that one could give it and is asked for nothing. This is so among peers on
 //! our own link alone, where one is as good as another.
 //!
 //! Nothing is asked of two for this: the request is taken back from the one before the other gets
-//! it. What is sent nevertheless, as the two messages crossed, is received in vain.
+//! it. What is sent nevertheless, as the two messages crossed, is used if it comes first.
 
 use super::Swarm;
 use super::peer::{Peer, PeerKey};
