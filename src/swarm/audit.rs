@@ -75,6 +75,10 @@ impl Swarm {
     }
 
     fn audit_peers(&self) -> Result<(), String> {
+        let far = self.peers.iter().filter(|(_, peer)| !peer.is_near).count();
+        if far != self.far_count {
+            return Err(format!("{far} far peers, counted {}", self.far_count));
+        }
         for (_, peer) in &self.peers {
             let remote = peer.origin.remote;
             let offers = self.offers_of(&peer.have);

@@ -1,9 +1,9 @@
 //! Whom to serve: a function of rates, interest and chance to the set of unchoked peers.
 //!
 //! Every [`ROUND`] the slots are given out anew (BEP 3 "choking and optimistic unchoking").
-//! A leecher serves those that serve it best (if all are near, after those whom it serves already)
-//! and, in one slot, somebody by chance for [`OPTIMISTIC_TURN`]. A seed lets everybody have a turn,
-//! those that waited longest first.
+//! A leecher serves those that serve it best (if all who want something are near, after those whom
+//! it serves already) and, in one slot, somebody by chance for [`OPTIMISTIC_TURN`]. A seed lets
+//! everybody have a turn, those that waited longest first.
 //! Between rounds a free slot is given away at once; nobody loses one, but for far peers in the
 //! first second of a crowd, who came before the near ones.
 //!
@@ -187,9 +187,9 @@ impl Choker {
 
     /// A leecher's choice: the best givers, and one by chance.
     ///
-    /// If all are near, those [in the midst](is_in_midst) of something come first: on a LAN nobody
-    /// has to be paid, and what was asked of us would be asked of others anew. Where there are far
-    /// ones too, the best givers are those who bring something from afar.
+    /// If all who want something are near, those [in the midst](is_in_midst) of it come first: on a
+    /// LAN nobody has to be paid, and what was asked of us would be asked of others anew. Where far
+    /// ones want something too, the best givers are those who bring something from afar.
     ///
     /// Who gives nothing, without being asked in vain, comes behind all who give, those that
     /// waited longest first: somebody has to begin.
@@ -286,11 +286,11 @@ fn near_first<'a>(
     first.into_iter().chain(last)
 }
 
-/// Whether a near peer takes what its slot gives it, and is fair. To choke it would leave it with
-/// parts of pieces that it can pass on to nobody: a hundred hosts take a tenth longer if such peers
+/// Whether a peer takes what its slot gives it, and is fair. To choke it would leave it with parts
+/// of pieces that it can pass on to nobody: a hundred hosts take a tenth longer if such peers
 /// change places with others in each round.
 fn is_in_midst(peer: &Candidate) -> bool {
-    peer.is_near && peer.unchoked && peer.up_rate > 0 && !peer.owes && !peer.snubbed
+    peer.unchoked && peer.up_rate > 0 && !peer.owes && !peer.snubbed
 }
 
 /// Whether a peer that a seed serves has had its share. One that takes nothing does not need it.

@@ -10,7 +10,7 @@ use crate::base::id::PieceIndex;
 use crate::base::limits;
 use crate::base::slot::Slot;
 use crate::base::time::Instant;
-use crate::wire::message::{BlockRef, Outgoing};
+use crate::wire::message::BlockRef;
 
 impl Swarm {
     pub(super) fn choked_us(&mut self, key: PeerKey, now: Instant) -> Result<(), Fault> {
@@ -253,8 +253,7 @@ impl Swarm {
             let peer = self.peer_mut(key);
             if let Some(place) = peer.requests.iter().position(|r| r.block == block) {
                 let request = peer.requests.remove(place).expect("found above");
-                peer.withdraw(request, now);
-                self.send(key, Outgoing::Cancel(block));
+                self.withdraw(key, request, now);
                 self.refill_all = true;
             }
         }

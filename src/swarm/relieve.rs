@@ -14,12 +14,12 @@ use super::Swarm;
 use super::peer::{Peer, PeerKey};
 use crate::base::bits::Bitfield;
 use crate::base::time::Instant;
-use crate::wire::message::{BlockRef, Outgoing};
+use crate::wire::message::BlockRef;
 
 impl Swarm {
-    /// If all are near and nothing is asked of the peer `key`: takes up to `most` blocks that it
-    /// has back from the peer with the longest queue that holds any. Adds them to `picked`, to be
-    /// asked of that peer.
+    /// If all are near and nothing is asked of the peer `key`, which does not choke us: takes up to
+    /// `most` blocks that it has back from the peer with the longest queue that holds any. Adds
+    /// them to `picked`, to be asked of that peer.
     pub(super) fn relieve(
         &mut self,
         key: PeerKey,
@@ -29,7 +29,7 @@ impl Swarm {
     ) {
         let peer = self.peer(key);
         let is_idle = peer.requests.is_empty() && peer.incoming.is_none();
-        if !(self.is_flat() && is_idle && peer.may_give()) {
+        if !(self.is_flat() && is_idle && !peer.snubbed) {
             return;
         }
         let queues = self.peers.iter().filter(|&(other, queue)| {
@@ -46,10 +46,9 @@ impl Swarm {
             let Some(place) = self.last_for(queue, &peer.have) else {
                 break;
             };
-            let queue = self.peer_mut(longest);
-            let request = queue.requests.remove(place).expect("found above");
-            queue.withdraw(request, now);
-            self.send(longest, Outgoing::Cancel(request.block));
+            let queue = &mut self.peer_mut(longest).requests;
+            let request = queue.remove(place).expect("found above");
+            self.withdraw(longest, request, now);
             picked.push(request.block);
         }
         // In the order in which they were asked for.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Swarm;
-use super::peer::{PATIENCE_MAX, PeerKey};
+use super::peer::{PATIENCE_MAX, PeerKey, Request};
 use crate::base::id::PieceIndex;
 use crate::base::limits::BLOCK_LEN;
 use crate::base::time::Instant;
@@ -55,10 +55,15 @@ impl Swarm {
             .partition(|request| request.block.piece == piece);
         peer.requests = kept;
         for &request in &gone {
-            self.peer_mut(key).withdraw(request, now);
-            self.send(key, Outgoing::Cancel(request.block));
+            self.withdraw(key, request, now);
         }
         gone.into_iter().map(|request| request.block).collect()
+    }
+
+    /// Tells a peer that `request`, which is open no longer, was given up.
+    pub(super) fn withdraw(&mut self, key: PeerKey, request: Request, now: Instant) {
+        self.peer_mut(key).withdraw(request, now);
+        self.send(key, Outgoing::Cancel(request.block));
     }
 
     /// How long a limit of rate lets a block take if all who have one under way get the same.
@@ -129,9 +134,7 @@ impl Swarm {
         }
         for request in lost {
             self.release(key, request.block, now);
-            let block = request.block;
-            self.peer_mut(key).withdraw(request, now);
-            self.send(key, Outgoing::Cancel(block));
+            self.withdraw(key, request, now);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A peer of which nothing is asked relieves another.
 
 use super::*;
+use crate::swarm::peer::{Incoming, Reception, Request};
+use crate::swarm::pieces::Alone;
 
 /// A peer on our own link that has the pieces `have` of 64 and serves us.
 fn giver(script: &mut Script, have: std::ops::Range<u32>) -> PeerKey {
@@ -67,32 +69,78 @@ fn block_that_crossed_its_cancel_is_stored() {
 }
 
 #[test]
-fn nobody_is_relieved_by_who_cannot_give_or_is_far() {
-    type Change = fn(&mut Script, PeerKey);
-    let cases: [(&str, Change); 3] = [
-        ("far", |script, key| {
+fn nobody_is_relieved_by_who_cannot_help() {
+    type Change = fn(&mut Script, PeerKey, (PeerKey, &[BlockRef]));
+    let cases: [(&str, u32, Change); 6] = [
+        ("it can", 12, |_, _, _| {}),
+        ("it is far", 16, |script, key, _| {
             let own = script.own;
             script.swarm.set_near(key, false, own);
         }),
-        ("choking", |script, key| {
-            script.say(key, Message::Choke).expect("allowed");
-        }),
-        ("snubbed", |script, key| {
+        ("it is snubbed", 16, |script, key, _| {
             script.swarm.peer_mut(key).snubbed = true;
         }),
+        ("it is sending", 16, |script, key, _| {
+            script.swarm.peer_mut(key).incoming = Some(Incoming {
+                block: block(9, 0),
+                since: script.now,
+                reception: Reception::Drop,
+                counted: false,
+            });
+        }),
+        ("it has what comes soon", 16, |script, key, (_, queue)| {
+            let first = Message::Have(queue[0].piece);
+            script.say(key, first).expect("allowed");
+        }),
+        ("the last piece is fetched alone", 16, |script, _, busy| {
+            let mut alone = Alone::new(4);
+            (alone.owner, alone.next) = (Some(busy.0), 4);
+            script.swarm.alone.insert(busy.1[15].piece, alone);
+        }),
     ];
-    for (what, change) in cases {
+    for (what, left, change) in cases {
         let mut script = Script::new(64);
         let busy = giver(&mut script, 0..4);
         let before = asked(&script, busy);
         let other = script.join(FAST);
         script.swarm.set_near(other, true, script.own);
-        script.say(other, Message::Unchoke).expect("allowed");
-        change(&mut script, other);
-        for piece in 0..4 {
-            let have = Message::Have(PieceIndex(piece));
-            script.say(other, have).expect("allowed");
+        change(&mut script, other, (busy, &before));
+        if script.swarm.peer(other).offers == 0 {
+            let last = Message::Have(before[15].piece);
+            script.say(other, last).expect("allowed");
         }
-        assert_eq!(asked(&script, busy), before, "{what}");
+        script.say(other, Message::Unchoke).expect("allowed");
+        assert_eq!(asked(&script, busy), before[..left as usize], "{what}");
+    }
+}
+
+/// Goal: more is asked ahead of a peer whose queue others may relieve.
+#[test]
+fn queues_are_longer_where_all_are_near() {
+    for (far, queue) in [(false, 16), (true, 8)] {
+        let mut script = Script::new(64);
+        if far {
+            script.join(FAST);
+        }
+        giver(&mut script, 0..20);
+        let second = giver(&mut script, 0..20);
+        assert_eq!(asked(&script, second).len(), queue, "somebody far: {far}");
+    }
+}
+
+/// Goal: what was taken back may be rejected as often as it was.
+#[test]
+fn reject_of_what_was_taken_back_is_no_nuisance() {
+    let mut script = Script::new(64);
+    let busy = giver(&mut script, 0..4);
+    for _ in 0..5000 {
+        let (gone, now) = (block(9, 0), script.now);
+        let request = Request {
+            block: gone,
+            at: now,
+        };
+        script.swarm.withdraw(busy, request, now);
+        script.effects();
+        script.say(busy, Message::Reject(gone)).expect("an answer");
     }
 }

@@ -164,3 +164,29 @@ fn far_peers_get_no_slot_more() {
     assert_eq!(after.len(), SLOTS_FIRST + 1);
     assert!(after.contains(&waiting[0]));
 }
+
+/// Goal: among hosts of one link nobody is in debt who has had a little more of one than of others.
+#[test]
+fn debts_are_larger_where_all_are_near() {
+    for far in [false, true] {
+        let mut script = Script::new(64);
+        (0..63).for_each(|piece| script.swarm.found(PieceIndex(piece), script.now));
+        let keys: Vec<PeerKey> = (0..12).map(|have| leecher(&mut script, have)).collect();
+        if far {
+            script.join(FAST);
+        }
+        let len = script.swarm.geometry().length();
+        for &key in &keys {
+            script.swarm.peer_mut(key).up.add(len / 32, script.now);
+        }
+        let before = served(&script, &keys);
+        ask(&mut script, before[0], 4);
+        serve(&mut script, before[0]);
+        let more = usize::from(!far);
+        assert_eq!(
+            served(&script, &keys).len(),
+            SLOTS_FIRST + more,
+            "far: {far}"
+        );
+    }
+}
