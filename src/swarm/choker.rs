@@ -1,8 +1,8 @@
 //! Whom to serve: a function of rates, interest and chance to the set of unchoked peers.
 //!
 //! Every [`ROUND`] the slots are given out anew (BEP 3 "choking and optimistic unchoking").
-//! A leecher serves those that serve it best (if all who want something are near, after those whom
-//! it serves already) and, in one slot, somebody by chance for [`OPTIMISTIC_TURN`]. A seed lets
+//! A leecher serves those that serve it best (if all peers are near, after those whom it serves
+//! already) and, in one slot, somebody by chance for [`OPTIMISTIC_TURN`]. A seed lets
 //! everybody have a turn, those that waited longest first.
 //! Between rounds a free slot is given away at once; nobody loses one, but for far peers in the
 //! first second of a crowd, who came before the near ones.
@@ -109,7 +109,7 @@ impl Choker {
             .round(peers.iter().map(|p| p.up_rate).sum(), is_full);
 
         let mut chosen = match role {
-            Role::Leecher => self.best_givers(interested, now),
+            Role::Leecher => self.best_givers(interested, peers.iter().all(|p| p.is_near), now),
             Role::Seed => self.longest_waiting(interested, now),
         };
         // A slot that nobody asks for stays where it is: its owner may want something soon.
@@ -187,18 +187,22 @@ impl Choker {
 
     /// A leecher's choice: the best givers, and one by chance.
     ///
-    /// If all who want something are near, those [in the midst](is_in_midst) of it come first: on a
-    /// LAN nobody has to be paid, and what was asked of us would be asked of others anew. Where far
-    /// ones want something too, the best givers are those who bring something from afar.
+    /// If all peers are near, those [in the midst](is_in_midst) of a turn come first: on a LAN
+    /// nobody has to be paid, and what was asked of us would be asked of others anew. Where some
+    /// are far, the best givers are those who bring something from afar.
     ///
     /// Who gives nothing, without being asked in vain, comes behind all who give, those that
     /// waited longest first: somebody has to begin.
-    fn best_givers(&mut self, mut interested: Vec<&Candidate>, now: Instant) -> Vec<ConnId> {
+    fn best_givers(
+        &mut self,
+        mut interested: Vec<&Candidate>,
+        all_are_near: bool,
+        now: Instant,
+    ) -> Vec<ConnId> {
         self.rng.shuffle(&mut interested);
-        let all_are_near = interested.iter().all(|p| p.is_near);
         interested.sort_by_key(|p| {
             let rank = (Reverse(p.down_rate), p.owes, waiting_since(p));
-            (Reverse(all_are_near && is_in_midst(p)), rank)
+            (Reverse(all_are_near && is_in_midst(p, now)), rank)
         });
         let givers = interested.iter().filter(|p| !p.snubbed).copied();
         let givers: Vec<&Candidate> = near_first(givers, FAR_SLOTS, now).collect();
@@ -288,9 +292,11 @@ fn near_first<'a>(
 
 /// Whether a peer takes what its slot gives it, and is fair. To choke it would leave it with parts
 /// of pieces that it can pass on to nobody: a hundred hosts take a tenth longer if such peers
-/// change places with others in each round.
-fn is_in_midst(peer: &Candidate) -> bool {
-    peer.unchoked && peer.up_rate > 0 && !peer.owes && !peer.snubbed
+/// change places with others in each round. A turn has an end, as those who wait want something
+/// too.
+fn is_in_midst(peer: &Candidate, now: Instant) -> bool {
+    let takes = peer.unchoked && peer.up_rate > 0 && !is_turn_over(peer, now);
+    takes && !peer.owes && !peer.snubbed
 }
 
 /// Whether a peer that a seed serves has had its share. One that takes nothing does not need it.
@@ -715,8 +721,14 @@ mod tests {
         peers[1].owes = true;
         assert_eq!(kept(&peers), 0, "idle, and in debt");
         (peers[0].up_rate, peers[1].owes) = (9000, false);
-        peers[7].is_near = false;
-        assert_eq!(kept(&peers), 0, "somebody is far");
+        let long_ago = NOW.as_micros() - SEED_TURN.as_micros() as u64;
+        peers[0].last_unchoked = Some(Instant::from_micros(long_ago));
+        peers[1].last_unchoked = Some(Instant::from_micros(long_ago));
+        assert_eq!(kept(&peers), 0, "they had their turns");
+        (peers[0].last_unchoked, peers[1].last_unchoked) = (Some(NOW), Some(NOW));
+        assert_eq!(kept(&peers), 2);
+        (peers[7].is_near, peers[7].interested) = (false, false);
+        assert!(kept(&peers) < 2, "somebody is far, a seed perhaps");
     }
 
     #[test]

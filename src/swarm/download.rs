@@ -384,7 +384,7 @@ impl Swarm {
         if let Some(place) = peer.requests.iter().position(same) {
             let request = peer.requests.remove(place).expect("found above");
             self.release(key, request.block, now);
-        } else {
+        } else if peer.take_withdrawn(block).is_none() {
             self.count_unasked(key, block)?;
         }
         Ok(())

@@ -345,9 +345,10 @@ impl Peer {
         self.withdrawn.push_back(Request { at: now, ..request });
     }
 
-    /// Takes `block` from what was given up; since when it was.
+    /// Takes `block`, of whatever length, from what was given up; since when it was, at the latest.
     pub(super) fn take_withdrawn(&mut self, block: BlockRef) -> Option<Instant> {
-        let place = self.withdrawn.iter().position(|r| r.block == block)?;
+        let same = |r: &Request| r.block.piece == block.piece && r.block.begin == block.begin;
+        let place = self.withdrawn.iter().rposition(same)?;
         self.withdrawn.remove(place).map(|request| request.at)
     }
 }

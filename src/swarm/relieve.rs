@@ -4,11 +4,14 @@
 //! of them are soon asked for, of those who had them first, and whoever gets such a piece later
 //! has nothing that is not asked of somebody else already: its line is idle, while what others wait
 //! for stands in a long queue. So what stands at the end of one peer's queue is asked of another
-//! instead, as soon as that one could give it and is asked for nothing. This is so among peers on
-//! our own link alone, where one is as good as another.
+//! instead, as soon as that one could give it and is asked for nothing, and answers sooner. This is
+//! so among peers on our own link alone, where one is as good as another, and without a limit of
+//! rate, under which each has its share.
 //!
 //! Nothing is asked of two for this: the request is taken back from the one before the other gets
 //! it. What is sent nevertheless, as the two messages crossed, is used if it comes first.
+
+use std::time::Duration;
 
 use super::Swarm;
 use super::peer::{Peer, PeerKey};
@@ -29,12 +32,20 @@ impl Swarm {
     ) {
         let peer = self.peer(key);
         let is_idle = peer.requests.is_empty() && peer.incoming.is_none();
-        if !(self.is_flat() && is_idle && !peer.snubbed) {
+        if !(self.is_flat() && is_idle && !peer.snubbed) || self.down_limit.is_some() {
             return;
         }
+        let answers_in = peer.latency.unwrap_or(Duration::ZERO);
+        // In a queue that is always full the oldest request has waited about as long as the next one
+        // will.
+        let waits = |queue: &Peer| {
+            let oldest = queue.requests.front();
+            oldest.map_or(Duration::ZERO, |request| now - request.at)
+        };
         let queues = self.peers.iter().filter(|&(other, queue)| {
-            let is_other = other != key.0 as usize && queue.requests.len() >= QUEUE_LONG;
-            is_other && self.last_for(queue, &peer.have).is_some()
+            let is_slow = queue.requests.len() >= QUEUE_LONG && waits(queue) >= answers_in;
+            let is_other = other != key.0 as usize;
+            is_other && is_slow && self.last_for(queue, &peer.have).is_some()
         });
         let longest = queues.max_by_key(|(_, queue)| queue.requests.len());
         let Some((longest, _)) = longest else {

@@ -71,7 +71,7 @@ fn block_that_crossed_its_cancel_is_stored() {
 #[test]
 fn nobody_is_relieved_by_who_cannot_help() {
     type Change = fn(&mut Script, PeerKey, (PeerKey, &[BlockRef]));
-    let cases: [(&str, u32, Change); 6] = [
+    let cases: [(&str, u32, Change); 8] = [
         ("it can", 12, |_, _, _| {}),
         ("it is far", 16, |script, key, _| {
             let own = script.own;
@@ -79,6 +79,13 @@ fn nobody_is_relieved_by_who_cannot_help() {
         }),
         ("it is snubbed", 16, |script, key, _| {
             script.swarm.peer_mut(key).snubbed = true;
+        }),
+        ("it answers later", 16, |script, key, _| {
+            script.say(key, Message::Unchoke).expect("allowed");
+            script.swarm.peer_mut(key).latency = Some(Duration::from_millis(1));
+        }),
+        ("there is a limit of rate", 16, |script, _, _| {
+            script.limit(1000);
         }),
         ("it is sending", 16, |script, key, _| {
             script.swarm.peer_mut(key).incoming = Some(Incoming {
@@ -126,6 +133,53 @@ fn queues_are_longer_where_all_are_near() {
         let second = giver(&mut script, 0..20);
         assert_eq!(asked(&script, second).len(), queue, "somebody far: {far}");
     }
+}
+
+/// Goal: an empty block, BitComet's reject, that answers what was taken back is none that nobody
+/// asked for.
+#[test]
+fn empty_block_for_what_was_taken_back_is_no_nuisance() {
+    let mut script = Script::new(64);
+    let busy = giver(&mut script, 0..4);
+    let nothing = BlockRef {
+        len: 0,
+        ..block(9, 0)
+    };
+    for _ in 0..50 {
+        let now = script.now;
+        let request = Request {
+            block: block(9, 0),
+            at: now,
+        };
+        script.swarm.withdraw(busy, request, now);
+        script.effects();
+        let answer = script.swarm.block_begins(busy, nothing, now);
+        answer.expect("an answer");
+    }
+    let many = (0..50).map(|_| script.swarm.block_begins(busy, nothing, script.now));
+    assert!(
+        many.collect::<Vec<_>>().iter().any(Result::is_err),
+        "unasked"
+    );
+}
+
+/// Goal: what was taken back twice is as late as the second time.
+#[test]
+fn latest_withdrawal_counts() {
+    let mut script = Script::new(64);
+    let busy = giver(&mut script, 0..4);
+    let first = script.now;
+    let second = first + Duration::from_secs(100);
+    let request = Request {
+        block: block(9, 0),
+        at: first,
+    };
+    let peer = script.swarm.peer_mut(busy);
+    peer.withdraw(request, first);
+    peer.withdraw(request, second);
+    assert_eq!(peer.take_withdrawn(block(9, 0)), Some(second));
+    assert_eq!(peer.take_withdrawn(block(9, 0)), Some(first));
+    assert_eq!(peer.take_withdrawn(block(9, 0)), None);
 }
 
 /// Goal: what was taken back may be rejected as often as it was.
