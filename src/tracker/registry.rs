@@ -31,7 +31,7 @@ pub use news::{
     Change, ChangeKind, Counts, Entry, Families, Heard, Seeds, Sighting, Terms, Wanted,
 };
 use open::{Net, OpenSwarms};
-use swarm::{Draw, News, Swarm};
+use swarm::{Draw, INTERVAL_MAX, News, Swarm};
 
 /// Whose swarms are tracked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -230,10 +230,10 @@ impl Registry {
     }
 
     /// When a peer of the swarm shall announce itself again: seconds while the swarm changes,
-    /// minutes when it is calm.
+    /// minutes when it is calm, or nobody in it lacks anything.
     pub fn interval(&self, info_hash: InfoHash, now: Instant) -> Duration {
         match self.swarm(info_hash) {
-            Some(swarm) => self.interval_of(swarm, now),
+            Some(swarm) => swarm.interval(self.by_load(), now),
             None => INTERVAL_MAX,
         }
     }
@@ -314,7 +314,7 @@ impl Registry {
         Some(Outcome {
             change,
             counts: swarm.counts(),
-            interval: self.interval_of(swarm, now),
+            interval: swarm.interval(self.by_load(), now),
             is_listed: !is_leaving && swarm.entry(sighting.addr).is_some(),
         })
     }
@@ -363,7 +363,7 @@ impl Registry {
             nearness,
             has_room: self.peer_count < room,
             has_completed: event == Some(Event::Completed),
-            interval: self.interval_of(&self.swarms[index as usize], now),
+            by_load: self.by_load(),
         };
         let change = self.change(index, |swarm| swarm.heard(&news, now));
         self.schedule(index, now);
@@ -379,12 +379,9 @@ impl Registry {
         changed
     }
 
-    fn interval_of(&self, swarm: &Swarm, now: Instant) -> Duration {
-        // What changes now may change again soon; what was calm for an hour can wait.
-        let calm = swarm.calm(now) / CALM_PER_INTERVAL;
-        let by_load = Duration::from_secs((self.peer_count / ANNOUNCES_PER_SEC) as u64);
-        let interval = calm.max(by_load).clamp(INTERVAL_MIN, INTERVAL_MAX);
-        Duration::from_secs(interval.as_secs())
+    /// The shortest interval that so many peers allow.
+    fn by_load(&self) -> Duration {
+        Duration::from_secs((self.peer_count / ANNOUNCES_PER_SEC) as u64)
     }
 
     /// Notes when the swarm has to be swept, if that is earlier than what is noted.
@@ -452,12 +449,6 @@ impl Announced {
     }
 }
 
-/// Shortest interval: while a swarm changes.
-const INTERVAL_MIN: Duration = Duration::from_secs(5);
-/// Longest interval: when a swarm is calm, or the peers are very many.
-const INTERVAL_MAX: Duration = Duration::from_secs(600);
-/// An interval is this part of how long a swarm was calm: the shortest for one minute.
-const CALM_PER_INTERVAL: u32 = 12;
 /// Announces a second, of all peers together, that intervals aim at, at most.
 const ANNOUNCES_PER_SEC: usize = 500;
 /// How often a swarm is searched for expired peers at most.

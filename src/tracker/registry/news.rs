@@ -126,6 +126,13 @@ pub struct Counts {
     pub downloaded: u32,
 }
 
+impl Counts {
+    /// Those that lack something and want it.
+    pub fn wanting(&self) -> u32 {
+        self.incomplete - self.paused
+    }
+}
+
 /// Who wants to be told peers.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {

@@ -1,5 +1,6 @@
 //! One swarm: its peers by address, their counts, and whom to name.
 
+mod promise;
 mod room;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use crate::base::time::Instant;
 use crate::tracker::asker::{Ears, Nearness};
 use crate::tracker::secret::ip_bits;
 use crate::wire::answer::Peers;
+pub(super) use promise::INTERVAL_MAX;
 
 /// A swarm that is tracked.
 #[derive(Debug)]
@@ -73,8 +75,8 @@ pub(super) struct News<'a> {
     pub has_room: bool,
     /// Whether the peer says that its download has just ended.
     pub has_completed: bool,
-    /// What the peers of this swarm are told as interval.
-    pub interval: Duration,
+    /// The shortest interval that peers are told, for all swarms.
+    pub by_load: Duration,
 }
 
 /// What a sample is for.
@@ -137,11 +139,6 @@ impl Swarm {
         }
     }
 
-    /// How long nothing has changed.
-    pub fn calm(&self, now: Instant) -> Duration {
-        now - self.changed_at
-    }
-
     /// Takes note of news.
     pub fn heard(&mut self, news: &News<'_>, now: Instant) -> Option<Change> {
         if self.is_our_own(news.sighting) {
@@ -150,17 +147,6 @@ impl Swarm {
         match self.by_addr.get(&key_of(news.sighting.addr)) {
             Some(&slot) => self.heard_again(slot, news, now),
             None => self.heard_first(news, now),
-        }
-    }
-
-    /// The connection to a peer has ended.
-    pub fn disconnected(&mut self, addr: SocketAddr, now: Instant) {
-        if let Some(&slot) = self.by_addr.get(&key_of(addr)) {
-            let entry = &mut self.peers[slot as usize].entry;
-            entry.is_connected = false;
-            let lifetime = lifetime(Heard::Handshake, is_evpeer(entry), Duration::ZERO);
-            entry.expires_at = entry.expires_at.max(now + lifetime);
-            self.earliest = self.earliest.min(entry.expires_at);
         }
     }
 
@@ -260,7 +246,7 @@ impl Swarm {
             is_connected: sighting.heard == Heard::Handshake,
             first_at: now,
             last_at: now,
-            expires_at: Instant::NEVER,
+            expires_at: now,
         };
         if self.peers.is_empty() {
             self.peers.reserve_exact(2); // most have nobody but us, by IPv4 and IPv6
@@ -277,8 +263,9 @@ impl Swarm {
             self.peers[slot as usize].is_download_counted = false;
             self.count_download(slot);
         }
-        self.prolong(slot, news.interval, now);
-        Some(self.note(slot, ChangeKind::Joined, now))
+        let change = self.note(slot, ChangeKind::Joined, now);
+        self.heard_of(slot, news.by_load, now);
+        Some(change)
     }
 
     fn heard_again(&mut self, slot: u32, news: &News<'_>, now: Instant) -> Option<Change> {
@@ -302,6 +289,10 @@ impl Swarm {
             // Another client came to this address: what was is not its past.
             peer.client = client;
             peer.is_download_counted = false;
+            peer.entry.expires_at = now;
+        }
+        if !was_first_hand {
+            peer.entry.expires_at = now; // hearsay promises nothing
         }
         let entry = &mut peer.entry;
         entry.addr = canonical(sighting.addr);
@@ -318,13 +309,14 @@ impl Swarm {
         if news.has_completed {
             self.count_download(slot);
         }
-        self.prolong(slot, news.interval, now);
         let kind = match (was_first_hand, was_seed) {
-            (false, _) if sighting.heard.is_first_hand() => ChangeKind::Joined,
-            (_, false) if is_seed => ChangeKind::Completed,
-            _ => return None,
+            (false, _) if sighting.heard.is_first_hand() => Some(ChangeKind::Joined),
+            (_, false) if is_seed => Some(ChangeKind::Completed),
+            _ => None,
         };
-        Some(self.note(slot, kind, now))
+        let change = kind.map(|kind| self.note(slot, kind, now));
+        self.heard_of(slot, news.by_load, now);
+        change
     }
 
     /// Whether such an entry is of any use, and allowed.
@@ -345,15 +337,6 @@ impl Swarm {
         sighting.heard != Heard::Ourselves
             && self.our_id.is_some()
             && sighting.peer_id == self.our_id
-    }
-
-    /// Lets a peer live on, by how it was heard of.
-    fn prolong(&mut self, slot: u32, interval: Duration, now: Instant) {
-        let entry = &mut self.peers[slot as usize].entry;
-        entry.expires_at = now + lifetime(entry.heard, is_evpeer(entry), interval);
-        if !entry.is_connected {
-            self.earliest = self.earliest.min(entry.expires_at);
-        }
     }
 
     fn remove(&mut self, slot: u32, now: Instant) -> Change {
@@ -440,25 +423,6 @@ fn key_of(addr: SocketAddr) -> Key {
     (ip_bits(addr.ip()), addr.port())
 }
 
-/// For how long a peer that is not connected is listed after it was heard of, if its swarm has
-/// this `interval`.
-fn lifetime(heard: Heard, is_evpeer: bool, interval: Duration) -> Duration {
-    match heard {
-        Heard::Ourselves => Duration::MAX,
-        // Evpeers come when they are told to.
-        Heard::Announce if is_evpeer => 2 * interval + Duration::from_secs(15),
-        // Others may come every 300 s whatever they are told (wire-facts: libtorrent).
-        Heard::Announce => 2 * interval.max(FOREIGN_INTERVAL) + Duration::from_secs(60),
-        Heard::Handshake if is_evpeer => Duration::from_secs(60),
-        Heard::Handshake => 2 * FOREIGN_INTERVAL + Duration::from_secs(60),
-        Heard::Lsd | Heard::Gossip | Heard::Pex | Heard::Tracker | Heard::User => HEARSAY_LIFETIME,
-    }
-}
-
-/// How rarely a foreign client may come.
-const FOREIGN_INTERVAL: Duration = Duration::from_secs(300);
-/// How long hearsay is worth keeping.
-const HEARSAY_LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// Peers that one sweep removes at most: some 10 ms.
 const EXPIRED_MAX: usize = 10_000;
 /// Peers that a sample may draw for nothing.

@@ -422,6 +422,116 @@ fn silent_peers_expire_when_their_kind_may() {
     }
 }
 
+/// The `n`-th neighbour, an evpeer that lacks something, announces itself.
+fn announcer(n: u32) -> Sighting {
+    let mut id = *b"-EV0100-............";
+    id[8..12].copy_from_slice(&n.to_be_bytes());
+    Sighting {
+        peer_id: Some(PeerId(id)),
+        ..sighting(neighbour(n), Heard::Announce)
+    }
+}
+
+/// A swarm of the seeds 1 and 2 and the leecher 3, all of them evpeers.
+fn seeds_and_leecher(secs: u64) -> (Registry, [Sighting; 3]) {
+    let mut registry = registry();
+    let listed = [1, 2, 3].map(|n| Sighting {
+        is_seed: Some(n < 3),
+        ..announcer(n)
+    });
+    for sighting in &listed {
+        registry.hear(sighting, secs);
+    }
+    (registry, listed)
+}
+
+#[test]
+fn swarm_in_which_nobody_lacks_anything_is_left_alone() {
+    let (mut registry, [_, _, leecher]) = seeds_and_leecher(100);
+    let interval = |registry: &Registry, secs| registry.interval(HASH, at(secs)).as_secs();
+    assert_eq!(interval(&registry, 100), 5);
+    let partial = Sighting {
+        is_paused: true,
+        ..leecher
+    };
+    registry.hear(&partial, 101);
+    assert_eq!(interval(&registry, 101), 300, "it wants nothing more");
+    registry.hear(&leecher, 102);
+    assert_eq!(interval(&registry, 102), 5, "it wants something again");
+    registry.left(HASH, leecher.addr, Heard::Announce, at(103));
+    assert_eq!(interval(&registry, 103), 300, "it left");
+    registry.hear(&announcer(4), 104);
+    assert_eq!(interval(&registry, 104), 5, "another came");
+}
+
+/// Goal: nobody vanishes who comes when it was told to, whatever happens meanwhile.
+/// Method: after a promise of 300 s, each kind of news of the peer or its swarm.
+#[test]
+fn announcer_is_listed_for_as_long_as_it_was_promised() {
+    type News = fn(&mut Registry, &Sighting);
+    let cases: [(&str, News); 4] = [
+        ("nothing", |_, _| {}),
+        ("a link that ended", |registry, peer| {
+            let link = Sighting {
+                heard: Heard::Handshake,
+                ..*peer
+            };
+            registry.hear(&link, 110);
+            registry.disconnected(HASH, peer.addr, at(111));
+        }),
+        (
+            "a leecher, and an answer to another announce",
+            |registry, peer| {
+                registry.hear(&announcer(9), 110);
+                registry.hear(peer, 111);
+            },
+        ),
+        ("hearsay", |registry, peer| {
+            let hearsay = Sighting {
+                heard: Heard::Pex,
+                ..*peer
+            };
+            registry.hear(&hearsay, 110);
+        }),
+    ];
+    for (name, news) in cases {
+        let (mut registry, [_, _, leecher]) = seeds_and_leecher(100);
+        let done = Sighting {
+            is_seed: Some(true),
+            ..leecher
+        };
+        registry.hear(&done, 105); // the last one: from now on 300 s
+        news(&mut registry, &done);
+        registry.expire(at(105 + 2 * 300));
+        assert!(registry.peer(HASH, done.addr).is_some(), "{name}");
+        registry.expire(at(105 + 2 * 300 + 30));
+        assert!(registry.peer(HASH, done.addr).is_none(), "{name}");
+    }
+}
+
+#[test]
+fn promise_is_for_the_client_that_it_was_made_to() {
+    let (mut registry, [first, ..]) = seeds_and_leecher(100);
+    registry.left(HASH, neighbour(3), Heard::Announce, at(101));
+    registry.hear(&first, 102);
+    registry.hear(&announcer(4), 103);
+    let mut other = first;
+    other.peer_id = Some(PeerId(*b"-EV0100-another.one."));
+    registry.hear(&other, 104);
+    registry.expire(at(104 + 31));
+    assert!(registry.peer(HASH, first.addr).is_none());
+    let (mut registry, hearsay) = (self::registry(), evpeer(neighbour(1), Heard::Pex));
+    registry.hear(&hearsay, 100);
+    let link = Sighting {
+        heard: Heard::Handshake,
+        ..hearsay
+    };
+    registry.hear(&link, 101);
+    registry.disconnected(HASH, link.addr, at(102));
+    registry.expire(at(102 + 66));
+    assert!(registry.peer(HASH, link.addr).is_none());
+}
+
 #[test]
 fn announces_keep_a_peer_listed_and_so_does_a_connection() {
     let mut registry = registry();

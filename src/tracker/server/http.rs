@@ -110,7 +110,7 @@ fn scraped(counts: Counts) -> ScrapeAnswer {
     ScrapeAnswer {
         complete: counts.complete,
         downloaded: counts.downloaded,
-        downloaders: counts.incomplete - counts.paused,
+        downloaders: counts.wanting(),
         incomplete: counts.incomplete,
     }
 }
