@@ -36,8 +36,8 @@ impl Swarm {
             return;
         }
         let answers_in = peer.latency.unwrap_or(Duration::ZERO);
-        // In a queue that is always full the oldest request has waited about as long as the next one
-        // will.
+        // In a queue that is always full the oldest request has waited about as long as the next
+        // one will.
         let waits = |queue: &Peer| {
             let oldest = queue.requests.front();
             oldest.map_or(Duration::ZERO, |request| now - request.at)
