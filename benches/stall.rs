@@ -34,7 +34,8 @@ fn main() {
     let root = tempfile::tempdir().expect("a temporary folder");
     let meta = content(root.path(), LEN, None);
     let torrent = root.path().join("content.torrent");
-    std::fs::write(&torrent, &meta.source).expect("the folder takes it");
+    std::fs::write(&torrent, meta.text().expect("it was made").source())
+        .expect("the folder takes it");
     let seed = Evpeer::start(root.path(), &torrent, &[]);
     let target = SocketAddr::from((Ipv4Addr::LOCALHOST, seed.port));
     println!("backing    MiB/s    turns  median     p99   p99.9  longest (in)  over 50 ms");

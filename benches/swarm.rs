@@ -54,7 +54,8 @@ fn main() {
     let root = tempfile::tempdir().expect("a temporary folder");
     let meta = content(root.path(), crowd.len, None);
     let torrent = root.path().join("content.torrent");
-    std::fs::write(&torrent, &meta.source).expect("the folder takes it");
+    std::fs::write(&torrent, meta.text().expect("it was made").source())
+        .expect("the folder takes it");
     println!(
         "{} leechers, {:.0} MiB, {:.2} MiB/s up each, the bound is {:.2} s",
         crowd.leechers,

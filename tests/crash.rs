@@ -116,7 +116,8 @@ impl World {
             }
             hasher.update(&bytes);
         }
-        <[u8; 20]>::from(hasher.finalize()) == *self.meta.piece_hash(piece)
+        <[u8; 20]>::from(hasher.finalize())
+            == *self.meta.text().expect("it was read").piece_hash(piece)
     }
 
     /// The command of a leecher that knows the relay alone: a session would tell it of the seed.

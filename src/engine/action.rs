@@ -10,6 +10,7 @@ pub use crate::base::address::Family;
 use crate::base::id::{ConnId, InfoHash, PeerId, PieceIndex, Ticket, TorrentId};
 use crate::base::slot::Slot;
 use crate::meta::metainfo::Metainfo;
+use crate::meta::text::Text;
 
 /// Something that the shell shall do. After each input the shell drains all of them.
 #[derive(Clone, Debug)]
@@ -99,6 +100,18 @@ pub enum StorageAction {
     /// If the files of a torrent were not opened for a disk that was there in an earlier run and is
     /// not now, they are to be without it.
     DoWithoutDisk {
+        /// The torrent.
+        info_hash: InfoHash,
+    },
+    /// The bytes of a torrent that is about to be opened for the first time.
+    Hold {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Its bytes.
+        text: Text,
+    },
+    /// Somebody wants the .torrent file; answered by `text_read`.
+    Text {
         /// The torrent.
         info_hash: InfoHash,
     },

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::action::StorageAction;
 use super::conn::Stage;
 use super::{Ending, Engine, Taken};
 use crate::base::id::{ConnId, InfoHash};
@@ -23,12 +24,28 @@ pub struct Http {
     began: Option<Instant>,
     /// The last answer is on its way: the stream ends after it.
     ending: bool,
+    /// A .torrent is being read for this request; what came after it waits.
+    waiting: Option<Box<Waiting>>,
+}
+
+/// What waits for a .torrent.
+#[derive(Debug)]
+struct Waiting {
+    info_hash: InfoHash,
+    request: Request,
+    /// What the other side sent meanwhile.
+    bytes: Vec<u8>,
 }
 
 impl Http {
     /// Whether nothing follows what is queued.
     pub(super) fn is_ending(&self) -> bool {
-        self.ending
+        self.ending && self.waiting.is_none()
+    }
+
+    /// Whether it is between two requests.
+    fn is_idle(&self) -> bool {
+        self.began.is_none() && self.waiting.is_none()
     }
 
     /// When the stream is given up, if nothing comes that was last heard of at `last_in`.
@@ -54,6 +71,7 @@ impl Engine {
             reader: RequestReader::default(),
             began: Some(now),
             ending: false,
+            waiting: None,
         }));
         self.undecided.remove(&(opened, id));
         self.http.insert(id);
@@ -64,7 +82,7 @@ impl Engine {
     fn drop_idle_http(&mut self, now: Instant) -> bool {
         let idle_since = |id: &ConnId| {
             let conn = self.conn(*id)?;
-            let is_idle = matches!(&conn.stage, Stage::Http(http) if http.began.is_none());
+            let is_idle = matches!(&conn.stage, Stage::Http(http) if http.is_idle());
             (is_idle && conn.outbox.is_empty()).then_some((conn.last_in, *id))
         };
         let Some((_, id)) = self.http.iter().filter_map(idle_since).min() else {
@@ -81,6 +99,14 @@ impl Engine {
             && let Some(http) = self.http_mut(id)
             && !http.ending
         {
+            if let Some(waiting) = &mut http.waiting {
+                if waiting.bytes.len() + rest.len() > limits::HTTP_UNSENT_LEN_MAX {
+                    self.close(id, Ending::Failed("does not wait for its answer"), now);
+                    break;
+                }
+                waiting.bytes.extend_from_slice(rest);
+                break;
+            }
             match http.reader.received(rest) {
                 Ok((used, None)) => {
                     http.began.get_or_insert(now);
@@ -121,29 +147,62 @@ impl Engine {
             interfaces: &self.interfaces,
             links: self.network.as_ref().map(|network| &network.broadcast),
         };
-        let (bytes, then) = match self.server.http(request, &asker, now) {
-            HttpReply::Whole { bytes, then } => (bytes, then),
-            HttpReply::Torrent(info_hash) => {
-                (self.torrent_file(request, info_hash), Then::KeepAlive)
-            }
-        };
-        if let Some(http) = self.http_mut(id) {
-            http.ending |= then == Then::Close || !request.keep_alive;
+        match self.server.http(request, &asker, now) {
+            HttpReply::Whole { bytes, then } => self.send_answer(id, bytes, then, now),
+            HttpReply::Torrent(info_hash) => self.find_torrent_file(id, request, info_hash, now),
         }
-        self.send_http(id, bytes, now);
         self.take_tracker_events(now);
     }
 
-    /// The .torrent file of a torrent of ours, unless it is private: that is for its tracker to
-    /// give out (BEP 27).
-    fn torrent_file(&self, request: &Request, info_hash: InfoHash) -> Bytes {
+    fn send_answer(&mut self, id: ConnId, bytes: Bytes, then: Then, now: Instant) {
+        if let Some(http) = self.http_mut(id) {
+            http.ending |= then == Then::Close;
+        }
+        self.send_http(id, bytes, now);
+    }
+
+    /// Answers with the .torrent file of a torrent of ours as soon as storage has it, unless it is
+    /// private: that is for its tracker to give out (BEP 27).
+    fn find_torrent_file(
+        &mut self,
+        id: ConnId,
+        request: &Request,
+        info_hash: InfoHash,
+        now: Instant,
+    ) {
         let torrent = self.by_hash.get(&info_hash);
         let meta = torrent.and_then(|id| Some(self.torrents.get(id)?.swarm.meta()));
-        match meta {
-            Some(meta) if !meta.private => {
-                request::respond(request, 200, TORRENT_TYPE, &meta.source)
+        if meta.is_none_or(|meta| meta.private) {
+            let bytes = request::respond(request, 404, TEXT_TYPE, b"no such torrent here\n");
+            return self.send_answer(id, bytes, then(request), now);
+        }
+        if let Some(http) = self.http_mut(id) {
+            http.waiting = Some(Box::new(Waiting {
+                info_hash,
+                request: request.clone(),
+                bytes: Vec::new(),
+            }));
+            self.storage(StorageAction::Text { info_hash });
+        }
+    }
+
+    /// Storage has the .torrent file of a torrent, or says why not.
+    pub fn text_read(&mut self, info_hash: InfoHash, text: Result<Bytes, String>, now: Instant) {
+        for id in self.http.iter().copied().collect::<Vec<_>>() {
+            if let Some(http) = self.http_mut(id)
+                && let Some(waiting) = http.waiting.take_if(|it| it.info_hash == info_hash)
+            {
+                let Waiting { request, bytes, .. } = *waiting;
+                let answer = match &text {
+                    Ok(text) => request::respond(&request, 200, TORRENT_TYPE, text),
+                    Err(why) => {
+                        log::warn!("torrent file not served info_hash={info_hash}: {why}");
+                        request::respond(&request, 404, TEXT_TYPE, b"its text is lost here\n")
+                    }
+                };
+                self.send_answer(id, answer, then(&request), now);
+                self.http_received(id, &bytes, now);
             }
-            _ => request::respond(request, 404, "text/plain", b"no such torrent here\n"),
         }
     }
 
@@ -173,6 +232,16 @@ impl Engine {
     }
 }
 
+/// What becomes of a stream after the answer to `request`.
+fn then(request: &Request) -> Then {
+    match request.keep_alive {
+        true => Then::KeepAlive,
+        false => Then::Close,
+    }
+}
+
+/// The media type of what people read.
+const TEXT_TYPE: &str = "text/plain";
 /// The media type of .torrent files.
 const TORRENT_TYPE: &str = "application/x-bittorrent";
 /// Bytes of an answer that are queued as one.

@@ -19,6 +19,7 @@ use crate::base::verdict::Verdict;
 use crate::discovery::Privacy;
 use crate::discovery::candidates::{Candidates, Source};
 use crate::discovery::pex::Roster;
+use crate::meta::metainfo::Metainfo;
 use crate::swarm::Swarm;
 use crate::tracker::budget::Rates;
 use crate::tracker::client::Client;
@@ -30,7 +31,7 @@ impl Engine {
     /// # Errors
     /// A torrent with the same info hash, or with one of its files, is there already.
     pub fn add_torrent(&mut self, spec: TorrentSpec, now: Instant) -> Result<TorrentId, AddError> {
-        let meta = spec.meta;
+        let (meta, text) = Metainfo::apart(spec.meta);
         if self.by_hash.contains_key(&meta.info_hash) {
             return Err(AddError::Duplicate {
                 name: meta.name.clone(),
@@ -93,6 +94,10 @@ impl Engine {
         self.track(id, now);
         self.set_state(id, State::Checking, None, now);
         self.choice_before_opening(id);
+        if let Some(text) = text {
+            let info_hash = meta.info_hash;
+            self.storage(StorageAction::Hold { info_hash, text });
+        }
         self.storage(StorageAction::Open {
             torrent: id,
             meta,

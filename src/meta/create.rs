@@ -424,7 +424,9 @@ mod tests {
         assert_eq!(meta.geometry().piece_count(), 4);
         for (piece, run) in (0..).zip(bytes.chunks(16_384)) {
             assert_eq!(
-                meta.piece_hash(PieceIndex(piece)),
+                meta.text()
+                    .expect("it was read")
+                    .piece_hash(PieceIndex(piece)),
                 &sha1(run),
                 "piece {piece}"
             );

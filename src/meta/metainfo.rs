@@ -6,15 +6,18 @@
 
 mod listing;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use listing::{FileItem, Listing};
 
 use super::geometry::{Geometry, GeometryError};
 use super::paths::{self, Naming, PathError, SafePath};
+use super::text::Text;
 use super::trackers;
 use crate::base::digest::sha1;
-use crate::base::id::{InfoHash, PieceIndex};
+use crate::base::id::InfoHash;
 use crate::base::limits::{FILES_MAX, TORRENT_FILE_LEN_MAX};
 use crate::wire::bencode::{BencodeError, Limits, Value};
 
@@ -44,13 +47,9 @@ pub struct Metainfo {
     /// Whether some path differs from the names in the torrent; then the data may also be on
     /// disk under the names of [`Naming::Exact`].
     pub names_changed: bool,
-    /// The info dictionary as it was found.
-    pub info: Bytes,
-    /// The whole file as it was read.
-    pub source: Bytes,
     geometry: Geometry,
-    /// The hashes of all pieces, 20 bytes each.
-    hashes: Bytes,
+    /// Its bytes, unless they were taken.
+    text: Option<Text>,
 }
 
 /// One file of a torrent.
@@ -186,10 +185,8 @@ impl Metainfo {
             files: entries(&listing.files, placed.paths, &geometry),
             links_skipped: listing.links_skipped,
             names_changed: placed.changed,
-            info: source.slice_ref(info.raw()),
-            hashes: source.slice_ref(hashes),
             geometry,
-            source: source.clone(),
+            text: Some(Text::new(source.clone(), info.raw(), hashes)),
         })
     }
 
@@ -210,12 +207,24 @@ impl Metainfo {
         paths::first_in_common(ours, theirs)
     }
 
-    /// The SHA-1 that `piece` must have.
-    ///
-    /// # Panics
-    /// If there is no such piece.
-    pub fn piece_hash(&self, piece: PieceIndex) -> &[u8; 20] {
-        &self.hashes.as_chunks().0[piece.as_usize()]
+    /// Its bytes, if it has them: one that was read has, one that runs may not.
+    pub fn text(&self) -> Option<&Text> {
+        self.text.as_ref()
+    }
+
+    /// The torrent without its bytes, and these, if it has them.
+    pub fn apart(meta: Arc<Self>) -> (Arc<Self>, Option<Text>) {
+        let Some(text) = meta.text.clone() else {
+            return (meta, None);
+        };
+        let mut meta = Arc::unwrap_or_clone(meta);
+        meta.text = None;
+        (Arc::new(meta), Some(text))
+    }
+
+    /// Its name and its bytes alone.
+    pub(super) fn into_text(self) -> (InfoHash, Option<Text>) {
+        (self.info_hash, self.text)
     }
 }
 
@@ -400,6 +409,7 @@ fn int(key: &'static str, value: Value<'_>) -> Result<i64, MetainfoError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::id::PieceIndex;
 
     /// The text of a torrent whose info dictionary has `info` inside and nothing beside it.
     fn torrent(info: &str) -> Vec<u8> {
@@ -466,9 +476,10 @@ mod tests {
         assert_eq!(meta.files[0].path.as_str(), "a");
         assert_eq!(meta.files[0].len, 5);
         assert_eq!(meta.geometry().piece_count(), 2);
-        assert_eq!(meta.piece_hash(PieceIndex(1)), &[b'b'; 20]);
-        assert_eq!(&meta.info[..], format!("d{SINGLE}e").as_bytes());
-        assert_eq!(meta.info_hash.0, sha1(&meta.info));
+        let text = meta.text().expect("it was read a moment ago");
+        assert_eq!(text.piece_hash(PieceIndex(1)), &[b'b'; 20]);
+        assert_eq!(text.info(), format!("d{SINGLE}e").as_bytes());
+        assert_eq!(meta.info_hash.0, sha1(text.info()));
         assert!(!meta.private && meta.trackers.is_empty() && !meta.names_changed);
     }
 

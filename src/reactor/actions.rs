@@ -121,6 +121,8 @@ impl Reactor {
             StorageAction::Open { torrent, meta, .. } => storage.add_to_serve(torrent, meta),
             StorageAction::Probe { torrent } => storage.probe(torrent),
             StorageAction::DoWithoutDisk { info_hash } => storage.do_without_disk(info_hash),
+            StorageAction::Hold { info_hash, text } => storage.hold(info_hash, text),
+            StorageAction::Text { info_hash } => storage.text(info_hash),
             StorageAction::Choose { torrent, skipped } => storage.choose(torrent, skipped),
             StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
             StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
@@ -163,6 +165,10 @@ impl Reactor {
             Event::Probed { torrent, result } => {
                 let result = result.map_err(|error| error.trouble());
                 engine.storage_probed(torrent, result, now);
+            }
+            Event::Text { info_hash, result } => {
+                let result = result.map_err(|error| error.to_string());
+                engine.text_read(info_hash, result, now);
             }
             Event::Readable => self.parked.move_to(&mut self.ready),
             Event::Settled { torrent, ticket } => engine.settled(torrent, ticket, now),

@@ -168,6 +168,9 @@ impl Reactor {
     /// Notes what is worth writing down.
     pub(super) fn note_for_memory(&mut self, report: &Report) {
         let now = self.clock.now();
+        if let Report::Removed { info_hash, .. } = report {
+            self.storage.forget_text(*info_hash);
+        }
         let Some(memory) = &mut self.memory else {
             return;
         };
@@ -208,10 +211,10 @@ impl Reactor {
 
     /// A torrent was added: its .torrent is kept.
     pub(super) fn keep_torrent(&mut self, spec: &TorrentSpec) {
-        if let Some(memory) = &mut self.memory {
+        if let (Some(memory), Some(text)) = (&mut self.memory, spec.meta.text()) {
             let path = torrent_path(memory.keeping.state.path(), spec.meta.info_hash);
-            let meta = spec.meta.clone();
-            memory.lane.submit(KeepJob::Torrent { path, meta });
+            let text = text.clone();
+            memory.lane.submit(KeepJob::Torrent { path, text });
         }
     }
 

@@ -13,6 +13,7 @@ use crate::base::bits::Bitfield;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::meta::metainfo::{FileEntry, FileKind, Metainfo};
+use crate::meta::text::Text;
 use crate::storage::Access;
 use crate::storage::choose::is_skipped;
 use crate::storage::error::StorageError;
@@ -23,12 +24,15 @@ use crate::storage::journal::Stamp;
 
 mod harm;
 mod journal;
+mod texts;
 
 /// Files by name; handles are places in a list.
 #[derive(Debug)]
 pub struct Disk {
     files: BTreeMap<PathBuf, File>,
     handles: Vec<PathBuf>,
+    /// The texts of torrents, which another thread keeps: they are always there.
+    texts: BTreeMap<PathBuf, Text>,
     /// Files ever made: their inodes.
     made: u64,
     /// How often the power went.
@@ -94,6 +98,7 @@ impl Disk {
         Self {
             files: BTreeMap::new(),
             handles: Vec::new(),
+            texts: BTreeMap::new(),
             made: 0,
             boots: 0,
             rng,
@@ -241,7 +246,14 @@ impl Disk {
             }
             Work::LookAtFiles { files, .. } => Outcome::Looked(self.look_at(&files)),
             Work::LookAtTimes { meta, .. } => Outcome::Times(self.times(&meta)),
-            Work::Prove { meta, piece, .. } => Outcome::Proved(self.prove(&meta, piece)),
+            Work::Prove {
+                meta, piece, hash, ..
+            } => Outcome::Proved(self.prove(&meta, piece, &hash)),
+            Work::FindText { path, text } => {
+                Outcome::TextFound(self.texts.get(&path) == Some(&text))
+            }
+            Work::ReadText { path, .. } => Outcome::TextRead(self.read_text(path)),
+            Work::GiveBack => Outcome::GaveBack,
             Work::MakeJournal { path, bytes } => {
                 Outcome::JournalMade(self.make_journal(path, bytes))
             }

@@ -194,6 +194,10 @@ pub(super) fn tell(engine: &mut Engine, event: storage::Event, now: Instant) {
             let result = result.map_err(|error| error.trouble());
             engine.storage_probed(torrent, result, now);
         }
+        Event::Text { info_hash, result } => {
+            let result = result.map_err(|error| error.to_string());
+            engine.text_read(info_hash, result, now);
+        }
         Event::Readable => {}
         Event::Settled { torrent, ticket } => engine.settled(torrent, ticket, now),
         Event::Durable { torrent, ticket } => engine.durable(torrent, ticket, now),

@@ -1,7 +1,7 @@
 //! What is below an engine: the real storage over a disk in memory, or a book of tags.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::Disk;
@@ -16,7 +16,9 @@ use crate::base::verdict::Verdict;
 use crate::config::StorageKind;
 use crate::engine::StorageAction;
 use crate::meta::metainfo::Metainfo;
+use crate::storage::error::StorageError;
 use crate::storage::jobs::Done;
+use crate::storage::keep::torrent_path;
 use crate::storage::{Access, Event, Lent, Pace, Storage, StorageOptions};
 
 /// What the engine stores into.
@@ -61,7 +63,13 @@ impl Store {
     /// Does what the engine asks for.
     pub fn apply(&mut self, action: StorageAction) {
         match self {
-            Self::Real(real) => apply(&mut real.storage, action),
+            Self::Real(real) => {
+                if let StorageAction::Hold { info_hash, text } = &action {
+                    let path = torrent_path(Path::new(STATE_DIR), *info_hash);
+                    real.disk.keep_text(path, text.clone()); // as the shell does
+                }
+                apply(&mut real.storage, action);
+            }
             Self::Tagged(tagged) => tagged.apply(action),
         }
     }
@@ -175,6 +183,8 @@ fn apply(storage: &mut Storage, action: StorageAction) {
         StorageAction::Open { torrent, meta, .. } => storage.add_to_serve(torrent, meta),
         StorageAction::Probe { torrent } => storage.probe(torrent),
         StorageAction::DoWithoutDisk { info_hash } => storage.do_without_disk(info_hash),
+        StorageAction::Hold { info_hash, text } => storage.hold(info_hash, text),
+        StorageAction::Text { info_hash } => storage.text(info_hash),
         StorageAction::Choose { torrent, skipped } => storage.choose(torrent, skipped),
         StorageAction::Begin { torrent } => storage.create_empty_files(torrent),
         StorageAction::Prepare { torrent, piece } => storage.prepare(torrent, piece),
@@ -234,7 +244,12 @@ impl Tagged {
                 let result = Ok(());
                 self.events.push_back(Event::Probed { torrent, result });
             }
-            StorageAction::DoWithoutDisk { .. }
+            StorageAction::Text { info_hash } => {
+                let result = Err(StorageError::TextNotKept);
+                self.events.push_back(Event::Text { info_hash, result });
+            }
+            StorageAction::Hold { .. }
+            | StorageAction::DoWithoutDisk { .. }
             | StorageAction::Begin { .. }
             | StorageAction::Choose { .. }
             | StorageAction::Prepare { .. }

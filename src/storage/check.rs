@@ -9,14 +9,15 @@
 //! failed: the blocks that differ between the two name who sent the wrong ones.
 
 mod hashing;
+mod queue;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sha1::{Digest as _, Sha1};
 
 use hashing::{Check, LANE_LEN, Stage};
+pub(super) use queue::Checks;
+use queue::WINDOWS_AHEAD;
 
 use super::files::FileState;
 use super::lanes::{Sha1State, update_lanes};
@@ -26,8 +27,7 @@ use super::span::{Place, chunks};
 use super::window::{Want, Window};
 use super::{Event, Storage};
 use crate::base::id::{PieceIndex, TorrentId};
-use crate::base::limits::{self, BLOCK_LEN, WINDOW_LEN};
-use crate::base::time::Instant;
+use crate::base::limits::{BLOCK_LEN, WINDOW_LEN};
 use crate::base::verdict::Verdict;
 
 /// Whether a downloaded piece may wait for others, to be hashed beside them at less cost.
@@ -42,97 +42,17 @@ pub enum Pace {
     AtOnce,
 }
 
-/// The checks under way.
-#[derive(Debug, Default)]
-pub(super) struct Checks {
-    /// The urgent ones first.
-    queue: VecDeque<Check>,
-    urgent_count: usize,
-    backlog: u64,
-    /// When somebody last had to wait for a window that is not to be hashed.
-    others_waited: Option<Instant>,
-}
-
 /// The next bytes of a check.
 #[derive(Clone, Copy, Debug)]
 enum Next {
     /// There is no such file.
     Missing,
-    /// They are not in memory yet.
+    /// They are not in memory yet, or the hash to compare with is not.
     Waits,
     /// They are zeros.
     Zeros(u32),
     /// They are in memory.
     Window { slot: usize, start: u32, len: u32 },
-}
-
-impl Checks {
-    /// Somebody waits for a window in order to serve, or to store.
-    pub fn others_wait(&mut self, now: Instant) {
-        self.others_waited = Some(now);
-    }
-
-    /// Windows that may be on their way at a time in order to be hashed: few where others need
-    /// some, as the disk brings them in the order in which they are asked for.
-    fn windows_ahead(&self, now: Instant) -> usize {
-        match self.others_waited {
-            Some(at) if now - at < SHARED_TIME => WINDOWS_AHEAD_SHARED,
-            _ => WINDOWS_AHEAD,
-        }
-    }
-
-    /// Whether downloaded pieces fill the lanes, or have waited long enough for others to do so.
-    fn have_company(&self) -> bool {
-        self.urgent_count == 0 || self.urgent_count >= LANES || self.backlog >= COMPANY_BACKLOG_MAX
-    }
-
-    /// Bytes of downloaded pieces still to be hashed.
-    pub fn backlog(&self) -> u64 {
-        self.backlog
-    }
-
-    /// Forgets the checks of a torrent.
-    pub fn remove_torrent(&mut self, torrent: TorrentId) {
-        let mut index = 0;
-        while index < self.queue.len() {
-            if self.queue[index].torrent == torrent {
-                self.remove(index);
-            } else {
-                index += 1;
-            }
-        }
-    }
-
-    fn push(&mut self, check: Check, is_urgent: bool) {
-        if is_urgent {
-            self.backlog += u64::from(check.len);
-            self.queue.insert(self.urgent_count, check);
-            self.urgent_count += 1;
-        } else {
-            self.queue.push_back(check);
-        }
-    }
-
-    fn remove(&mut self, index: usize) {
-        let check = self.queue.remove(index).expect("index of a check");
-        if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT_MAX {
-            self.queue = VecDeque::new(); // the room for the pieces of a thousand torrents
-        }
-        if index < self.urgent_count {
-            self.urgent_count -= 1;
-            if matches!(check.stage, Stage::Piece { .. }) {
-                self.backlog -= u64::from(check.len - check.at);
-            }
-        }
-    }
-
-    fn advance(&mut self, index: usize, len: u32) {
-        let check = &mut self.queue[index];
-        check.at += len;
-        if index < self.urgent_count && matches!(check.stage, Stage::Piece { .. }) {
-            self.backlog -= u64::from(len);
-        }
-    }
 }
 
 impl Storage {
@@ -156,6 +76,7 @@ impl Storage {
             },
         };
         self.checks.push(check, is_urgent);
+        self.want_hashes(torrent);
         self.read_ahead();
     }
 
@@ -246,7 +167,10 @@ impl Storage {
         let torrent = &self.torrents[&check.torrent];
         let geometry = torrent.meta.geometry();
         if check.is_at_end() {
-            return Next::Zeros(0);
+            return match self.has_hashes(check.torrent) {
+                true => Next::Zeros(0),
+                false => Next::Waits,
+            };
         }
         let left = check.len - check.at;
         let mut rest = chunks(geometry, check.torrent, check.piece, check.at, left);
@@ -325,8 +249,12 @@ impl Storage {
         self.checks.advance(index, len);
     }
 
-    /// Ends a check, or begins with its blocks.
+    /// Ends a check, or begins with its blocks; it waits while the hashes of pieces are read.
     fn conclude_stage(&mut self, index: usize) {
+        let check = &self.checks.queue[index];
+        let Some(hash) = self.piece_hash(check.torrent, check.piece) else {
+            return;
+        };
         let check = &mut self.checks.queue[index];
         let Some(torrent) = self.torrents.get(&check.torrent) else {
             return;
@@ -338,7 +266,7 @@ impl Storage {
                 carry_len,
             } => {
                 let digest = state.clone().finish(&carry[..*carry_len]);
-                let is_good = digest == *torrent.meta.piece_hash(check.piece);
+                let is_good = digest == hash;
                 if is_good && !torrent.failed_pieces.contains(&check.piece) {
                     let blocks = Vec::new();
                     return self.conclude(index, Verdict::Good { blocks });
@@ -478,21 +406,10 @@ impl Next {
 
 /// Streams that are hashed side by side.
 const LANES: usize = 4;
-/// Checks for which the queue keeps room while it is empty.
-const QUEUE_KEPT_MAX: usize = 256;
-/// Bytes of downloaded pieces that wait for company at most.
-const COMPANY_BACKLOG_MAX: u64 = limits::HASH_BACKLOG_MAX / 2;
 /// Bytes of one piece that are hashed before looking for others to go with.
 const SLICE_LEN: u64 = 64 * 1024;
 /// Checks that are looked at: so many may be under way.
 const CHECKS_AHEAD: usize = 64;
-/// Windows that are requested ahead of hashing at most.
-const WINDOWS_AHEAD: usize = 64;
-/// Of these, so many are under way at a time if others needed some lately. Two keep the disk busy
-/// while the one before them is hashed.
-const WINDOWS_AHEAD_SHARED: usize = 2;
-/// What lately means.
-const SHARED_TIME: Duration = Duration::from_secs(1);
 /// One part in this many of all windows is requested ahead of hashing.
 const AHEAD_SHARE: u64 = 4;
 /// Fewer dirty bytes of a good piece are not written back at once.

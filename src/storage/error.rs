@@ -132,6 +132,21 @@ pub enum StorageError {
         /// Which version.
         source: Unusable,
     },
+    /// The .torrent that was kept of a torrent, with the hashes of its pieces, cannot be used.
+    #[error(
+        "the .torrent kept in {} is lost ({message}); put it back there and resume the torrent, \
+         or remove the torrent and add it anew",
+        shown(.path)
+    )]
+    TextLost {
+        /// Where it was kept.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The hashes of a torrent's pieces are needed, and it brought none.
+    #[error("the torrent's piece hashes are not known, and there is no state folder to read them")]
+    TextNotKept,
     /// The file system does not map files, and only maps were asked for.
     #[error("{} cannot be mapped ({message}); use --storage pwrite", shown(.path))]
     Unmappable {
@@ -192,6 +207,8 @@ impl StorageError {
             | Self::Truncated { .. }
             | Self::Replaced { .. }
             | Self::JournalTooNew { .. }
+            | Self::TextLost { .. }
+            | Self::TextNotKept
             | Self::Unmappable { .. }
             | Self::Io { .. } => false,
         }

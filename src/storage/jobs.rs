@@ -17,8 +17,9 @@ use super::map::{Map, MapAccess};
 use super::os::Populate;
 pub use super::run::{Runner, run};
 use crate::base::bits::Bitfield;
-use crate::base::id::PieceIndex;
+use crate::base::id::{InfoHash, PieceIndex};
 use crate::meta::metainfo::Metainfo;
+use crate::meta::text::Text;
 
 /// Names a job while it is under way; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +42,8 @@ pub enum Lane {
     Paging,
     /// What may take long: creation, allocation, writing back, syncing.
     Disk,
-    /// What may take as long, but must not hold up payload, nor wait for it: journals.
+    /// What may take as long, but must not hold up payload, nor wait for it: journals, and what
+    /// else is in the state folder.
     Journal,
 }
 
@@ -216,7 +218,25 @@ pub enum Work {
         meta: Arc<Metainfo>,
         /// The piece.
         piece: PieceIndex,
+        /// What it must hash to.
+        hash: [u8; 20],
     },
+    /// Look whether the state folder has a torrent's text.
+    FindText {
+        /// Where it is kept.
+        path: PathBuf,
+        /// What it has to be.
+        text: Text,
+    },
+    /// Read a torrent's text from the state folder.
+    ReadText {
+        /// Where it is kept.
+        path: PathBuf,
+        /// The torrent.
+        info_hash: InfoHash,
+    },
+    /// Give memory that was freed back to the system.
+    GiveBack,
     /// Make a journal beside the one that is there, and sync it.
     MakeJournal {
         /// The journal.
@@ -343,6 +363,12 @@ pub enum Outcome {
     Times(Vec<u64>),
     /// Of `Prove`: whether the piece is there and hashes right.
     Proved(Result<bool, StorageError>),
+    /// Of `FindText`.
+    TextFound(bool),
+    /// Of `ReadText`.
+    TextRead(Result<Text, StorageError>),
+    /// Of `GiveBack`.
+    GaveBack,
     /// Of `MakeJournal`, `MakeFirstJournal` and `OpenJournal`.
     JournalMade(Result<Handle, StorageError>),
     /// Of `LeaveJournal`.
@@ -450,7 +476,10 @@ impl Job {
             | Work::Close { .. }
             | Work::LookAtTimes { .. }
             | Work::Prove { .. } => Lane::Disk,
-            Work::MakeJournal { .. }
+            Work::FindText { .. }
+            | Work::ReadText { .. }
+            | Work::GiveBack
+            | Work::MakeJournal { .. }
             | Work::MakeFirstJournal { .. }
             | Work::InstallJournal { .. }
             | Work::SyncJournal { .. }

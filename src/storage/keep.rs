@@ -11,6 +11,7 @@ use crate::base::id::InfoHash;
 use crate::base::limits::TORRENT_FILE_LEN_MAX;
 use crate::meta::metainfo::{FileKind, Metainfo};
 use crate::meta::paths::Naming;
+use crate::meta::text::Text;
 
 /// One piece of work that may block. Jobs are done in the order in which they are given.
 #[derive(Debug)]
@@ -22,12 +23,12 @@ pub enum KeepJob {
         /// Its text.
         text: Vec<u8>,
     },
-    /// Keep a torrent's metainfo.
+    /// Keep a torrent's text.
     Torrent {
         /// Its file.
         path: PathBuf,
-        /// The torrent.
-        meta: Arc<Metainfo>,
+        /// The text.
+        text: Text,
     },
     /// Remove the files that were kept for a torrent.
     Forget {
@@ -67,7 +68,7 @@ pub fn run(job: KeepJob, reserve: &Reserve) -> KeepDone {
         KeepJob::Session { path, text } => {
             KeepDone::Session(state::replace_with(reserve, &path, &text))
         }
-        KeepJob::Torrent { path, meta } => KeepDone::Files(keep(&path, &meta, reserve)),
+        KeepJob::Torrent { path, text } => KeepDone::Files(keep(&path, &text, reserve)),
         KeepJob::Forget { paths } => {
             let gone = paths.iter().map(|path| state::remove(path));
             KeepDone::Files(gone.collect())
@@ -104,12 +105,12 @@ pub fn load(path: &Path) -> Result<Metainfo, String> {
         .map_err(|error| format!("{} is not a usable .torrent: {error}", shown(path)))
 }
 
-fn keep(path: &Path, meta: &Metainfo, reserve: &Reserve) -> Result<(), StateError> {
+fn keep(path: &Path, text: &Text, reserve: &Reserve) -> Result<(), StateError> {
     let before = state::read(path, TORRENT_FILE_LEN_MAX).ok().flatten();
-    if before.is_some_and(|bytes| bytes == meta.source) {
+    if before.is_some_and(|bytes| bytes == **text.source()) {
         return Ok(());
     }
-    state::replace_with(reserve, path, &meta.source)
+    state::replace_with(reserve, path, text.source())
 }
 
 /// The same torrent with its files called what they are called in `root`.
@@ -118,15 +119,15 @@ fn keep(path: &Path, meta: &Metainfo, reserve: &Reserve) -> Result<(), StateErro
 /// such as that of whoever made the .torrent, still has the names of the torrent: they are used
 /// if more of its files are found under them.
 pub fn named_as_in(root: &Path, meta: &Arc<Metainfo>) -> Arc<Metainfo> {
-    if !meta.names_changed {
+    let Some(text) = meta.text().filter(|_| meta.names_changed) else {
         return Arc::clone(meta);
-    }
+    };
     let found = |meta: &Metainfo| {
         let paths = meta.files.iter().filter(|f| f.kind == FileKind::Data);
         let there = paths.filter(|f| root.join(f.path.as_path()).is_file());
         there.count()
     };
-    match Metainfo::from_bytes_named(&meta.source, Naming::Exact) {
+    match Metainfo::from_bytes_named(text.source(), Naming::Exact) {
         Ok(exact) if found(&exact) > found(meta) => Arc::new(exact),
         _ => Arc::clone(meta),
     }

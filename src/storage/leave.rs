@@ -27,6 +27,8 @@ impl Purpose {
             Self::Load { key, .. } | Self::WriteBack(key) => Some(key.torrent),
             // The journal outlives its torrent, and whoever comes back waits for it (`logs`).
             Self::Unmap | Self::Look | Self::Log { .. } => None,
+            // Whoever comes back brings its text.
+            Self::FindText(_) | Self::ReadText(_) | Self::GiveBack => None,
         }
     }
 }

@@ -284,6 +284,7 @@ impl Storage {
         }
         // Not with the others: it comes every two seconds, and they are as many as the torrents.
         self.turn_watch();
+        self.turn_texts();
         if now < self.wake_at {
             return;
         }
@@ -298,7 +299,7 @@ impl Storage {
 
     /// When [`tick`](Self::tick) has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let at = self.wake_at.min(self.watch.at);
+        let at = self.wake_at.min(self.watch.at).min(self.texts.next_at());
         Some(at).filter(|&at| at < Instant::NEVER)
     }
 
@@ -360,4 +361,4 @@ const PARTIALS_AGAIN: Duration = Duration::from_millis(5);
 const FILLED_PIECES_MAX: usize = 4096;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -25,7 +25,8 @@
 //! check, when it makes room, and on [`Storage::settle`] and [`Storage::sync`]. Maps that hold up
 //! the loop give way to buffers (`stall`). An error ends the torrent that it belongs to
 //! ([`Event::Failed`]), no other. It may be added again: to be served only, as long as its files
-//! cannot be written (`suspend`). What is remembered has room of its own ([`reserve`]).
+//! cannot be written (`suspend`). What is remembered has room of its own ([`reserve`]). Of torrents
+//! that rest neither windows nor files are held (`rest`), nor the hashes of pieces (`texts`).
 
 mod changed;
 mod check;
@@ -54,12 +55,15 @@ pub mod state;
 mod store;
 mod suspend;
 mod sync;
+mod texts;
 mod torrents;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::base::bits::Bitfield;
 use crate::base::burst::take_first;
@@ -86,6 +90,7 @@ use rest::Rest;
 use span::WindowKey;
 use stall::{Stalled, Stalls, Why};
 use sync::Barrier;
+use texts::Texts;
 use window::Windows;
 
 /// How a [`Storage`] works.
@@ -174,6 +179,13 @@ pub enum Event {
         /// If not, why.
         result: Result<(), StorageError>,
     },
+    /// What came of [`Storage::text`].
+    Text {
+        /// The torrent.
+        info_hash: InfoHash,
+        /// Its .torrent file, or why it is not to be had.
+        result: Result<Bytes, StorageError>,
+    },
     /// The torrent's files cannot be used any more: whatever else is asked for it is ignored, until
     /// it is added again.
     Failed {
@@ -229,6 +241,7 @@ pub struct Storage {
     waiting_scans: Vec<TorrentId>,
     watch: Watch,
     rest: Rest,
+    texts: Texts,
     stalls: Stalls,
     /// Files that are not wanted, of the torrents that have some.
     skipped: BTreeMap<TorrentId, Arc<Bitfield>>,
@@ -295,6 +308,9 @@ enum Purpose {
     },
     LookAtTimes(TorrentId),
     Look,
+    FindText(InfoHash),
+    ReadText(InfoHash),
+    GiveBack,
     Prove {
         torrent: TorrentId,
         /// Tells the torrent from a later life of it.
@@ -348,6 +364,7 @@ impl Storage {
             waiting_scans: Vec::new(),
             watch: Watch::new(),
             rest: Rest::default(),
+            texts: Texts::new(),
             stalls: Stalls::default(),
             skipped: BTreeMap::new(),
             mounts: BTreeMap::new(),
@@ -430,8 +447,14 @@ impl Storage {
             (Purpose::Close { torrent, written }, Outcome::Finished(result)) => {
                 self.closed(torrent, written, result);
             }
-            (Purpose::Unmap, Outcome::Unmapped) => {}
+            (Purpose::Unmap, Outcome::Unmapped) | (Purpose::GiveBack, Outcome::GaveBack) => {}
             (Purpose::Look, Outcome::Looked(seen)) => self.looked(seen),
+            (Purpose::FindText(info_hash), Outcome::TextFound(is_kept)) => {
+                self.text_found(info_hash, is_kept);
+            }
+            (Purpose::ReadText(info_hash), Outcome::TextRead(result)) => {
+                self.text_read(info_hash, result);
+            }
             (Purpose::LookAtTimes(torrent), Outcome::Times(times)) => {
                 self.looked_at_times(torrent, &times);
             }

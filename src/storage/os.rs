@@ -5,6 +5,7 @@
 //! (`openat2` with `RESOLVE_BENEATH` gives the same on Linux alone, and saves a system call or
 //! two a file.)
 
+mod heap;
 mod places;
 mod seen;
 mod whole;
@@ -23,6 +24,7 @@ use super::error::StorageError;
 use super::journal::BootId;
 use super::map::Map;
 
+pub(super) use heap::give_back;
 use places::Place;
 pub(super) use places::Places;
 use seen::see;

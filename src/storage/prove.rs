@@ -104,6 +104,11 @@ impl Proofs {
         }
     }
 
+    /// Whether anything is to be read, now or after a sync.
+    pub fn is_any_left(&self) -> bool {
+        self.is_any_unproven() || !self.suspects.is_empty() || self.is_any_waiting()
+    }
+
     /// Whether pieces whose files were synced are still to be proven.
     fn is_any_unproven(&self) -> bool {
         !self.synced.is_empty() || self.running.is_some()
@@ -143,17 +148,28 @@ impl Storage {
             return;
         };
         let meta = Arc::clone(&torrent.meta);
-        let Some(memory) = &mut torrent.memory else {
+        let Some(memory) = torrent
+            .memory
+            .as_mut()
+            .filter(|m| m.proofs.next_at() <= now)
+        else {
             return;
         };
-        if memory.proofs.next_at() > now {
-            return;
-        }
+        let Some(text) = self.texts.of(meta.info_hash) else {
+            memory.proofs.next_at = now + DELAY;
+            return self.want_hashes(id);
+        };
         if let Some(piece) = memory.proofs.take_next() {
             let root = Arc::clone(&self.root);
             let log = memory.log;
             let piece = PieceIndex(piece);
-            let work = Work::Prove { root, meta, piece };
+            let hash = *text.piece_hash(piece);
+            let work = Work::Prove {
+                root,
+                meta,
+                piece,
+                hash,
+            };
             let purpose = Purpose::Prove {
                 torrent: id,
                 log,

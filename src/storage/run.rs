@@ -23,6 +23,7 @@ mod journal;
 mod look;
 mod prove;
 mod scan;
+mod text;
 
 use fault::{NO_SPACE_LEN, allocation_error, folder_of, unbacked, unstored};
 
@@ -184,8 +185,17 @@ fn execute(work: Work, places: &Places, reserve: &Reserve) -> Outcome {
             torrents,
         } => Outcome::Looked(look::look_at(&root, &files, &torrents, places)),
         Work::LookAtTimes { root, meta } => Outcome::Times(look::times(&root, &meta, places)),
-        Work::Prove { root, meta, piece } => {
-            Outcome::Proved(prove::prove(&root, &meta, piece, places))
+        Work::Prove {
+            root,
+            meta,
+            piece,
+            hash,
+        } => Outcome::Proved(prove::prove(&root, &meta, (piece, &hash), places)),
+        Work::FindText { path, text } => Outcome::TextFound(text::is_kept(&path, &text)),
+        Work::ReadText { path, info_hash } => Outcome::TextRead(text::read(&path, info_hash)),
+        Work::GiveBack => {
+            os::give_back();
+            Outcome::GaveBack
         }
         Work::MakeJournal { path, bytes } => {
             Outcome::JournalMade(journal::make(&path, &bytes, reserve))

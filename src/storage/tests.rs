@@ -959,6 +959,9 @@ fn is_about(work: &Work, path: &Path) -> bool {
         Work::Sync { files, .. } => files.iter().any(|file| file.path == path),
         Work::Unmap { .. }
         | Work::LookAtFiles { .. }
+        | Work::FindText { .. }
+        | Work::ReadText { .. }
+        | Work::GiveBack
         | Work::MakeJournal { .. }
         | Work::MakeFirstJournal { .. }
         | Work::AppendJournal { .. }
@@ -986,6 +989,9 @@ pub(super) fn fail_with(job: Job, error: StorageError) -> Done {
         Work::Prove { .. } => Outcome::Proved(Err(error)),
         Work::LookAtFiles { files, .. } => Outcome::Looked(files.iter().map(|_| None).collect()),
         Work::LookAtTimes { meta, .. } => Outcome::Times(vec![0; meta.files.len()]),
+        Work::FindText { .. } => Outcome::TextFound(false),
+        Work::GiveBack => Outcome::GaveBack,
+        Work::ReadText { .. } => Outcome::TextRead(Err(error)),
         Work::MakeJournal { .. } | Work::MakeFirstJournal { .. } | Work::OpenJournal { .. } => {
             Outcome::JournalMade(Err(error))
         }

@@ -28,6 +28,10 @@ impl Storage {
     }
 
     pub(super) fn take_in(&mut self, torrent: TorrentId, meta: Arc<Metainfo>, access: Access) {
+        let (meta, text) = Metainfo::apart(meta);
+        if let Some(text) = text {
+            self.hold(meta.info_hash, text);
+        }
         if self.holds_up(torrent, &meta, access) {
             return;
         }

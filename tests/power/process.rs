@@ -362,7 +362,10 @@ impl Process {
                 }
                 Event::Durable { .. } => self.said.push_back(Said::Durable),
                 Event::Lost { piece, .. } => self.said.push_back(Said::Bad(piece.0)),
-                Event::Readable | Event::Settled { .. } | Event::Probed { .. } => {}
+                Event::Readable
+                | Event::Settled { .. }
+                | Event::Probed { .. }
+                | Event::Text { .. } => {}
                 Event::Lapsed { error, .. } | Event::Failed { error, .. } => {
                     panic!("{}: {error}", self.meta.info_hash)
                 }
@@ -409,7 +412,7 @@ pub fn wrong_pieces(root: &Path, meta: &Metainfo, claimed: &Bitfield) -> Vec<u32
                 None => return true,
             }
         }
-        <[u8; 20]>::from(hasher.finalize()) != *meta.piece_hash(piece)
+        <[u8; 20]>::from(hasher.finalize()) != *meta.text().expect("it was read").piece_hash(piece)
     };
     claimed.ones().filter(is_wrong).collect()
 }

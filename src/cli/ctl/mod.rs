@@ -224,7 +224,8 @@ impl Session {
                 Ok(path) if path.to_str().is_some() => path,
                 Ok(_) | Err(_) => {
                     let path = torrent_path(Path::new(&state_dir), source.meta.info_hash);
-                    state::replace(&path, &source.meta.source)?;
+                    let text = source.meta.text().expect("it was read a moment ago");
+                    state::replace(&path, text.source())?;
                     path
                 }
             };

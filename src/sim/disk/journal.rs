@@ -220,6 +220,7 @@ impl Disk {
         &mut self,
         meta: &Metainfo,
         piece: PieceIndex,
+        hash: &[u8; 20],
     ) -> Result<bool, StorageError> {
         let geometry = meta.geometry();
         let mut bytes = Vec::new();
@@ -241,7 +242,7 @@ impl Disk {
             };
             bytes.extend(found);
         }
-        Ok(sha1(&bytes) == *meta.piece_hash(piece))
+        Ok(sha1(&bytes) == *hash)
     }
 }
 

@@ -371,15 +371,14 @@ impl Judges {
                 }
             }
             Event::Lost { piece, .. } => self.lost(host, *piece),
-            Event::Durable { .. } => {
-                if self.taken_up.contains(&host) {
-                    self.durable.insert(host);
-                }
+            Event::Durable { .. } if self.taken_up.contains(&host) => {
+                self.durable.insert(host);
             }
             Event::Lapsed { .. } | Event::Failed { .. } => {
                 self.taken_up.remove(&host);
             }
-            Event::Readable | Event::Settled { .. } | Event::Probed { .. } => {}
+            Event::Durable { .. } | Event::Settled { .. } | Event::Probed { .. } => {}
+            Event::Readable | Event::Text { .. } => {}
         }
     }
 

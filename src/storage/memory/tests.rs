@@ -17,29 +17,29 @@ use crate::storage::tests::{fail, fail_with, torrent};
 use crate::storage::{Access, Event, Pace, StorageOptions};
 
 const KINDS: [StorageKind; 2] = [StorageKind::Map, StorageKind::Pwrite];
-const ID: TorrentId = TorrentId(7);
+pub(in crate::storage) const ID: TorrentId = TorrentId(7);
 const PIECE_LEN: u32 = 100_000;
 
 /// One life of a process after the other in one folder.
-struct World {
-    dir: TempDir,
+pub(in crate::storage) struct World {
+    pub dir: TempDir,
     kind: StorageKind,
-    meta: Arc<Metainfo>,
+    pub meta: Arc<Metainfo>,
     data: Vec<u8>,
-    storage: Storage,
-    now: Instant,
+    pub storage: Storage,
+    pub now: Instant,
     events: Vec<Event>,
     /// The run of the machine; its own, if not given.
     boot: Option<BootId>,
     /// What jobs are run, in order.
-    ran: Vec<&'static str>,
+    pub ran: Vec<&'static str>,
 }
 
 /// What a start finds: pieces to check, pieces that are there, blocks of others.
-type Seen = (Vec<u32>, Vec<u32>, Vec<(u32, Vec<u32>)>);
+pub type Seen = (Vec<u32>, Vec<u32>, Vec<(u32, Vec<u32>)>);
 
 impl World {
-    fn new(kind: StorageKind) -> Self {
+    pub fn new(kind: StorageKind) -> Self {
         let files = [
             ("a", 1_234_567, ""),
             ("sub/b", 70_000, ""),
@@ -67,13 +67,13 @@ impl World {
     }
 
     /// The process dies: nothing that it has not done is done. Another begins.
-    fn die(&mut self) {
+    pub fn die(&mut self) {
         self.storage = storage(&self.dir, self.kind);
         self.events.clear();
     }
 
     /// Does what is to be done at this moment; returns what storage said.
-    fn drive(&mut self) -> Vec<Event> {
+    pub fn drive(&mut self) -> Vec<Event> {
         self.drive_with(jobs::run)
     }
 
@@ -102,7 +102,7 @@ impl World {
     }
 
     /// Lets time pass, in steps.
-    fn pass(&mut self, time: Duration) -> Vec<Event> {
+    pub fn pass(&mut self, time: Duration) -> Vec<Event> {
         let end = self.now + time;
         let mut said = self.drive();
         while let Some(at) = self.storage.next_deadline()
@@ -115,7 +115,7 @@ impl World {
         said
     }
 
-    fn add(&mut self) -> Seen {
+    pub fn add(&mut self) -> Seen {
         self.storage.add(ID, Arc::clone(&self.meta));
         match self.drive().pop() {
             Some(Event::Scanned {
@@ -148,7 +148,7 @@ impl World {
         self.storage.store(slot, &self.data[at..at + len as usize]);
     }
 
-    fn store_piece(&mut self, piece: u32) {
+    pub fn store_piece(&mut self, piece: u32) {
         let len = self.meta.geometry().piece_len(PieceIndex(piece));
         self.store(piece, 0, len);
         self.storage.check(ID, PieceIndex(piece));
@@ -165,7 +165,7 @@ impl World {
         assert!(good, "piece {piece}: {said:?}");
     }
 
-    fn sync(&mut self) {
+    pub fn sync(&mut self) {
         self.storage.sync(ID, Ticket(0));
         let said = self.drive();
         assert!(
@@ -173,6 +173,22 @@ impl World {
                 .any(|event| matches!(event, Event::Durable { .. })),
             "{said:?}"
         );
+    }
+
+    /// Whether the disk has this piece.
+    fn is_on_disk(&self, piece: u32) -> bool {
+        let piece = PieceIndex(piece);
+        let text = self.meta.text().expect("it was read");
+        let proven = jobs::run(Job {
+            id: crate::storage::jobs::JobId(0),
+            work: Work::Prove {
+                root: self.dir.path().into(),
+                meta: Arc::clone(&self.meta),
+                piece,
+                hash: *text.piece_hash(piece),
+            },
+        });
+        matches!(proven.outcome, Outcome::Proved(Ok(true)))
     }
 
     fn journal_path(&self) -> PathBuf {
@@ -219,6 +235,9 @@ fn name_of(work: &Work) -> &'static str {
         Work::OpenJournal { .. } => "open journal",
         Work::Read { .. } => "read",
         Work::Write { .. } => "write",
+        Work::FindText { .. } => "find text",
+        Work::ReadText { .. } => "read text",
+        Work::GiveBack => "give back",
         _ => "other",
     }
 }
@@ -895,16 +914,8 @@ fn nothing_false_is_vouched_for_whatever_fails() {
                 }
                 let held = world.journal();
                 for piece in held.claims.held().ones() {
-                    let proven = jobs::run(Job {
-                        id: crate::storage::jobs::JobId(0),
-                        work: Work::Prove {
-                            root: world.dir.path().into(),
-                            meta: Arc::clone(&world.meta),
-                            piece: PieceIndex(piece),
-                        },
-                    });
                     assert!(
-                        matches!(proven.outcome, Outcome::Proved(Ok(true))),
+                        world.is_on_disk(piece),
                         "{kind:?}, rng_seed {rng_seed}, life {life}, piece {piece}"
                     );
                 }
@@ -998,15 +1009,7 @@ fn with_one_failure(kind: StorageKind, error: &StorageError, nth: u32) -> Option
 
 fn assert_right(world: &World, pieces: impl Iterator<Item = u32>, nth: u32) {
     for piece in pieces {
-        let proven = jobs::run(Job {
-            id: crate::storage::jobs::JobId(0),
-            work: Work::Prove {
-                root: world.dir.path().into(),
-                meta: Arc::clone(&world.meta),
-                piece: PieceIndex(piece),
-            },
-        });
-        let is_right = matches!(proven.outcome, Outcome::Proved(Ok(true)));
+        let is_right = world.is_on_disk(piece);
         assert!(is_right, "{:?}, job {nth}, piece {piece}", world.kind);
     }
 }

@@ -13,14 +13,14 @@ use crate::storage::error::StorageError;
 use crate::storage::lend::ZEROS;
 use crate::storage::os::{self, DIRECT_ALIGN, Places, Walker};
 
-/// Whether `piece`, read from the disk past the page cache where that is possible, hashes right.
+/// Whether `piece`, read from the disk past the page cache where that is possible, has its hash.
 ///
 /// # Errors
 /// The disk cannot be read.
 pub(super) fn prove(
     root: &Path,
     meta: &Metainfo,
-    piece: PieceIndex,
+    (piece, expected): (PieceIndex, &[u8; 20]),
     places: &Places,
 ) -> Result<bool, StorageError> {
     let geometry = meta.geometry();
@@ -54,7 +54,7 @@ pub(super) fn prove(
             Err(error) => return Err(StorageError::from_io(&root.join(name), "read", &error)),
         }
     }
-    Ok(<[u8; 20]>::from(hasher.finalize()) == *meta.piece_hash(piece))
+    Ok(<[u8; 20]>::from(hasher.finalize()) == *expected)
 }
 
 /// Hashes `len` bytes from `offset` on.
