@@ -60,7 +60,7 @@ impl Swarm {
         let peer = self.peer_mut(key);
         // Each request is answered once, in order (BEP 6): this answers what was taken back, which
         // may be much (see `relieve`).
-        if peer.take_withdrawn(block).is_some() {
+        if peer.take_withdrawn(|gone| gone == block).is_some() {
             return Ok(());
         }
         if peer.nuisance.rejects(now) {
@@ -353,7 +353,7 @@ impl Swarm {
             peer.requests.remove(place);
             return Ok(Asked::Now);
         }
-        let late = peer.take_withdrawn(block);
+        let late = peer.take_withdrawn(|gone| gone == block);
         Ok(if late.is_some_and(|at| now - at <= LATE_MAX) {
             Asked::Late
         } else {
@@ -380,11 +380,11 @@ impl Swarm {
         now: Instant,
     ) -> Result<(), Fault> {
         let peer = self.peer_mut(key);
-        let same = |r: &Request| r.block.piece == block.piece && r.block.begin == block.begin;
-        if let Some(place) = peer.requests.iter().position(same) {
+        let same = |asked: BlockRef| asked.piece == block.piece && asked.begin == block.begin;
+        if let Some(place) = peer.requests.iter().position(|r| same(r.block)) {
             let request = peer.requests.remove(place).expect("found above");
             self.release(key, request.block, now);
-        } else if peer.take_withdrawn(block).is_none() {
+        } else if peer.take_withdrawn(same).is_none() {
             self.count_unasked(key, block)?;
         }
         Ok(())

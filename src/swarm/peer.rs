@@ -345,10 +345,9 @@ impl Peer {
         self.withdrawn.push_back(Request { at: now, ..request });
     }
 
-    /// Takes `block`, of whatever length, from what was given up; since when it was, at the latest.
-    pub(super) fn take_withdrawn(&mut self, block: BlockRef) -> Option<Instant> {
-        let same = |r: &Request| r.block.piece == block.piece && r.block.begin == block.begin;
-        let place = self.withdrawn.iter().rposition(same)?;
+    /// Takes the latest block that `fits` from what was given up; since when it was.
+    pub(super) fn take_withdrawn(&mut self, fits: impl Fn(BlockRef) -> bool) -> Option<Instant> {
+        let place = self.withdrawn.iter().rposition(|r| fits(r.block))?;
         self.withdrawn.remove(place).map(|request| request.at)
     }
 }

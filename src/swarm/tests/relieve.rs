@@ -163,6 +163,26 @@ fn empty_block_for_what_was_taken_back_is_no_nuisance() {
     );
 }
 
+/// Bad input: a block that answers what was taken back, but has another length, is one that nobody
+/// asked for.
+#[test]
+fn block_of_another_length_than_was_taken_back_is_dropped() {
+    let mut script = Script::new(64);
+    let busy = giver(&mut script, 0..4);
+    let now = script.now;
+    let request = Request {
+        block: block(9, 0),
+        at: now,
+    };
+    script.swarm.withdraw(busy, request, now);
+    let short = BlockRef {
+        len: BLOCK_LEN - 1,
+        ..block(9, 0)
+    };
+    assert_eq!(script.whole(busy, short), None);
+    assert_eq!(script.swarm.peer(busy).nuisance.unasked, 1);
+}
+
 /// Goal: what was taken back twice is as late as the second time.
 #[test]
 fn latest_withdrawal_counts() {
@@ -177,9 +197,12 @@ fn latest_withdrawal_counts() {
     let peer = script.swarm.peer_mut(busy);
     peer.withdraw(request, first);
     peer.withdraw(request, second);
-    assert_eq!(peer.take_withdrawn(block(9, 0)), Some(second));
-    assert_eq!(peer.take_withdrawn(block(9, 0)), Some(first));
-    assert_eq!(peer.take_withdrawn(block(9, 0)), None);
+    assert_eq!(
+        peer.take_withdrawn(|gone| gone == block(9, 0)),
+        Some(second)
+    );
+    assert_eq!(peer.take_withdrawn(|gone| gone == block(9, 0)), Some(first));
+    assert_eq!(peer.take_withdrawn(|gone| gone == block(9, 0)), None);
 }
 
 /// Goal: what was taken back may be rejected as often as it was.
