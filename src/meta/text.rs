@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn text_is_read_again_only_if_it_is_the_torrents_own() {
-        let meta = Metainfo::from_bytes(TORRENT.as_bytes()).unwrap();
+        let meta = Metainfo::from_bytes(TORRENT.as_bytes()).expect("it is a torrent");
         let hash = meta.info_hash;
         let (light, text) = Metainfo::apart(Arc::new(meta));
         let text = text.expect("it was read a moment ago");

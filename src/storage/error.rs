@@ -147,6 +147,9 @@ pub enum StorageError {
     /// The hashes of a torrent's pieces are needed, and it brought none.
     #[error("the torrent's piece hashes are not known, and there is no state folder to read them")]
     TextNotKept,
+    /// Somebody waits for the .torrent file of a torrent that was removed meanwhile.
+    #[error("the torrent was removed while its text was read")]
+    TextRemoved,
     /// The file system does not map files, and only maps were asked for.
     #[error("{} cannot be mapped ({message}); use --storage pwrite", shown(.path))]
     Unmappable {
@@ -209,6 +212,7 @@ impl StorageError {
             | Self::JournalTooNew { .. }
             | Self::TextLost { .. }
             | Self::TextNotKept
+            | Self::TextRemoved
             | Self::Unmappable { .. }
             | Self::Io { .. } => false,
         }

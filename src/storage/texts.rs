@@ -114,11 +114,12 @@ impl Storage {
         self.give_text(info_hash);
     }
 
-    /// The torrent is removed for good, and so is what was kept of it.
+    /// The torrent is removed for good, and so is what was kept of it. Who asked for its text is
+    /// told so.
     pub fn forget_text(&mut self, info_hash: InfoHash) {
         self.texts.held.remove(&info_hash);
         self.texts.reading.remove(&info_hash);
-        self.texts.asked.remove(&info_hash);
+        self.answer_for_text(info_hash, Err(StorageError::TextRemoved));
     }
 
     /// The text of a torrent that is about to be added without it.

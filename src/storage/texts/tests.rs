@@ -128,7 +128,7 @@ fn lost_text_fails_who_needs_it_and_nobody_else() {
         ("not a torrent", Some(|text| text.truncate(100))),
         (
             "another torrent",
-            Some(|text| *text.iter_mut().nth_back(4).unwrap() ^= 1),
+            Some(|text| *text.iter_mut().nth_back(4).expect("it is long enough") ^= 1),
         ),
         ("not a torrent", Some(Vec::clear)),
     ];
@@ -206,7 +206,13 @@ fn removed_torrent_leaves_no_text_behind() {
     for job in jobs {
         world.storage.job_done(crate::storage::jobs::run(job));
     }
-    assert!(world.drive().is_empty() && !is_held(&world));
+    let said = world.drive();
+    let is_told = |event: &Event| match event {
+        Event::Text { result, .. } => *result == Err(StorageError::TextRemoved),
+        _ => false,
+    };
+    assert!(said.len() == 1 && is_told(&said[0]), "{said:?}");
+    assert!(!is_held(&world));
 }
 
 #[test]
