@@ -173,8 +173,7 @@ impl Engine {
         let torrent = self.by_hash.get(&info_hash);
         let meta = torrent.and_then(|id| Some(self.torrents.get(id)?.swarm.meta()));
         if meta.is_none_or(|meta| meta.private) {
-            let bytes = request::respond(request, 404, TEXT_TYPE, b"no such torrent here\n");
-            return self.send_answer(id, bytes, then(request), now);
+            return self.send_answer(id, no_such_torrent(request), then(request), now);
         }
         if let Some(http) = self.http_mut(id) {
             http.waiting = Some(Box::new(Waiting {
@@ -195,6 +194,8 @@ impl Engine {
                 let Waiting { request, bytes, .. } = *waiting;
                 let answer = match &text {
                     Ok(text) => request::respond(&request, 200, TORRENT_TYPE, text),
+                    // It was removed meanwhile.
+                    Err(_) if !self.by_hash.contains_key(&info_hash) => no_such_torrent(&request),
                     Err(why) => {
                         log::warn!("torrent file not served info_hash={info_hash}: {why}");
                         request::respond(&request, 404, TEXT_TYPE, b"its text is lost here\n")
@@ -230,6 +231,10 @@ impl Engine {
             self.close(id, Ending::Local("answered"), now);
         }
     }
+}
+
+fn no_such_torrent(request: &Request) -> Bytes {
+    request::respond(request, 404, TEXT_TYPE, b"no such torrent here\n")
 }
 
 /// What becomes of a stream after the answer to `request`.

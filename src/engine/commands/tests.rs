@@ -22,6 +22,7 @@ mod held_back;
 mod plight;
 mod queue;
 mod sharing;
+mod text;
 
 const PIECES: u32 = 1100;
 const LEN: u64 = PIECES as u64 * BLOCK_LEN as u64;
