@@ -13,9 +13,9 @@ impl Swarm {
         let mut keys = self.keys();
         let mut asked = self.asked();
         if self.down_limit.is_some() && !keys.is_empty() {
-            let first = self.first_to_fill % keys.len();
+            let first = self.live.first_to_fill % keys.len();
             keys.rotate_left(first);
-            self.first_to_fill = first + 1;
+            self.live.first_to_fill = first + 1;
             keys.sort_by_key(|&key| self.peer(key).is_last_to_ask());
         }
         for key in keys {
@@ -49,21 +49,23 @@ impl Swarm {
         if free < (target / 4).clamp(1, REFILL_BATCH) {
             return;
         }
-        let mut picked = std::mem::take(&mut self.picked);
+        let mut picked = std::mem::take(&mut self.live.picked);
         picked.clear();
         let fit = self.fit_of(key);
         if self.peer(key).chokes_us {
             let allowed = self.allowed_pieces(key);
-            self.picker.pick(&allowed, free, &mut picked);
+            self.live.picker.pick(&allowed, free, &mut picked);
         } else {
             self.pick_alone(key, free, &mut picked);
             let peer = &mut self.peers[key.0 as usize];
             let suggestions = &mut peer.suggestions;
             let named = fit.as_ref().map_or(&peer.have, |fit| &fit.lacking);
-            suggestions.pick(&mut self.picker, named, free, &mut picked);
+            suggestions.pick(&mut self.live.picker, named, free, &mut picked);
             let peer = &self.peers[key.0 as usize];
             let theirs = fit.as_ref().map_or(&peer.have, |fit| &fit.pieces);
-            self.picker.pick(theirs, free - picked.len(), &mut picked);
+            self.live
+                .picker
+                .pick(theirs, free - picked.len(), &mut picked);
             if picked.is_empty() {
                 self.relieve(key, free, now, &mut picked);
             }
@@ -71,13 +73,14 @@ impl Swarm {
             let peer = &self.peers[key.0 as usize];
             let theirs = fit.as_ref().map_or(&peer.have, |fit| &fit.pieces);
             let idle = picked.is_empty() && !peer.snubbed && peer.requests.len() < ENDGAME_MAX;
-            if idle && self.peers.len() > 1 && self.picker.is_endgame() {
+            if idle && self.peers.len() > 1 && self.live.picker.is_endgame() {
                 let asked = |block: BlockRef| {
                     peer.incoming.as_ref().is_some_and(|i| i.block == block)
                         || peer.requests.iter().any(|r| r.block == block)
                 };
                 let room = free.min(ENDGAME_MAX - peer.requests.len());
-                self.picker
+                self.live
+                    .picker
                     .pick_endgame(theirs, asked, room, COPIES_MAX, &mut picked);
             }
         }
@@ -85,7 +88,7 @@ impl Swarm {
         for &block in &picked {
             self.request(key, block, now);
         }
-        self.picked = picked;
+        self.live.picked = picked;
     }
 
     /// What is asked for under a limit of rate.
@@ -123,7 +126,7 @@ impl Swarm {
     }
 
     fn request(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
-        if self.prepared.insert(block.piece) {
+        if self.live.prepared.insert(block.piece) {
             self.effects.push_back(Effect::Prepare(block.piece));
         }
         let peer = self.peer_mut(key);

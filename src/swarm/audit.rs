@@ -15,9 +15,16 @@ impl Swarm {
     /// # Errors
     /// What does not agree, in words.
     pub fn audit(&self) -> Result<(), String> {
-        self.picker
+        if self.live.is_at_rest() {
+            return match self.is_complete() && self.peers.is_empty() {
+                true => Ok(()),
+                false => Err("at rest, though there is something to do".to_owned()),
+            };
+        }
+        self.live
+            .picker
             .audit(self.peers.iter().map(|(_, peer)| &peer.have))?;
-        if self.picker.ours() != &self.ours {
+        if self.live.picker.ours() != &self.ours {
             return Err("the picker has other pieces than the swarm".to_owned());
         }
         self.audit_peers()?;
@@ -26,10 +33,10 @@ impl Swarm {
         let aside = |reception: &Reception| matches!(reception, Reception::Aside(_));
         let incoming = || self.peers.iter().filter_map(|(_, p)| p.incoming.as_ref());
         let asides = incoming().filter(|i| aside(&i.reception)).count();
-        if asides != self.aside_count {
+        if asides != self.live.aside_count {
             return Err(format!(
                 "{asides} blocks collected aside, counted {}",
-                self.aside_count
+                self.live.aside_count
             ));
         }
         let writing = |block: &BlockRef| {
@@ -38,7 +45,7 @@ impl Swarm {
             };
             incoming().filter(is_it).count()
         };
-        match self.writers.keys().find(|block| writing(block) != 1) {
+        match self.live.writers.keys().find(|block| writing(block) != 1) {
             Some(block) => Err(format!("{block:?} has {} writers", writing(block))),
             None => Ok(()),
         }
@@ -50,10 +57,10 @@ impl Swarm {
         let pieces = missing.take(DESCRIBED_MAX).map(|index| {
             let piece = PieceIndex(index);
             let holders = self.peers.iter().filter(|(_, peer)| peer.have.has(index));
-            let place = match self.alone.get(&piece) {
-                _ if self.hashing.contains(&piece) => "being hashed".to_owned(),
+            let place = match self.live.alone.get(&piece) {
+                _ if self.live.hashing.contains(&piece) => "being hashed".to_owned(),
                 Some(alone) => format!("fetched from one peer alone: {alone:?}"),
-                None if self.picker.active_pieces().any(|p| p == piece) => "begun".to_owned(),
+                None if self.live.picker.active_pieces().any(|p| p == piece) => "begun".to_owned(),
                 None => "not begun".to_owned(),
             };
             format!("piece {index}: {} peers have it, {place}", holders.count())
@@ -149,8 +156,8 @@ impl Swarm {
             }
         }
         let geometry = self.geometry();
-        for piece in self.picker.active_pieces() {
-            if self.alone.contains_key(&piece) || self.hashing.contains(&piece) {
+        for piece in self.live.picker.active_pieces() {
+            if self.live.alone.contains_key(&piece) || self.live.hashing.contains(&piece) {
                 continue;
             }
             for index in 0..geometry.block_count(piece) {
@@ -160,7 +167,7 @@ impl Swarm {
                     len: geometry.block_len(piece, index),
                 };
                 let asked = open.get(&block).copied().unwrap_or(0);
-                let by = match self.picker.block_state(block) {
+                let by = match self.live.picker.block_state(block) {
                     BlockState::Free => 0,
                     BlockState::Requested { by } | BlockState::Begun { by } => by,
                     BlockState::Done => continue,
@@ -180,15 +187,15 @@ impl Swarm {
         let is_known = |piece: u32| {
             self.ours.has(piece)
                 || !self.is_wanted(PieceIndex(piece))
-                || self.picker.is_missing(PieceIndex(piece))
-                || self.alone.contains_key(&PieceIndex(piece))
-                || self.hashing.contains(&PieceIndex(piece))
-                || self.rechecking.contains(&PieceIndex(piece))
+                || self.live.picker.is_missing(PieceIndex(piece))
+                || self.live.alone.contains_key(&PieceIndex(piece))
+                || self.live.hashing.contains(&PieceIndex(piece))
+                || self.live.rechecking.contains(&PieceIndex(piece))
         };
         if let Some(piece) = (0..count).find(|&piece| !is_known(piece)) {
             return Err(format!("nobody will fetch piece {piece}"));
         }
-        for (piece, alone) in &self.alone {
+        for (piece, alone) in &self.live.alone {
             if let Some(owner) = alone.owner
                 && !self.peers.contains(owner.0 as usize)
             {

@@ -15,7 +15,7 @@ impl Swarm {
     pub fn choose(&mut self, pieces: Option<ChosenPieces>, order: PieceOrder, now: Instant) {
         let was_done = self.has_all_wanted();
         self.wanted = pieces.as_ref().map(|pieces| pieces.wanted.clone());
-        self.picker.choose(pieces, order);
+        self.live.picker.choose(pieces, order);
         self.lacking = match &self.wanted {
             None => self.ours.len() - self.ours.count_ones(),
             Some(wanted) => wanted.ones().filter(|&p| !self.ours.has(p)).count() as u32,
@@ -32,6 +32,7 @@ impl Swarm {
         if self.exchange == Exchange::Full && !was_done && self.has_all_wanted() {
             self.effects.push_back(Effect::Completed);
         }
+        self.rest_if_idle();
     }
 
     /// Whether the user wants `piece`.
@@ -85,11 +86,11 @@ impl Swarm {
 
     /// Takes back what is under way of pieces that the user does not want.
     fn drop_unwanted(&mut self, now: Instant) {
-        let alone = self.alone.keys().copied();
-        let alone = alone.filter(|p| !self.is_wanted(*p) && !self.hashing.contains(p));
+        let alone = self.live.alone.keys().copied();
+        let alone = alone.filter(|p| !self.is_wanted(*p) && !self.live.hashing.contains(p));
         for piece in alone.collect::<Vec<_>>() {
             let blocks = self.geometry().block_count(piece);
-            self.alone.insert(piece, Alone::new(blocks));
+            self.live.alone.insert(piece, Alone::new(blocks));
         }
         for key in self.keys() {
             for piece in self.unwanted_of(key) {

@@ -111,9 +111,10 @@ impl Swarm {
 
     /// Has a piece of ours hashed again.
     fn doubt(&mut self, piece: PieceIndex) {
-        let is_new = !self.rechecking.contains(&piece) && self.rechecking.len() < RECHECKS_MAX;
+        let is_new =
+            !self.live.rechecking.contains(&piece) && self.live.rechecking.len() < RECHECKS_MAX;
         if is_new && self.ours.has(piece.0) {
-            self.rechecking.insert(piece);
+            self.live.rechecking.insert(piece);
             self.effects.push_back(Effect::Check(piece));
         }
     }
@@ -121,18 +122,18 @@ impl Swarm {
     /// A piece of ours that is being hashed again was lost meanwhile: it is not fetched before that
     /// has come to its end, so that the verdict is of what was there before.
     pub(super) fn lost_in_doubt(&mut self, piece: PieceIndex) {
-        if self.rechecking.contains(&piece) {
-            self.picker.set_wanted(piece, Wanted::No);
+        if self.live.rechecking.contains(&piece) {
+            self.live.picker.set_wanted(piece, Wanted::No);
         }
     }
 
     /// Storage hashed a piece; says whether it was one that was doubted.
     pub(super) fn rechecked(&mut self, piece: PieceIndex, verdict: &Verdict) -> bool {
-        if !self.rechecking.remove(&piece) {
+        if !self.live.rechecking.remove(&piece) {
             return false;
         }
         if !self.ours.has(piece.0) {
-            self.picker.set_wanted(piece, Wanted::Yes);
+            self.live.picker.set_wanted(piece, Wanted::Yes);
             self.refill_all = true;
         } else if !matches!(verdict, Verdict::Good { .. }) {
             self.effects.push_back(Effect::Spoilt(piece));

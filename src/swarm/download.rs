@@ -115,7 +115,7 @@ impl Swarm {
                 self.count_unasked(key, block)?;
                 Reception::Drop
             }
-            Asked::Late if self.alone.contains_key(&block.piece) => Reception::Drop,
+            Asked::Late if self.live.alone.contains_key(&block.piece) => Reception::Drop,
             Asked::Now | Asked::Late if self.is_stored(block) => Reception::Drop,
             Asked::Now | Asked::Late if !self.is_wanted(block.piece) => Reception::Drop,
             Asked::Now | Asked::Late => self.receive(key, block, now),
@@ -159,6 +159,7 @@ impl Swarm {
                     len,
                 });
                 let writer = self
+                    .live
                     .writers
                     .get_mut(&block)
                     .expect("a writer is registered");
@@ -190,11 +191,11 @@ impl Swarm {
         };
         match reception {
             Reception::Write => {
-                self.writers.remove(&block);
+                self.live.writers.remove(&block);
                 self.block_stored(key, block, counted, now);
             }
             Reception::Aside(buffer) => {
-                self.aside_count -= 1;
+                self.live.aside_count -= 1;
                 if self.is_stored(block) {
                     self.wasted_bytes += u64::from(block.len);
                 } else {
@@ -216,30 +217,30 @@ impl Swarm {
     /// A block is whole, in storage; nobody else needs to send it. `counted`: the picker counts
     /// this sender's request for it.
     fn block_stored(&mut self, key: PeerKey, block: BlockRef, counted: bool, now: Instant) {
-        let geometry = self.meta.geometry();
+        let geometry = self.geometry();
         let index = geometry.block_at(block.begin);
         let blocks = geometry.block_count(block.piece);
         let origin = self.peer(key).origin;
-        self.blame.received(block.piece, index, blocks, origin);
-        let (complete, copies) = match self.alone.get_mut(&block.piece) {
+        self.live.blame.received(block.piece, index, blocks, origin);
+        let (complete, copies) = match self.live.alone.get_mut(&block.piece) {
             Some(alone) => {
                 alone.done.set(index);
                 (alone.done.is_full(), true)
             }
             None => {
-                let copies = match self.picker.block_state(block) {
+                let copies = match self.live.picker.block_state(block) {
                     BlockState::Requested { by } | BlockState::Begun { by } => {
                         by > u32::from(counted)
                     }
                     BlockState::Free | BlockState::Done => false,
                 };
-                (self.picker.block_done(block).piece_complete, copies)
+                (self.live.picker.block_done(block).piece_complete, copies)
             }
         };
         if copies {
             self.cancel_copies(key, block, now);
         }
-        if complete && self.hashing.insert(block.piece) {
+        if complete && self.live.hashing.insert(block.piece) {
             self.effects.push_back(Effect::Check(block.piece));
         }
     }
@@ -261,25 +262,25 @@ impl Swarm {
 
     /// Registers the connection as the block's writer, or has it collect the block aside.
     fn receive(&mut self, key: PeerKey, block: BlockRef, now: Instant) -> Reception {
-        match self.writers.get(&block) {
+        match self.live.writers.get(&block) {
             Some(writer) if now - writer.wrote < WRITER_SILENCE_MAX => {
-                if self.aside_count >= ASIDE_MAX {
+                if self.live.aside_count >= ASIDE_MAX {
                     return Reception::Drop;
                 }
-                self.aside_count += 1;
+                self.live.aside_count += 1;
                 Reception::Aside(Vec::with_capacity(block.len as usize))
             }
             _ => {
                 self.depose_writer(block, now);
-                self.writers.insert(
+                self.live.writers.insert(
                     block,
                     Writer {
                         peer: key,
                         wrote: now,
                     },
                 );
-                if !self.alone.contains_key(&block.piece) {
-                    self.picker.block_begun(block);
+                if !self.live.alone.contains_key(&block.piece) {
+                    self.live.picker.block_begun(block);
                 }
                 Reception::Write
             }
@@ -288,7 +289,7 @@ impl Swarm {
 
     /// What the present writer of `block` still sends goes nowhere.
     fn depose_writer(&mut self, block: BlockRef, now: Instant) {
-        let Some(writer) = self.writers.get(&block) else {
+        let Some(writer) = self.live.writers.get(&block) else {
             return;
         };
         let key = writer.peer;
@@ -303,12 +304,12 @@ impl Swarm {
         let block = incoming.block;
         match std::mem::replace(&mut incoming.reception, Reception::Drop) {
             Reception::Write => {
-                self.writers.remove(&block);
-                if !self.alone.contains_key(&block.piece) && !self.is_stored(block) {
-                    self.picker.block_abandoned(block);
+                self.live.writers.remove(&block);
+                if !self.live.alone.contains_key(&block.piece) && !self.is_stored(block) {
+                    self.live.picker.block_abandoned(block);
                 }
             }
-            Reception::Aside(_) => self.aside_count -= 1,
+            Reception::Aside(_) => self.live.aside_count -= 1,
             Reception::Drop => {}
         }
         self.release_incoming(key, now);
@@ -392,12 +393,12 @@ impl Swarm {
 
     /// Whether the bytes of `block` are in storage already.
     pub(super) fn is_stored(&self, block: BlockRef) -> bool {
-        if self.ours.has(block.piece.0) || self.hashing.contains(&block.piece) {
+        if self.ours.has(block.piece.0) || self.live.hashing.contains(&block.piece) {
             return true;
         }
-        match self.alone.get(&block.piece) {
+        match self.live.alone.get(&block.piece) {
             Some(alone) => alone.done.has(self.geometry().block_at(block.begin)),
-            None => self.picker.block_state(block) == BlockState::Done,
+            None => self.live.picker.block_state(block) == BlockState::Done,
         }
     }
 

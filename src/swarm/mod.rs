@@ -13,7 +13,7 @@
 //!  verdict ──▶ pieces ──────┴──▶ pieces.rs    verified pieces, blame, fetching alone; doubt.rs
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,6 +36,7 @@ mod choose;
 mod doubt;
 mod download;
 pub mod effect;
+mod live;
 mod near;
 mod news;
 pub mod peer;
@@ -54,47 +55,22 @@ pub use effect::{Departure, Effect, Fault};
 pub use peer::{Caps, Origin, Peer, PeerKey};
 pub use timeouts::DownLimit;
 
-use blame::Blame;
-use choker::Choker;
-use near::Near;
-use news::News;
-use picker::Picker;
-use pieces::Alone;
-use suggest::Spread;
+use live::Live;
 
 /// The exchange of one torrent.
 #[derive(Debug)]
 pub struct Swarm {
     torrent: TorrentId,
-    meta: Arc<Metainfo>,
     /// Pieces that are verified.
     ours: Bitfield,
     /// Pieces that the user wants; `None`: all.
     wanted: Option<Bitfield>,
     /// Pieces that the user wants and that are not verified.
     lacking: u32,
-    picker: Picker,
-    choker: Choker,
-    blame: Blame,
+    live: Live,
     peers: Slab<Peer>,
     /// Those that are not on our own link.
     far_count: usize,
-    /// Which connection writes a block that is arriving, and when it last did.
-    writers: BTreeMap<BlockRef, Writer>,
-    /// Pieces that are fetched from one peer only.
-    alone: BTreeMap<PieceIndex, Alone>,
-    /// Pieces that storage was told to prepare.
-    prepared: BTreeSet<PieceIndex>,
-    /// Pieces that are being hashed.
-    hashing: BTreeSet<PieceIndex>,
-    /// Verified pieces that are being hashed again, as a peer seems to have got them wrong.
-    rechecking: BTreeSet<PieceIndex>,
-    news: News,
-    spread: Spread,
-    /// When it was last seen whether somebody gets a slot, as our line had nothing to do.
-    spared_at: Option<Instant>,
-    /// Once there was a peer on our own link.
-    near: Option<Box<Near>>,
     effects: VecDeque<Effect>,
     /// Whether pieces may be asked for.
     exchange: Exchange,
@@ -102,16 +78,9 @@ pub struct Swarm {
     refill_all: bool,
     /// What limits of rate let come in from the peers to whom they apply.
     down_limit: Option<DownLimit>,
-    /// Under such a limit: whose queue is filled first the next time.
-    first_to_fill: usize,
-    /// Blocks that are being collected aside.
-    aside_count: usize,
     down: Rate,
     up: Rate,
     wasted_bytes: u64,
-    /// Bytes of pieces under way that a former process had stored.
-    taken_up: BTreeMap<PieceIndex, u32>,
-    picked: Vec<BlockRef>,
 }
 
 /// Whether the exchange asks for pieces.
@@ -132,51 +101,29 @@ struct Writer {
 
 impl Swarm {
     /// The exchange of `torrent`, with no piece and no peer.
-    pub fn new(torrent: TorrentId, meta: Arc<Metainfo>, mut rng: Rng, now: Instant) -> Self {
-        let geometry = meta.geometry();
-        let picker = Picker::new(
-            geometry.piece_count(),
-            geometry.nominal_piece_len(),
-            geometry.length(),
-            Rng::new(rng.next_u64()),
-        );
+    pub fn new(torrent: TorrentId, meta: Arc<Metainfo>, rng: Rng, now: Instant) -> Self {
+        let piece_count = meta.geometry().piece_count();
         Self {
             torrent,
-            ours: Bitfield::new(geometry.piece_count()),
+            ours: Bitfield::new(piece_count),
             wanted: None,
-            lacking: geometry.piece_count(),
-            picker,
-            choker: Choker::new(Rng::new(rng.next_u64()), now),
-            blame: Blame::default(),
+            lacking: piece_count,
+            live: Live::new(meta, rng, now),
             peers: Slab::new(),
             far_count: 0,
-            writers: BTreeMap::new(),
-            alone: BTreeMap::new(),
-            prepared: BTreeSet::new(),
-            hashing: BTreeSet::new(),
-            rechecking: BTreeSet::new(),
-            news: News::new(),
-            spread: Spread::new(Rng::new(rng.next_u64())),
-            spared_at: None,
-            near: None,
             effects: VecDeque::new(),
             exchange: Exchange::ServeOnly,
             refill_all: false,
             down_limit: None,
-            first_to_fill: 0,
-            aside_count: 0,
             down: Rate::new(now),
             up: Rate::new(now),
             wasted_bytes: 0,
-            taken_up: BTreeMap::new(),
-            picked: Vec::new(),
-            meta,
         }
     }
 
     /// What the torrent is.
     pub fn meta(&self) -> &Arc<Metainfo> {
-        &self.meta
+        self.live.meta()
     }
 
     /// The verified pieces.
@@ -261,9 +208,9 @@ impl Swarm {
     pub fn joined(&mut self, conn: ConnId, origin: Origin, caps: Caps, now: Instant) -> PeerKey {
         let piece_count = self.geometry().piece_count();
         let mut peer = Peer::new(conn, origin, caps, piece_count, now);
-        peer.news_told = self.news.len();
+        peer.news_told = self.live.news.len();
         peer.lacks = self.ours.count_ones();
-        peer.counted = self.picker.peer_joined(&peer.have);
+        peer.counted = self.live.picker.peer_joined(&peer.have);
         let opening = match self.ours.count_ones() {
             0 if caps.fast => Some(Outgoing::HaveNone),
             0 => None,
@@ -306,10 +253,10 @@ impl Swarm {
         self.take_back_suggestions(key);
         let peer = self.peers.remove(key.0 as usize);
         self.far_count -= usize::from(!peer.is_near);
-        self.picker.peer_left(&peer.have, peer.counted);
+        self.live.picker.peer_left(&peer.have, peer.counted);
         if self.peers.is_empty() {
-            self.news.forget();
-            self.picker.last_peer_left();
+            self.live.news.forget();
+            self.live.picker.last_peer_left();
         }
         if peer.is_near {
             self.neighbours_changed();
@@ -317,11 +264,12 @@ impl Swarm {
         if !peer.choked {
             self.rechoke(now);
         }
+        self.rest_if_idle();
     }
 
     /// Peers that are served at a time at most, at present.
     pub fn slot_count(&self) -> usize {
-        self.choker.slot_count()
+        self.live.choker.slot_count()
     }
 
     /// Takes in one message of a peer.
@@ -378,18 +326,21 @@ impl Swarm {
 
     /// Time passes; to be called about once a second while there are peers.
     pub fn tick(&mut self, now: Instant) {
+        if self.peers.is_empty() {
+            return;
+        }
         let turn = self.limited_turn();
         for key in self.keys() {
             self.expire_requests(key, turn, now);
         }
         self.near_tick();
-        if self.choker.next_round() <= now {
+        if self.live.choker.next_round() <= now {
             self.rechoke(now);
         }
     }
 
     fn geometry(&self) -> &Geometry {
-        self.meta.geometry()
+        self.meta().geometry()
     }
 
     fn peer_mut(&mut self, key: PeerKey) -> &mut Peer {

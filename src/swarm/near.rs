@@ -53,8 +53,8 @@ impl Swarm {
     pub fn set_near(&mut self, key: PeerKey, is_near: bool, own: PeerId) {
         let before = std::mem::replace(&mut self.peer_mut(key).is_near, is_near);
         self.far_count = self.far_count + usize::from(before) - usize::from(is_near);
-        if is_near && self.near.is_none() {
-            self.near = Some(Box::new(Near {
+        if is_near && self.live.near.is_none() {
+            self.live.near = Some(Box::new(Near {
                 own,
                 offered: None,
                 share: None,
@@ -75,7 +75,7 @@ impl Swarm {
 
     /// A near peer came, left or became a seed.
     pub(super) fn neighbours_changed(&mut self) {
-        if let Some(near) = &mut self.near {
+        if let Some(near) = &mut self.live.near {
             near.share = None;
         }
         self.near_changed();
@@ -83,7 +83,7 @@ impl Swarm {
 
     /// A near peer may be asked now or no longer, or has other pieces than before.
     pub(super) fn near_changed(&mut self) {
-        if let Some(near) = &mut self.near {
+        if let Some(near) = &mut self.live.near {
             near.offered = None;
             self.refill_all |= self.peers.iter().any(|(_, peer)| !peer.is_near);
         }
@@ -97,7 +97,12 @@ impl Swarm {
         }
         if peer.is_seed() {
             self.neighbours_changed();
-        } else if let Some(offered) = self.near.as_mut().and_then(|near| near.offered.as_mut()) {
+        } else if let Some(offered) = self
+            .live
+            .near
+            .as_mut()
+            .and_then(|near| near.offered.as_mut())
+        {
             offered.pieces.set(piece.0);
         }
     }
@@ -110,7 +115,7 @@ impl Swarm {
         let is_idle = far().any(|(_, peer)| peer.may_be_asked() && peer.requests.is_empty());
         let is_asking = self.peers.iter().any(|(_, p)| p.blocks_under_way() > 0);
         let received = self.down.total();
-        let Some(near) = &mut self.near else {
+        let Some(near) = &mut self.live.near else {
             return;
         };
         let bytes = received - std::mem::replace(&mut near.received, received);
@@ -124,14 +129,14 @@ impl Swarm {
     /// Of the pieces of a peer those that it may be asked for, if these are not all. To be given
     /// back to [`Swarm::fit_used`].
     pub(super) fn fit_of(&mut self, key: PeerKey) -> Option<Fit> {
-        let near = self.near.as_deref_mut()?;
+        let count = self.ours.len();
+        // Who wants pieces in an order waits for none of them.
+        let is_patient = self.live.picker.takes_suggestions();
+        let near = self.live.near.as_deref_mut()?;
         let peer = &self.peers[key.0 as usize];
         if peer.is_near || near.reach.is_open() {
             return None;
         }
-        let count = self.picker.ours().len();
-        // Who wants pieces in an order waits for none of them.
-        let is_patient = self.picker.takes_suggestions();
         let neighbours = || {
             let peers = self.peers.iter().map(|(_, peer)| peer);
             peers.filter(|peer| peer.is_near)
@@ -169,7 +174,7 @@ impl Swarm {
 
     /// Takes back what [`Swarm::fit_of`] gave.
     pub(super) fn fit_used(&mut self, fit: Option<Fit>) {
-        if let (Some(near), Some(_)) = (&mut self.near, &fit) {
+        if let (Some(near), Some(_)) = (&mut self.live.near, &fit) {
             near.fit = fit;
         }
     }

@@ -47,13 +47,13 @@ impl Swarm {
     /// Lets peers know of a new piece of ours.
     pub(super) fn announce(&mut self, piece: PieceIndex, now: Instant) {
         if self.peers.is_empty() {
-            return self.news.forget(); // whoever comes is told of all pieces at once
+            return self.live.news.forget(); // whoever comes is told of all pieces at once
         }
-        self.news.log.push(piece);
-        let next = self.news.told_at.map_or(now, |at| at + PAUSE);
+        self.live.news.log.push(piece);
+        let next = self.live.news.told_at.map_or(now, |at| at + PAUSE);
         let is_time = next <= now;
         if is_time {
-            self.news.told_at = Some(now);
+            self.live.news.told_at = Some(now);
         }
         let mut waits = false;
         let is_wanted = self.is_wanted(piece);
@@ -73,19 +73,19 @@ impl Swarm {
                 waits = true;
             }
         }
-        if waits && self.news.due.is_none() {
-            self.news.due = Some(next);
+        if waits && self.live.news.due.is_none() {
+            self.live.news.due = Some(next);
             self.effects.push_back(Effect::News(next));
         }
     }
 
     /// Tells everybody what was kept back, if it is time.
     pub fn news_due(&mut self, now: Instant) {
-        if self.news.due.is_none_or(|due| due > now) {
+        if self.live.is_at_rest() || self.live.news.due.is_none_or(|due| due > now) {
             return;
         }
-        self.news.due = None;
-        self.news.told_at = Some(now);
+        self.live.news.due = None;
+        self.live.news.told_at = Some(now);
         for key in self.keys() {
             if self.has_news(key) {
                 self.flush(key);
@@ -101,13 +101,13 @@ impl Swarm {
         }
         let peer = &mut self.peers[key.0 as usize];
         peer.news_told += 1;
-        self.news.log.get(peer.news_told - 1).copied()
+        self.live.news.log.get(peer.news_told - 1).copied()
     }
 
     /// Whether there is anything new to this peer; passes over what there is no use in telling.
     fn has_news(&mut self, key: PeerKey) -> bool {
         let peer = &mut self.peers[key.0 as usize];
-        while let Some(&piece) = self.news.log.get(peer.news_told) {
+        while let Some(&piece) = self.live.news.log.get(peer.news_told) {
             if self.ours.has(piece.0) && !peer.have.has(piece.0) {
                 return true;
             }

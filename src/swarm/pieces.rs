@@ -1,5 +1,7 @@
 //! What peers have, what we have, and pieces that are fetched from one peer alone.
 
+use std::sync::Arc;
+
 use super::peer::PeerKey;
 use super::{Effect, Exchange, Fault, Swarm};
 use crate::base::bits::Bitfield;
@@ -58,6 +60,7 @@ impl Swarm {
             self.roles_changed(key);
             self.fill(key, now);
         }
+        self.rest_if_idle();
     }
 
     /// Whether pieces are asked for.
@@ -69,7 +72,7 @@ impl Swarm {
     pub fn found(&mut self, piece: PieceIndex, now: Instant) {
         if self.ours.set(piece.0) {
             self.lacking -= u32::from(self.is_wanted(piece));
-            self.picker.have(piece);
+            self.live.picker.have(piece);
             self.announce(piece, now);
         }
     }
@@ -77,7 +80,6 @@ impl Swarm {
     /// Blocks of a piece are in storage, unverified, from a former process: they are not fetched.
     /// To be called before the exchange begins.
     pub fn took_up(&mut self, piece: PieceIndex, blocks: &Bitfield) {
-        let geometry = self.meta.geometry();
         if self.ours.has(piece.0) || self.exchange != Exchange::ServeOnly {
             return;
         }
@@ -86,12 +88,12 @@ impl Swarm {
             let block = BlockRef {
                 piece,
                 begin: index * crate::base::limits::BLOCK_LEN,
-                len: geometry.block_len(piece, index),
+                len: self.geometry().block_len(piece, index),
             };
-            complete |= self.picker.block_done(block).piece_complete;
-            *self.taken_up.entry(piece).or_default() += block.len;
+            complete |= self.live.picker.block_done(block).piece_complete;
+            *self.live.taken_up.entry(piece).or_default() += block.len;
         }
-        if complete && self.hashing.insert(piece) {
+        if complete && self.live.hashing.insert(piece) {
             self.effects.push_back(Effect::Check(piece));
         }
     }
@@ -103,7 +105,7 @@ impl Swarm {
         }
         let is_wanted = self.is_wanted(piece);
         self.lacking += u32::from(is_wanted);
-        self.picker.lose(piece);
+        self.live.picker.lose(piece);
         self.nothing_to_suggest();
         self.lost_in_doubt(piece);
         for key in self.keys() {
@@ -122,12 +124,12 @@ impl Swarm {
     /// Storage hashed a piece that was fetched.
     pub fn piece_checked(&mut self, piece: PieceIndex, verdict: Verdict, now: Instant) {
         if self.rechecked(piece, &verdict) {
-            return;
+            return self.rest_if_idle();
         }
-        self.hashing.remove(&piece);
-        self.prepared.remove(&piece);
+        self.live.hashing.remove(&piece);
+        self.live.prepared.remove(&piece);
         // Copies that are still asked for would come in vain, or spoil a new beginning.
-        if self.alone.contains_key(&piece) || !matches!(verdict, Verdict::Good { .. }) {
+        if self.live.alone.contains_key(&piece) || !matches!(verdict, Verdict::Good { .. }) {
             self.take_back_piece(piece, now);
         }
         match verdict {
@@ -140,22 +142,23 @@ impl Swarm {
                 self.roles_changed(key);
             }
         } else {
-            self.refill_all |= self.alone.contains_key(&piece);
+            self.refill_all |= self.live.alone.contains_key(&piece);
         }
+        self.rest_if_idle();
     }
 
     fn piece_passed(&mut self, piece: PieceIndex, digests: &[u64], now: Instant) {
-        for guilty in self.blame.passed(piece, digests) {
+        for guilty in self.live.blame.passed(piece, digests) {
             self.effects.push_back(Effect::Ban(guilty, piece));
         }
-        self.alone.remove(&piece);
-        self.taken_up.remove(&piece);
+        self.live.alone.remove(&piece);
+        self.live.taken_up.remove(&piece);
         if !self.ours.set(piece.0) {
             return;
         }
         let was_done = self.has_all_wanted();
         self.lacking -= u32::from(self.is_wanted(piece));
-        self.picker.have(piece);
+        self.live.picker.have(piece);
         self.announce(piece, now);
         if self.is_complete() || (self.has_all_wanted() && !was_done) {
             self.effects.push_back(Effect::Completed);
@@ -166,14 +169,16 @@ impl Swarm {
         let geometry = self.geometry();
         let (blocks, len) = (geometry.block_count(piece), geometry.piece_len(piece));
         // What a former process received is not of this one's account.
-        let taken_up = self.taken_up.remove(&piece).unwrap_or(0);
+        let taken_up = self.live.taken_up.remove(&piece).unwrap_or(0);
         self.wasted_bytes += u64::from(len - taken_up);
-        if let Some(guilty) = self.blame.failed(piece, digests) {
+        if let Some(guilty) = self.live.blame.failed(piece, digests) {
             self.effects.push_back(Effect::Ban(guilty, piece));
         }
-        self.picker.piece_failed(piece);
-        self.picker.set_wanted(piece, super::picker::Wanted::No);
-        self.alone.insert(piece, Alone::new(blocks));
+        self.live.picker.piece_failed(piece);
+        self.live
+            .picker
+            .set_wanted(piece, super::picker::Wanted::No);
+        self.live.alone.insert(piece, Alone::new(blocks));
         self.refill_all = true;
     }
 
@@ -189,7 +194,7 @@ impl Swarm {
         if !peer.have.set(piece.0) {
             return Ok(());
         }
-        self.picker.peer_gained(piece);
+        self.live.picker.peer_gained(piece);
         self.near_gained(key, piece);
         if !self.ours.has(piece.0) {
             if self.is_wanted(piece) {
@@ -241,8 +246,8 @@ impl Swarm {
             return Err(Fault::LateBitfield);
         }
         peer.opening = false;
-        self.picker.peer_left(&peer.have, peer.counted);
-        peer.counted = self.picker.peer_joined(&bits);
+        self.live.picker.peer_left(&peer.have, peer.counted);
+        peer.counted = self.live.picker.peer_joined(&bits);
         peer.served.arrived_all(&bits);
         peer.lacks = ours.ones().filter(|&piece| !bits.has(piece)).count() as u32;
         peer.have = bits;
@@ -275,21 +280,22 @@ impl Swarm {
 
     /// Appends requests for pieces that this peer alone may deliver.
     pub(super) fn pick_alone(&mut self, key: PeerKey, most: usize, out: &mut Vec<BlockRef>) {
-        if self.alone.is_empty() {
+        if self.live.alone.is_empty() {
             return;
         }
         // Those that are being hashed are with nobody, and nobody is asked for them.
-        let pieces = self.alone.keys().copied();
-        let may_ask = |piece: &_| !self.hashing.contains(piece) && self.is_wanted(*piece);
+        let pieces = self.live.alone.keys().copied();
+        let may_ask = |piece: &_| !self.live.hashing.contains(piece) && self.is_wanted(*piece);
         let pieces: Vec<_> = pieces.filter(may_ask).collect();
         for piece in pieces {
-            if self.alone[&piece].owner.is_none() && self.may_own(key, piece) {
-                self.blame.restarted(piece);
-                let state = self.alone.get_mut(&piece).expect("listed above");
+            if self.live.alone[&piece].owner.is_none() && self.may_own(key, piece) {
+                self.live.blame.restarted(piece);
+                let state = self.live.alone.get_mut(&piece).expect("listed above");
                 state.owner = Some(key);
             }
-            let geometry = self.meta.geometry();
-            let state = self.alone.get_mut(&piece).expect("listed above");
+            let meta = Arc::clone(self.meta());
+            let geometry = meta.geometry();
+            let state = self.live.alone.get_mut(&piece).expect("listed above");
             while state.owner == Some(key) && out.len() < most {
                 let block = state.next;
                 if block >= geometry.block_count(piece) {
@@ -309,14 +315,14 @@ impl Swarm {
     /// Whoever failed to deliver the piece least often is preferred, then one that had no part in
     /// its failure. Names cost nothing: after some owners have failed, it is a matter of chance.
     fn may_own(&self, key: PeerKey, piece: PieceIndex) -> bool {
-        let state = &self.alone[&piece];
+        let state = &self.live.alone[&piece];
         let can = |peer: &super::Peer| !peer.chokes_us && !peer.snubbed && peer.have.has(piece.0);
         let rank = |key: PeerKey, peer: &super::Peer| {
             let origin = peer.origin;
             if state.failed_owners.len() < PATIENT_OWNERS {
                 let failed = state.failed_owners.iter();
                 let times = failed.filter(|&&owner| owner == origin.peer_id).count();
-                (times, self.blame.is_suspect(piece, origin), 0)
+                (times, self.live.blame.is_suspect(piece, origin), 0)
             } else {
                 let draw = u64::from(state.failures) << 32 | u64::from(key.0);
                 (0, false, Rng::new(draw).next_u64())
@@ -333,7 +339,13 @@ impl Swarm {
     /// The peer will not deliver: the pieces that it was to deliver alone look for another one.
     pub(super) fn abandon_alone(&mut self, key: PeerKey, now: Instant) {
         let is_its = |(_, state): &(&PieceIndex, &Alone)| state.owner == Some(key);
-        let its: Vec<PieceIndex> = self.alone.iter().filter(is_its).map(|(&p, _)| p).collect();
+        let its: Vec<PieceIndex> = self
+            .live
+            .alone
+            .iter()
+            .filter(is_its)
+            .map(|(&p, _)| p)
+            .collect();
         for piece in its {
             self.abandon_piece(key, piece, now);
         }
@@ -342,8 +354,9 @@ impl Swarm {
     /// The peer has not delivered a block of a piece that it was to deliver alone.
     pub(super) fn abandon_piece(&mut self, key: PeerKey, piece: PieceIndex, now: Instant) {
         let owner = self.peer(key).origin.peer_id;
-        if let Some(state) = self.alone.get_mut(&piece) {
-            if self.hashing.contains(&piece) {
+        let is_hashed = self.live.hashing.contains(&piece);
+        if let Some(state) = self.live.alone.get_mut(&piece) {
+            if is_hashed {
                 state.owner = None; // it has delivered
                 return;
             }

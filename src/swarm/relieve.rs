@@ -73,7 +73,7 @@ impl Swarm {
         let first = (len / 2).max(len.saturating_sub(LOOKED_AT));
         (first..len).rev().find(|&place| {
             let piece = queue.requests[place].block.piece;
-            len >= QUEUE_LONG && theirs.has(piece.0) && !self.alone.contains_key(&piece)
+            len >= QUEUE_LONG && theirs.has(piece.0) && !self.live.alone.contains_key(&piece)
         })
     }
 }

@@ -18,14 +18,14 @@ impl Swarm {
     /// link without a slot gets one, and this is `true`. The lines to others may be narrow, and
     /// what has left is still in the system's buffers then.
     pub(super) fn ran_dry(&mut self, key: PeerKey, now: Instant) -> bool {
-        let is_soon = self.spared_at.is_some_and(|at| now - at < PAUSE);
+        let is_soon = self.live.spared_at.is_some_and(|at| now - at < PAUSE);
         let waits = |peer: &Peer| !peer.uploads.is_empty() || peer.leaving > 0;
         if is_soon || waits(self.peer(key)) || self.peers.iter().any(|(_, peer)| waits(peer)) {
             return false;
         }
-        self.spared_at = Some(now);
+        self.live.spared_at = Some(now);
         let served = self.peers.iter().filter(|(_, p)| p.wants_us && !p.choked);
-        if served.count() < self.choker.slot_count() {
+        if served.count() < self.live.choker.slot_count() {
             return false;
         }
         let (is_seed, credit) = (self.role() == Role::Seed, self.credit());
@@ -33,7 +33,7 @@ impl Swarm {
         let may_wait = |p: &Peer| p.wants_us && p.choked && p.is_near && is_fair(p);
         let waiting = self.peers.iter().filter(|(_, p)| may_wait(p));
         let waiting: Vec<PeerKey> = waiting.map(|(key, _)| PeerKey(key as u32)).collect();
-        let lucky = self.choker.one_more(&waiting);
+        let lucky = self.live.choker.one_more(&waiting);
         if let Some(key) = lucky {
             self.unchoke(key, now);
         }

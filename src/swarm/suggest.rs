@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 
+use super::live::Work;
 use super::peer::PeerKey;
 use super::picker::Picker;
 use super::{Exchange, Fault, Swarm};
@@ -101,14 +102,15 @@ impl Swarm {
 
     /// Whether we are a seed that has not named every piece yet.
     pub(super) fn is_spreading(&self) -> bool {
-        let left = self.spread.left.as_ref();
+        let left = self.live.spread.left.as_ref();
         self.is_complete() && left.is_none_or(|left| !left.is_empty())
     }
 
     /// The next piece that nobody but we has, and that was named to nobody.
     fn next_unnamed(&mut self, key: PeerKey) -> Option<PieceIndex> {
-        let count = self.geometry().piece_count();
-        let Spread { rng, left } = &mut self.spread;
+        let count = self.ours.len();
+        let Work { spread, picker, .. } = &mut *self.live;
+        let Spread { rng, left } = spread;
         let left = left.get_or_insert_with(|| {
             let mut pieces: Vec<PieceIndex> = (0..count).map(PieceIndex).collect();
             rng.shuffle(&mut pieces);
@@ -116,7 +118,7 @@ impl Swarm {
         });
         while let Some(piece) = left.pop() {
             let peer = &self.peers[key.0 as usize];
-            if self.picker.availability(piece) == 0 && !peer.have.has(piece.0) {
+            if picker.availability(piece) == 0 && !peer.have.has(piece.0) {
                 return Some(piece);
             }
         }
@@ -136,14 +138,14 @@ impl Swarm {
     /// A peer is served no longer: what it has not asked for is named to others.
     pub(super) fn take_back_suggestions(&mut self, key: PeerKey) {
         let suggested = std::mem::take(&mut self.peer_mut(key).suggested);
-        if let Some(left) = &mut self.spread.left {
+        if let Some(left) = &mut self.live.spread.left {
             left.extend(suggested);
         }
     }
 
     /// We are a seed no longer.
     pub(super) fn nothing_to_suggest(&mut self) {
-        self.spread.left = None;
+        self.live.spread.left = None;
         for key in self.keys() {
             self.peer_mut(key).suggested.clear();
         }
@@ -153,7 +155,7 @@ impl Swarm {
     pub(super) fn suggested(&mut self, key: PeerKey, piece: PieceIndex) -> Result<(), Fault> {
         self.check_fast(key)?;
         self.check_index(piece)?;
-        if self.picker.is_missing(piece) {
+        if self.live.picker.is_missing(piece) {
             self.peer_mut(key).suggestions.add(piece);
         }
         Ok(())

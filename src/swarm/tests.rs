@@ -14,6 +14,7 @@ use crate::meta::create::{CreateOptions, Creator, NewFile};
 
 mod near;
 mod relieve;
+mod rest;
 mod spare;
 mod suggest;
 
@@ -563,7 +564,7 @@ fn news_are_kept_only_while_there_is_somebody_to_hear_them() {
     for piece in 0..2 {
         script.swarm.found(PieceIndex(piece), script.now);
     }
-    assert_eq!(script.swarm.news.len(), 0, "nobody is there");
+    assert_eq!(script.swarm.live.news.len(), 0, "nobody is there");
     let key = script.join(FAST);
     script.swarm.found(PieceIndex(2), script.now);
     assert_eq!(script.swarm.next_have(key), Some(PieceIndex(2)));
@@ -573,7 +574,7 @@ fn news_are_kept_only_while_there_is_somebody_to_hear_them() {
         "it was told of the others"
     );
     script.swarm.left(key, script.now);
-    assert_eq!(script.swarm.news.len(), 0);
+    assert_eq!(script.swarm.live.news.len(), 0);
 }
 
 /// Goal: who lacks little hears of each piece at once, who lacks many of several together, all in

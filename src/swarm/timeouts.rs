@@ -17,10 +17,10 @@ impl Swarm {
         if self.is_stored(block) {
             return;
         }
-        match self.alone.get(&block.piece) {
+        match self.live.alone.get(&block.piece) {
             Some(alone) if alone.owner == Some(key) => self.abandon_piece(key, block.piece, now),
             Some(_) => {}
-            None => self.picker.block_released(block),
+            None => self.live.picker.block_released(block),
         }
     }
 
@@ -83,7 +83,7 @@ impl Swarm {
     /// asked of anybody.
     pub(super) fn expire_requests(&mut self, key: PeerKey, turn: Option<Duration>, now: Instant) {
         // In the endgame others are idle: they should not wait long for one who is silent.
-        let hurry = self.peers.len() > 1 && self.picker.is_endgame();
+        let hurry = self.peers.len() > 1 && self.live.picker.is_endgame();
         // A limit of ours that lets a block through only now and then is not its fault.
         let rate = self.down_limit.map_or(u64::MAX, |limit| limit.rate);
         let peer = self.peer_mut(key);

@@ -128,7 +128,7 @@ impl Swarm {
     pub(super) fn rechoke(&mut self, now: Instant) {
         let role = self.role();
         let candidates: Vec<Candidate> = self.candidates(now);
-        let chosen = self.choker.rechoke(&candidates, role, now);
+        let chosen = self.live.choker.rechoke(&candidates, role, now);
         self.apply_chokes(&self.keys(), &chosen, now);
     }
 
@@ -148,11 +148,12 @@ impl Swarm {
                 far_served += usize::from(!peer.is_near);
             }
         }
-        let is_free = served < self.choker.slot_count();
+        let is_free = served < self.live.choker.slot_count();
         if served < SLOTS_FIRST {
             waiting += owing;
         }
-        let makes_room = self.choker.makes_room() && near_waiting > 0 && far_served > FAR_SLOTS;
+        let makes_room =
+            self.live.choker.makes_room() && near_waiting > 0 && far_served > FAR_SLOTS;
         if waiting == 0 || !(is_free || makes_room) {
             return;
         }
@@ -161,7 +162,8 @@ impl Swarm {
         let (keys, candidates): (Vec<PeerKey>, Vec<Candidate>) = concerned
             .map(|(key, peer)| (PeerKey(key as u32), candidate(peer, (0, 0), credit)))
             .unzip();
-        let chosen = self.choker.unchoke_now(&candidates, self.role(), now);
+        let role = self.role();
+        let chosen = self.live.choker.unchoke_now(&candidates, role, now);
         self.apply_chokes(&keys, &chosen, now);
     }
 
@@ -229,7 +231,12 @@ impl Swarm {
             return;
         };
         let count = self.geometry().piece_count();
-        let set = allowed_fast_set(ip.octets(), self.meta.info_hash, count, ALLOWED_FAST_COUNT);
+        let set = allowed_fast_set(
+            ip.octets(),
+            self.meta().info_hash,
+            count,
+            ALLOWED_FAST_COUNT,
+        );
         for piece in set {
             if self.ours.has(piece.0) && !self.peer(key).have.has(piece.0) {
                 self.peer_mut(key).granted_fast.push((piece, 0));

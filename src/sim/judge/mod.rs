@@ -450,7 +450,8 @@ impl Judges {
                 return self.blame(judge, Some(host), text);
             }
             let slots = swarm.peers().filter(|(_, peer)| !peer.choked).count();
-            if slots > swarm.slot_count() {
+            // One without peers may be at rest, and is left so.
+            if slots > 0 && slots > swarm.slot_count() {
                 let text = format!("{slots} peers are unchoked, of {}", swarm.slot_count());
                 return self.blame("slots", Some(host), text);
             }

@@ -102,7 +102,7 @@ fn nobody_is_relieved_by_who_cannot_help() {
         ("the last piece is fetched alone", 16, |script, _, busy| {
             let mut alone = Alone::new(4);
             (alone.owner, alone.next) = (Some(busy.0), 4);
-            script.swarm.alone.insert(busy.1[15].piece, alone);
+            script.swarm.live.alone.insert(busy.1[15].piece, alone);
         }),
     ];
     for (what, left, change) in cases {

@@ -1,0 +1,107 @@
+//! A seed without peers, which has let go of what it does not need.
+
+use super::*;
+
+impl Script {
+    /// One that has everything and nobody to give it to.
+    fn resting(pieces: u32) -> Self {
+        let mut script = Self::new(pieces);
+        for piece in 0..pieces {
+            script.swarm.found(PieceIndex(piece), script.now);
+        }
+        assert!(!script.swarm.live.is_at_rest(), "it may not serve yet");
+        script.swarm.begin_exchange(script.now);
+        assert!(script.swarm.live.is_at_rest());
+        script
+    }
+
+    fn audit(&self) {
+        self.swarm.audit().expect("what is counted is there");
+    }
+}
+
+#[test]
+fn seed_rests_while_nobody_is_there_and_serves_who_comes() {
+    let mut script = Script::resting(6);
+    for _ in 0..3 {
+        let leecher = script.join(FAST);
+        assert_eq!(script.sent(leecher), [Outgoing::HaveAll]);
+        assert!(!script.swarm.live.is_at_rest());
+        script.audit();
+        script.say(leecher, Message::HaveNone).expect("allowed");
+        script.say(leecher, Message::Interested).expect("allowed");
+        assert!(script.sent(leecher).contains(&Outgoing::Unchoke));
+        script.wait(30);
+        script.audit();
+        script.swarm.left(leecher, script.now);
+        script.effects();
+        assert!(script.swarm.live.is_at_rest());
+        script.audit();
+        script.wait(30);
+        script.swarm.news_due(script.now);
+        assert_eq!(script.swarm.left_bytes(), 0);
+        assert!(script.swarm.live.is_at_rest(), "no look at it wakes it");
+    }
+}
+
+#[test]
+fn piece_that_a_seed_at_rest_loses_is_fetched_again_and_nothing_else() {
+    let mut script = Script::resting(6);
+    script.swarm.lost(PieceIndex(3));
+    assert!(!script.swarm.live.is_at_rest());
+    script.audit();
+    let seed = script.seed();
+    let requests = script.requests(seed);
+    assert_eq!(
+        requests,
+        (0..4).map(|index| block(3, index)).collect::<Vec<_>>()
+    );
+    for asked in requests {
+        script.whole(seed, asked);
+    }
+    let good = Verdict::Good { blocks: Vec::new() };
+    script.swarm.piece_checked(PieceIndex(3), good, script.now);
+    assert!(script.swarm.is_complete());
+    script.audit();
+    script.swarm.left(seed, script.now);
+    script.effects();
+    assert!(script.swarm.live.is_at_rest());
+}
+
+/// It is what it would ask for first, once something is lost.
+#[test]
+fn order_that_the_user_chose_outlasts_the_rest() {
+    let mut script = Script::resting(6);
+    let now = script.now;
+    script.swarm.choose(None, PieceOrder::Sequential, now);
+    for piece in [5, 1, 4] {
+        script.swarm.lost(PieceIndex(piece));
+    }
+    let seed = script.seed();
+    let pieces: Vec<u32> = script
+        .requests(seed)
+        .iter()
+        .map(|block| block.piece.0)
+        .collect();
+    assert!(
+        pieces.starts_with(&[1, 1, 1, 1]) && pieces.is_sorted(),
+        "{pieces:?}"
+    );
+}
+
+/// Goal: who waits to be hashed is not forgotten.
+#[test]
+fn seed_does_not_rest_while_a_piece_is_under_way() {
+    let mut script = Script::resting(6);
+    script.swarm.lost(PieceIndex(3));
+    let seed = script.seed();
+    for asked in script.requests(seed) {
+        script.whole(seed, asked);
+    }
+    script.swarm.left(seed, script.now);
+    script.effects();
+    assert!(!script.swarm.live.is_at_rest());
+    let good = Verdict::Good { blocks: Vec::new() };
+    script.swarm.piece_checked(PieceIndex(3), good, script.now);
+    assert!(script.swarm.live.is_at_rest());
+}
