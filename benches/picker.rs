@@ -18,7 +18,7 @@ const BLOCKS: u32 = 64;
 fn picker(piece_count: u32, peers: u64) -> Picker {
     let piece_len = BLOCKS * BLOCK_LEN;
     let length = u64::from(piece_count) * u64::from(piece_len);
-    let mut picker = Picker::new(piece_count, piece_len, length, Rng::new(1));
+    let mut picker = Picker::new(Bitfield::new(piece_count), piece_len, length, Rng::new(1));
     (0..4).for_each(|index| picker.have(PieceIndex(index)));
     for rng_seed in 0..peers {
         let _ = picker.peer_joined(&half(piece_count, rng_seed));

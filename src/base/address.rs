@@ -1,6 +1,7 @@
 //! Addresses: what they are good for, and whether they lie on a link of this machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 /// An address of one of this machine's interfaces, as the shell found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,14 +14,14 @@ pub struct Interface {
     pub prefix_len: u8,
 }
 
-/// The interfaces of this machine, those that are up.
+/// The interfaces of this machine, those that are up. Copies are cheap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Interfaces(Vec<Interface>);
+pub struct Interfaces(Arc<[Interface]>);
 
 impl Interfaces {
     /// A set of interfaces, in the order in which they are preferred.
     pub fn new(all: Vec<Interface>) -> Self {
-        Self(all)
+        Self(all.into())
     }
 
     /// Every address of every interface.

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod plan;
 pub mod rate;
 pub mod rng;
+pub mod seldom;
 pub mod slot;
 pub mod status;
 pub mod text;

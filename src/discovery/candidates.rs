@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::base::address::{Interfaces, Scope, scope};
 use crate::base::limits::CANDIDATES_MAX;
 use crate::base::rng::Rng;
+use crate::base::seldom::{Blank, Seldom};
 use crate::base::time::Instant;
 
 use super::Privacy;
@@ -31,20 +32,41 @@ pub struct Candidates {
     privacy: Privacy,
     /// `None` until they are told; nothing is off-link until then.
     interfaces: Option<Interfaces>,
+    all: Seldom<All>,
+    /// When those that are due were listed last.
+    ripened: Instant,
+    rng: Rng,
+}
+
+/// The addresses, in every place where they stand.
+#[derive(Debug, Default)]
+struct All {
     known: BTreeMap<SocketAddr, Candidate>,
     /// Those that wait, by the moment at which they are due.
     waiting: BTreeSet<(Instant, SocketAddr)>,
     /// Those that are due, the preferred first.
     due: BTreeSet<(Preference, SocketAddr)>,
-    /// When `due` was filled up last.
-    ripened: Instant,
     /// Those that may give way to others, the worst first.
     expendable: BTreeSet<(Worth, SocketAddr)>,
     /// Addresses known by the hearsay of one sender; none is 0.
     told_by: BTreeMap<IpAddr, usize>,
     /// Ports known of one host; none is 0.
     ports: BTreeMap<IpAddr, usize>,
-    rng: Rng,
+}
+
+impl Blank for All {
+    const BLANK: &'static Self = &Self {
+        known: BTreeMap::new(),
+        waiting: BTreeSet::new(),
+        due: BTreeSet::new(),
+        expendable: BTreeSet::new(),
+        told_by: BTreeMap::new(),
+        ports: BTreeMap::new(),
+    };
+
+    fn is_blank(&self) -> bool {
+        self.known.is_empty()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,13 +112,8 @@ impl Candidates {
         Self {
             privacy,
             interfaces: None,
-            known: BTreeMap::new(),
-            waiting: BTreeSet::new(),
-            due: BTreeSet::new(),
+            all: Seldom::default(),
             ripened: Instant::ZERO,
-            expendable: BTreeSet::new(),
-            told_by: BTreeMap::new(),
-            ports: BTreeMap::new(),
             rng,
         }
     }
@@ -104,7 +121,7 @@ impl Candidates {
     /// The interfaces of this machine, at the start and after each change.
     pub fn interfaces_found(&mut self, interfaces: &Interfaces) {
         self.interfaces = Some(interfaces.clone());
-        let all: Vec<SocketAddr> = self.known.keys().copied().collect();
+        let all: Vec<SocketAddr> = self.all.known.keys().copied().collect();
         for remote in all {
             let mut candidate = self.take_out(remote).expect("listed above");
             candidate.is_on_link = interfaces.is_on_link(remote.ip());
@@ -169,13 +186,13 @@ impl Candidates {
         match self.first_due(reach) {
             Some(_) => Some(self.ripened),
             None if reach == Reach::Nowhere => None,
-            None => self.waiting.first().map(|&(at, _)| at),
+            None => self.all.waiting.first().map(|&(at, _)| at),
         }
     }
 
     /// Who is dialled next of those that are due.
     fn first_due(&self, reach: Reach) -> Option<SocketAddr> {
-        let &((Reverse(trust), ..), first) = self.due.first()?;
+        let &((Reverse(trust), ..), first) = self.all.due.first()?;
         let is_on_link = match reach {
             _ if trust == Trust::User => return Some(first),
             Reach::Everywhere => return Some(first),
@@ -185,7 +202,7 @@ impl Candidates {
         };
         let first_of = |trust| {
             let begin = (Reverse(trust), Reverse(is_on_link), 0, 0);
-            let mut due = self.due.range((begin, LEAST)..);
+            let mut due = self.all.due.range((begin, LEAST)..);
             let fits = |entry: &&(Preference, SocketAddr)| {
                 (entry.0.0, entry.0.1) == (Reverse(trust), Reverse(is_on_link))
             };
@@ -225,20 +242,24 @@ impl Candidates {
             };
         }
         let is_given_up = candidate.failures >= FAILURES_MAX && candidate.source != Source::User;
-        if !is_given_up {
-            self.put_in(remote, candidate);
+        match is_given_up {
+            true => self.all.tidy(),
+            false => self.put_in(remote, candidate),
         }
     }
 
     /// How an address was learned; `None` if it is not known.
     pub fn source(&self, remote: SocketAddr) -> Option<Source> {
-        let candidate = self.known.get(&canonical(remote))?;
+        let candidate = self.all.known.get(&canonical(remote))?;
         Some(candidate.source)
     }
 
     /// Lets whoever may be dialled at all be dialled now: the torrent goes on after a pause.
     pub fn wake(&mut self, now: Instant) {
-        for (_, remote) in std::mem::take(&mut self.waiting) {
+        if self.all.waiting.is_empty() {
+            return;
+        }
+        for (_, remote) in std::mem::take(&mut self.all.waiting) {
             let mut candidate = self.take_out(remote).expect("who waits is known");
             candidate.state = State::Waiting(now);
             self.put_in(remote, candidate);
@@ -249,26 +270,26 @@ impl Candidates {
     pub fn tally(&self, now: Instant) -> Tally {
         let is_never = |candidate: &&Candidate| candidate.state == State::Never;
         Tally {
-            known: self.known.len(),
-            failed: self.waiting.iter().filter(|(at, _)| *at > now).count(),
-            never: self.known.values().filter(is_never).count(),
+            known: self.all.known.len(),
+            failed: self.all.waiting.iter().filter(|(at, _)| *at > now).count(),
+            never: self.all.known.values().filter(is_never).count(),
         }
     }
 
     /// Number of known addresses.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.all.known.len()
     }
 
     /// Whether no address is known.
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.all.known.is_empty()
     }
 
     /// Moves those that have waited long enough to those that are due.
     pub fn ripen(&mut self, now: Instant) {
         self.ripened = now;
-        while let Some(&(at, remote)) = self.waiting.first()
+        while let Some(&(at, remote)) = self.all.waiting.first()
             && at <= now
         {
             let mut candidate = self.take_out(remote).expect("who waits is known");
@@ -295,18 +316,18 @@ impl Candidates {
                 };
                 self.privacy == Privacy::Public
                     && scope(ip) != Scope::Nowhere
-                    && count(&self.told_by, sender.to_canonical()) < HEARSAY_MAX
-                    && count(&self.ports, ip) < ports_max
+                    && count(&self.all.told_by, sender.to_canonical()) < HEARSAY_MAX
+                    && count(&self.all.ports, ip) < ports_max
             }
         }
     }
 
     /// Whether there is room for `newcomer`; makes some if it is better than the worst.
     fn has_room_for(&mut self, newcomer: &Candidate) -> bool {
-        if self.known.len() < CANDIDATES_MAX {
+        if self.all.known.len() < CANDIDATES_MAX {
             return true;
         }
-        match self.expendable.first() {
+        match self.all.expendable.first() {
             Some(&(worth, worst)) if worth < newcomer.worth() => {
                 self.take_out(worst);
                 true
@@ -321,38 +342,42 @@ impl Candidates {
 
     /// Removes an address from every place where it stands.
     fn take_out(&mut self, remote: SocketAddr) -> Option<Candidate> {
-        let candidate = self.known.remove(&remote)?;
+        self.all.known.get(&remote)?;
+        let candidate = self.all.known.remove(&remote)?;
         match candidate.state {
-            State::Waiting(at) => _ = self.waiting.remove(&(at, remote)),
-            State::Due(lot) => _ = self.due.remove(&(candidate.preference(lot), remote)),
+            State::Waiting(at) => _ = self.all.waiting.remove(&(at, remote)),
+            State::Due(lot) => _ = self.all.due.remove(&(candidate.preference(lot), remote)),
             State::Busy | State::Never => {}
         }
         if candidate.is_expendable() {
-            self.expendable.remove(&(candidate.worth(), remote));
+            self.all.expendable.remove(&(candidate.worth(), remote));
         }
         if let Some(sender) = candidate.source.sender() {
-            one_less(&mut self.told_by, sender);
+            one_less(&mut self.all.told_by, sender);
         }
-        one_less(&mut self.ports, remote.ip());
+        one_less(&mut self.all.ports, remote.ip());
         Some(candidate)
     }
 
     /// The opposite of [`Candidates::take_out`].
     fn put_in(&mut self, remote: SocketAddr, candidate: Candidate) {
         match candidate.state {
-            State::Waiting(at) => _ = self.waiting.insert((at, remote)),
-            State::Due(lot) => _ = self.due.insert((candidate.preference(lot), remote)),
+            State::Waiting(at) => _ = self.all.waiting.insert((at, remote)),
+            State::Due(lot) => _ = self.all.due.insert((candidate.preference(lot), remote)),
             State::Busy | State::Never => {}
         }
         if candidate.is_expendable() {
-            self.expendable.insert((candidate.worth(), remote));
+            self.all.expendable.insert((candidate.worth(), remote));
         }
         if let Some(sender) = candidate.source.sender() {
-            *self.told_by.entry(sender).or_insert(0) += 1;
+            *self.all.told_by.entry(sender).or_insert(0) += 1;
         }
-        *self.ports.entry(remote.ip()).or_insert(0) += 1;
-        self.known.insert(remote, candidate);
-        assert!(self.known.len() <= CANDIDATES_MAX, "room was made before");
+        *self.all.ports.entry(remote.ip()).or_insert(0) += 1;
+        self.all.known.insert(remote, candidate);
+        assert!(
+            self.all.known.len() <= CANDIDATES_MAX,
+            "room was made before"
+        );
     }
 }
 

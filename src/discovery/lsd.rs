@@ -60,13 +60,14 @@ struct Link {
 }
 
 /// What is to be said of one torrent on one link.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Plan {
     /// Packets sent so far, up to those of the start.
     sent: usize,
     /// When it is said anyway. The first time comes before all that others wait for.
     regular: Instant,
-    answer: Option<Answer>,
+    /// Seldom: apart from the rest.
+    answer: Option<Box<Answer>>,
     answered: Option<Instant>,
 }
 
@@ -281,14 +282,14 @@ impl Lsd {
         let may_answer = plan.answered.is_none_or(|at| now >= at + ANSWER_PAUSE);
         if let Some(answer) = &mut plan.answer {
             let is_needless = answer.others_with(remote);
-            plan.answer = plan.answer.filter(|_| !is_needless);
+            plan.answer.take_if(|_| is_needless);
         } else if heard == Hearing::First && may_answer {
             let delay = self.rng.below(ANSWER_DELAY_MAX.as_micros() as u32);
-            plan.answer = Some(Answer {
+            plan.answer = Some(Box::new(Answer {
                 at: now + Duration::from_micros(delay.into()),
                 newcomer: remote,
                 others: [None; OTHERS_ENOUGH],
-            });
+            }));
         }
         link.put(info_hash, plan);
     }
@@ -318,8 +319,8 @@ impl Link {
 
 impl Plan {
     fn due(&self) -> Instant {
-        let answer = self.answer.map_or(Instant::NEVER, |answer| answer.at);
-        self.regular.min(answer)
+        let answer = self.answer.as_ref().map(|answer| answer.at);
+        self.regular.min(answer.unwrap_or(Instant::NEVER))
     }
 
     /// The packet has left: it is the answer too, if one was to be given. An answer takes the place

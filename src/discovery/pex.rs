@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::base::address::{Interfaces, Scope, may_be_told, scope};
 use crate::base::limits::{PEX_FIRST_MAX, PEX_TOLD_MAX};
 use crate::base::rng::Rng;
+use crate::base::seldom::{Blank, Seldom};
 use crate::base::time::Instant;
 use crate::wire::pex::{Flags, Pex};
 
@@ -20,12 +21,30 @@ use super::Privacy;
 #[derive(Debug)]
 pub struct Roster {
     privacy: Privacy,
-    /// The last event of each address, by number, from 1.
+    last: Seldom<Last>,
+    count: u64,
+}
+
+/// The last event of each address.
+#[derive(Debug, Default)]
+struct Last {
+    /// By number, from 1.
     events: BTreeMap<u64, Event>,
     numbers: BTreeMap<SocketAddr, u64>,
     /// Numbers of those that have left.
     gone: BTreeSet<u64>,
-    count: u64,
+}
+
+impl Blank for Last {
+    const BLANK: &'static Self = &Self {
+        events: BTreeMap::new(),
+        numbers: BTreeMap::new(),
+        gone: BTreeSet::new(),
+    };
+
+    fn is_blank(&self) -> bool {
+        self.events.is_empty()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,9 +77,7 @@ impl Roster {
     pub fn new(privacy: Privacy) -> Self {
         Self {
             privacy,
-            events: BTreeMap::new(),
-            numbers: BTreeMap::new(),
-            gone: BTreeSet::new(),
+            last: Seldom::default(),
             count: 0,
         }
     }
@@ -68,14 +85,14 @@ impl Roster {
     /// A peer that is connected accepts others at `listens`: dialled there, or by its own word. If
     /// it is here already, only its flags are noted.
     pub fn joined(&mut self, listens: SocketAddr, flags: Flags, now: Instant) {
-        let known = self.numbers.get(&listens).copied();
-        if let Some(event) = known.and_then(|number| self.events.get_mut(&number))
+        let known = self.last.numbers.get(&listens).copied();
+        if let Some(event) = known.and_then(|number| self.last.events.get_mut(&number))
             && event.state == State::Connected
         {
             event.flags = flags;
             return;
         }
-        let joined = known.map(|number| self.events[&number].joined);
+        let joined = known.map(|number| self.last.events[&number].joined);
         let event = Event {
             listens,
             flags,
@@ -88,8 +105,8 @@ impl Roster {
 
     /// No connection with this peer is left.
     pub fn left(&mut self, listens: SocketAddr, departure: Departure, now: Instant) {
-        let known = self.numbers.get(&listens);
-        let Some(&event) = known.and_then(|number| self.events.get(number)) else {
+        let known = self.last.numbers.get(&listens);
+        let Some(&event) = known.and_then(|number| self.last.events.get(number)) else {
             return;
         };
         if event.state == State::Connected {
@@ -103,7 +120,7 @@ impl Roster {
 
     /// Peers that are connected.
     pub fn len(&self) -> usize {
-        self.numbers.len() - self.gone.len()
+        self.last.numbers.len() - self.last.gone.len()
     }
 
     /// Whether nobody is connected.
@@ -113,31 +130,36 @@ impl Roster {
 
     fn happened(&mut self, event: Event) {
         self.count += 1;
-        if let Some(last) = self.numbers.insert(event.listens, self.count) {
-            self.events.remove(&last);
-            self.gone.remove(&last);
+        if let Some(last) = self.last.numbers.insert(event.listens, self.count) {
+            self.last.events.remove(&last);
+            self.last.gone.remove(&last);
         }
-        self.events.insert(self.count, event);
+        self.last.events.insert(self.count, event);
         if event.state != State::Connected {
-            self.gone.insert(self.count);
+            self.last.gone.insert(self.count);
         }
-        if self.gone.len() > GONE_MAX
-            && let Some(oldest) = self.gone.pop_first()
-            && let Some(event) = self.events.remove(&oldest)
+        if self.last.gone.len() > GONE_MAX
+            && let Some(oldest) = self.last.gone.pop_first()
+            && let Some(event) = self.last.events.remove(&oldest)
         {
-            self.numbers.remove(&event.listens);
+            self.last.numbers.remove(&event.listens);
         }
     }
 
     /// What happened after the event with this number.
     fn after(&self, number: u64) -> impl Iterator<Item = (u64, &Event)> {
-        let events = self.events.range(number + 1..);
+        let events = self.last.events.range(number + 1..);
         events.map(|(&number, event)| (number, event))
     }
 
     /// Those that left lately and may be listed, the latest first.
     fn recent(&self, now: Instant) -> impl Iterator<Item = &Event> {
-        let gone = self.gone.iter().rev().map(|number| &self.events[number]);
+        let gone = self
+            .last
+            .gone
+            .iter()
+            .rev()
+            .map(|number| &self.last.events[number]);
         gone.take_while(move |event| now < event.at + RECENT)
             .filter(|event| event.state == State::Gone(Departure::Usual))
     }
@@ -551,7 +573,11 @@ mod tests {
             roster.left(peer(n), Departure::Usual, secs(1));
         }
         assert_eq!(roster.len(), 1);
-        let sizes = [roster.events.len(), roster.numbers.len(), roster.gone.len()];
+        let sizes = [
+            roster.last.events.len(),
+            roster.last.numbers.len(),
+            roster.last.gone.len(),
+        ];
         assert_eq!(sizes, [GONE_MAX + 1, GONE_MAX + 1, GONE_MAX]);
     }
 

@@ -88,10 +88,17 @@ pub fn torrent_path(state_dir: &Path, info_hash: InfoHash) -> PathBuf {
     state_dir.join(format!("{info_hash}.torrent"))
 }
 
+/// Where a torrent's journal is kept.
+pub(super) fn journal_path(state_dir: &Path, info_hash: InfoHash) -> PathBuf {
+    state_dir.join(format!("{info_hash}.journal"))
+}
+
 /// All files that are kept for a torrent.
 pub fn kept_paths(state_dir: &Path, info_hash: InfoHash) -> Vec<PathBuf> {
-    let journal = state_dir.join(format!("{info_hash}.journal"));
-    vec![torrent_path(state_dir, info_hash), journal]
+    vec![
+        torrent_path(state_dir, info_hash),
+        journal_path(state_dir, info_hash),
+    ]
 }
 
 /// Reads a .torrent, within the limit.

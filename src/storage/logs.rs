@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use super::jobs::{Outcome, Work};
 use super::journal::log::{Log, LogWork, SinkId};
+use super::keep::journal_path;
 use super::{Purpose, Storage};
-use crate::base::id::TorrentId;
+use crate::base::id::{InfoHash, TorrentId};
 use crate::base::time::Instant;
 
 /// Names the journal of one life of a torrent; never used twice.
@@ -19,7 +20,6 @@ pub(super) struct LogId(pub u64);
 #[derive(Debug)]
 pub(super) struct OpenLog {
     pub log: Log,
-    pub path: PathBuf,
     /// The torrent, as long as it is there.
     pub torrent: Option<TorrentId>,
 }
@@ -39,11 +39,11 @@ pub(super) enum LogStep {
 
 impl Storage {
     /// Keeps a journal from now on.
-    pub(super) fn insert_log(&mut self, torrent: TorrentId, log: Log, path: PathBuf) -> LogId {
+    pub(super) fn insert_log(&mut self, torrent: TorrentId, log: Log) -> LogId {
         self.logs_count += 1;
         let id = LogId(self.logs_count);
         let torrent = Some(torrent);
-        let open = OpenLog { log, path, torrent };
+        let open = OpenLog { log, torrent };
         self.logs.insert(id, Box::new(open));
         self.log_queue.insert(id);
         id
@@ -67,13 +67,15 @@ impl Storage {
     pub(super) fn pump_logs(&mut self) {
         while let Some(id) = self.log_queue.pop_first() {
             let now = self.now;
-            let Some(open) = self.logs.get_mut(&id) else {
+            let folder = self.state_dir.as_deref();
+            let (Some(open), Some(folder)) = (self.logs.get_mut(&id), folder) else {
                 continue;
             };
+            let path = journal_path(folder, open.log.binding().info_hash);
             let mut all = Vec::new();
             let next = |log: &mut Log| log.poll_work(now).or_else(|| log.poll_removal());
             while let Some(work) = next(&mut open.log) {
-                all.push(job_of(work, &open.path));
+                all.push(job_of(work, path.clone()));
             }
             if let Some(at) = open.log.next_deadline() {
                 self.wake_at = self.wake_at.min(at);
@@ -93,10 +95,10 @@ impl Storage {
         let Some(open) = self.logs.remove(&id) else {
             return;
         };
-        let OpenLog { log, path, .. } = *open;
-        if let Some(file) = log.into_file() {
+        let log = open.log;
+        let path = self.journal_path(log.binding().info_hash);
+        if let (Some(file), Some(path)) = (log.into_file(), path) {
             let (log, step) = (id, LogStep::Close);
-            let path = path.clone();
             let written = false;
             self.submit(
                 Purpose::Log { log, step },
@@ -152,14 +154,14 @@ impl Storage {
         }
     }
 
-    /// Whether a journal is kept under this name.
-    pub(super) fn is_log_open(&self, path: &PathBuf) -> bool {
-        self.logs.values().any(|open| open.path == *path)
+    /// Whether the journal of such a torrent is kept.
+    pub(super) fn is_log_open(&self, info_hash: InfoHash) -> bool {
+        let mut logs = self.logs.values();
+        logs.any(|open| open.log.binding().info_hash == info_hash)
     }
 }
 
-fn job_of(work: LogWork, path: &std::path::Path) -> (LogStep, Work) {
-    let path = path.to_owned();
+fn job_of(work: LogWork, path: PathBuf) -> (LogStep, Work) {
     match work {
         LogWork::Make(bytes) => (LogStep::Make, Work::MakeJournal { path, bytes }),
         LogWork::MakeFirst(bytes) => (LogStep::Make, Work::MakeFirstJournal { path, bytes }),

@@ -18,12 +18,13 @@ use std::time::Duration;
 
 use super::Storage;
 use super::journal::{self, Claim, Record, Stamp};
+use super::keep;
 use super::logs::LogId;
 use super::partial::Partials;
 use super::prove::Proofs;
 use super::span::{Place, chunks};
 use crate::base::bits::Bitfield;
-use crate::base::id::{PieceIndex, TorrentId};
+use crate::base::id::{InfoHash, PieceIndex, TorrentId};
 use crate::base::limits::BLOCK_LEN;
 use crate::base::slot::Slot;
 use crate::base::time::Instant;
@@ -70,9 +71,8 @@ pub(super) struct Memory {
 
 impl Storage {
     /// Where the journal of a torrent is, if one is kept.
-    pub(super) fn journal_path(&self, meta: &Metainfo) -> Option<PathBuf> {
-        let folder = self.state_dir.as_ref()?;
-        Some(folder.join(format!("{}.journal", meta.info_hash)))
+    pub(super) fn journal_path(&self, info_hash: InfoHash) -> Option<PathBuf> {
+        Some(keep::journal_path(self.state_dir.as_ref()?, info_hash))
     }
 
     /// Bytes are being stored.

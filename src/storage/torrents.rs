@@ -90,8 +90,8 @@ impl Storage {
             return;
         };
         let (meta, access) = (Arc::clone(&of.meta), of.access);
-        let journal = self.journal_path(&meta);
-        if journal.as_ref().is_some_and(|path| self.is_log_open(path)) {
+        let journal = self.journal_path(meta.info_hash);
+        if self.is_log_open(meta.info_hash) {
             return self.waiting_scans.push(torrent);
         }
         let mounts = self.mounts(meta.info_hash).to_vec();
@@ -158,7 +158,7 @@ impl Storage {
         let meta = Arc::clone(&torrent.meta);
         let mounts = std::mem::take(&mut scan.mounts);
         self.recall_mounts(meta.info_hash, mounts);
-        let event = match self.journal_path(&meta) {
+        let event = match self.journal_path(meta.info_hash) {
             Some(path) => self.take_up(id, scan, path),
             None => Ok(Event::Scanned {
                 torrent: id,

@@ -16,15 +16,15 @@ impl Swarm {
     /// What does not agree, in words.
     pub fn audit(&self) -> Result<(), String> {
         if self.live.is_at_rest() {
-            return match self.is_complete() && self.peers.is_empty() {
+            return match self.peers.is_empty() {
                 true => Ok(()),
-                false => Err("at rest, though there is something to do".to_owned()),
+                false => Err("at rest, though there are peers".to_owned()),
             };
         }
         self.live
             .picker
             .audit(self.peers.iter().map(|(_, peer)| &peer.have))?;
-        if self.live.picker.ours() != &self.ours {
+        if self.live.picker.ours() != &self.live.ours {
             return Err("the picker has other pieces than the swarm".to_owned());
         }
         self.audit_peers()?;
@@ -53,7 +53,8 @@ impl Swarm {
 
     /// What is missing and what is known of whom, a line each: for a reader who asks why it is.
     pub fn describe(&self) -> Vec<String> {
-        let missing = (0..self.geometry().piece_count()).filter(|&piece| !self.ours.has(piece));
+        let missing =
+            (0..self.geometry().piece_count()).filter(|&piece| !self.live.ours.has(piece));
         let pieces = missing.take(DESCRIBED_MAX).map(|index| {
             let piece = PieceIndex(index);
             let holders = self.peers.iter().filter(|(_, peer)| peer.have.has(index));
@@ -95,7 +96,7 @@ impl Swarm {
                     peer.offers
                 ));
             }
-            let lacks = self.ours.ones().filter(|&p| !peer.have.has(p)).count();
+            let lacks = self.live.ours.ones().filter(|&p| !peer.have.has(p)).count();
             if lacks != peer.lacks as usize {
                 return Err(format!(
                     "{remote} lacks {lacks} pieces, counted {}",
@@ -124,7 +125,7 @@ impl Swarm {
             if let Some(request) = peer
                 .requests
                 .iter()
-                .find(|r| self.ours.has(r.block.piece.0))
+                .find(|r| self.live.ours.has(r.block.piece.0))
             {
                 return Err(format!(
                     "{:?} is asked of {remote}, we have it",
@@ -185,7 +186,7 @@ impl Swarm {
     fn audit_alone(&self) -> Result<(), String> {
         let count = self.geometry().piece_count();
         let is_known = |piece: u32| {
-            self.ours.has(piece)
+            self.live.ours.has(piece)
                 || !self.is_wanted(PieceIndex(piece))
                 || self.live.picker.is_missing(PieceIndex(piece))
                 || self.live.alone.contains_key(&PieceIndex(piece))

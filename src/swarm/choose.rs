@@ -15,10 +15,12 @@ impl Swarm {
     pub fn choose(&mut self, pieces: Option<ChosenPieces>, order: PieceOrder, now: Instant) {
         let was_done = self.has_all_wanted();
         self.wanted = pieces.as_ref().map(|pieces| pieces.wanted.clone());
-        self.live.picker.choose(pieces, order);
+        if !self.live.is_at_rest() || pieces.is_some() || order != PieceOrder::RarestFirst {
+            self.live.picker.choose(pieces, order);
+        }
         self.lacking = match &self.wanted {
-            None => self.ours.len() - self.ours.count_ones(),
-            Some(wanted) => wanted.ones().filter(|&p| !self.ours.has(p)).count() as u32,
+            None => self.live.ours.len() - self.live.ours.count_ones(),
+            Some(wanted) => wanted.ones().filter(|&p| !self.live.ours.has(p)).count() as u32,
         };
         self.drop_unwanted(now);
         self.near_changed();
@@ -48,7 +50,7 @@ impl Swarm {
 
     /// Bytes of the verified pieces.
     pub fn done_bytes(&self) -> u64 {
-        self.len_of(self.ours.count_ones(), |last| self.ours.has(last))
+        self.len_of(self.live.ours.count_ones(), |last| self.live.ours.has(last))
     }
 
     /// Bytes of the pieces that the user wants.
@@ -61,7 +63,7 @@ impl Swarm {
 
     /// Bytes of the pieces that the user wants and that are not verified.
     pub fn left_bytes(&self) -> u64 {
-        let is_lacking = |last| self.is_wanted(PieceIndex(last)) && !self.ours.has(last);
+        let is_lacking = |last| self.is_wanted(PieceIndex(last)) && !self.live.ours.has(last);
         self.len_of(self.lacking, is_lacking)
     }
 
@@ -80,7 +82,8 @@ impl Swarm {
 
     /// How many pieces that we want and lack are among these.
     pub(super) fn offers_of(&self, theirs: &Bitfield) -> u32 {
-        let is_offered = |&piece: &u32| !self.ours.has(piece) && self.is_wanted(PieceIndex(piece));
+        let is_offered =
+            |&piece: &u32| !self.live.ours.has(piece) && self.is_wanted(PieceIndex(piece));
         theirs.ones().filter(is_offered).count() as u32
     }
 

@@ -113,7 +113,7 @@ impl Swarm {
     fn doubt(&mut self, piece: PieceIndex) {
         let is_new =
             !self.live.rechecking.contains(&piece) && self.live.rechecking.len() < RECHECKS_MAX;
-        if is_new && self.ours.has(piece.0) {
+        if is_new && self.live.ours.has(piece.0) {
             self.live.rechecking.insert(piece);
             self.effects.push_back(Effect::Check(piece));
         }
@@ -132,7 +132,7 @@ impl Swarm {
         if !self.live.rechecking.remove(&piece) {
             return false;
         }
-        if !self.ours.has(piece.0) {
+        if !self.live.ours.has(piece.0) {
             self.live.picker.set_wanted(piece, Wanted::Yes);
             self.refill_all = true;
         } else if !matches!(verdict, Verdict::Good { .. }) {

@@ -393,7 +393,7 @@ impl Swarm {
 
     /// Whether the bytes of `block` are in storage already.
     pub(super) fn is_stored(&self, block: BlockRef) -> bool {
-        if self.ours.has(block.piece.0) || self.live.hashing.contains(&block.piece) {
+        if self.live.ours.has(block.piece.0) || self.live.hashing.contains(&block.piece) {
             return true;
         }
         match self.live.alone.get(&block.piece) {

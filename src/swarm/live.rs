@@ -1,8 +1,8 @@
 //! What an exchange is at work with, and what is let go of while there is nothing to do.
 //!
-//! A seed without peers keeps its pieces and its totals. All else is as it is at the beginning then,
-//! and there are thousands of such torrents: it is made when it is looked at for the first time, and
-//! given up when the last peer has left.
+//! Without peers and with nothing under way, an exchange is its pieces and its totals. All else is
+//! as it is at the beginning then, and there are thousands of such torrents: it is made when it is
+//! looked at for the first time, and given up when the last peer has left.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,20 +16,24 @@ use super::news::News;
 use super::picker::Picker;
 use super::pieces::Alone;
 use super::suggest::Spread;
-use super::{Exchange, Swarm, Writer};
+use super::{Swarm, Writer};
+use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::meta::metainfo::Metainfo;
 use crate::wire::message::BlockRef;
 
-/// The work of an exchange. Where none is at hand it is that of a seed without peers.
+/// The pieces of an exchange, and its work. None is at hand while it rests.
 #[derive(Debug)]
 pub(super) struct Live {
+    /// Pieces that are verified.
+    pub ours: Bitfield,
     work: OnceCell<Box<Work>>,
     meta: Arc<Metainfo>,
-    /// What the next one draws from.
-    rng_seed: u64,
+    /// What the next work draws from, and when it began.
+    rng: Rng,
+    began: Instant,
 }
 
 /// See [`Live`].
@@ -64,13 +68,14 @@ pub(super) struct Work {
 }
 
 impl Live {
-    /// The work of an exchange that has nothing yet.
-    pub fn new(meta: Arc<Metainfo>, mut rng: Rng, now: Instant) -> Self {
-        let work = Work::new(&meta, Picker::new, &mut rng, now);
+    /// An exchange that has nothing yet, at rest.
+    pub fn new(meta: Arc<Metainfo>, rng: Rng, now: Instant) -> Self {
         Self {
-            work: OnceCell::from(Box::new(work)),
+            ours: Bitfield::new(meta.geometry().piece_count()),
+            work: OnceCell::new(),
             meta,
-            rng_seed: rng.next_u64(),
+            rng,
+            began: now,
         }
     }
 
@@ -79,40 +84,29 @@ impl Live {
         &self.meta
     }
 
-    /// Whether there is nothing at hand.
+    /// Whether there is no work at hand.
     pub fn is_at_rest(&self) -> bool {
         self.work.get().is_none()
     }
 
     fn rest(&mut self) {
         self.work.take();
-        self.rng_seed = Rng::new(self.rng_seed).next_u64();
+        self.rng.next_u64();
+        self.began = Instant::ZERO; // the choker had no round for a long time
     }
 
-    /// That of a seed without peers. Its choker's round is due: it had none for a long time.
-    fn of_a_seed(&self) -> Box<Work> {
-        let mut rng = Rng::new(self.rng_seed);
-        let work = Work::new(&self.meta, Picker::of_a_seed, &mut rng, Instant::ZERO);
-        Box::new(work)
-    }
-}
-
-impl Work {
-    fn new(
-        meta: &Metainfo,
-        picker: fn(u32, u32, u64, Rng) -> Picker,
-        rng: &mut Rng,
-        now: Instant,
-    ) -> Self {
-        let geometry = meta.geometry();
-        Self {
-            picker: picker(
-                geometry.piece_count(),
+    fn begin(&self) -> Box<Work> {
+        let geometry = self.meta.geometry();
+        let mut rng = self.rng.clone();
+        let mut next_rng = || Rng::new(rng.next_u64());
+        Box::new(Work {
+            picker: Picker::new(
+                self.ours.clone(),
                 geometry.nominal_piece_len(),
                 geometry.length(),
-                Rng::new(rng.next_u64()),
+                next_rng(),
             ),
-            choker: Choker::new(Rng::new(rng.next_u64()), now),
+            choker: Choker::new(next_rng(), self.began),
             blame: Blame::default(),
             writers: BTreeMap::new(),
             alone: BTreeMap::new(),
@@ -120,23 +114,22 @@ impl Work {
             hashing: BTreeSet::new(),
             rechecking: BTreeSet::new(),
             news: News::new(),
-            spread: Spread::new(Rng::new(rng.next_u64())),
+            spread: Spread::new(next_rng()),
             spared_at: None,
             near: None,
             first_to_fill: 0,
             aside_count: 0,
             taken_up: BTreeMap::new(),
             picked: Vec::new(),
-        }
+        })
     }
+}
 
+impl Work {
     /// Whether nothing is under way, and the user wants the pieces in no order of theirs.
     fn is_over(&self) -> bool {
-        let pieces = [&self.prepared, &self.hashing, &self.rechecking];
-        pieces.iter().all(|pieces| pieces.is_empty())
-            && self.writers.is_empty()
-            && self.alone.is_empty()
-            && self.picker.is_as_made()
+        let is_hashing = !self.hashing.is_empty() || !self.rechecking.is_empty();
+        !is_hashing && self.writers.is_empty() && self.alone.is_empty() && self.picker.is_as_made()
     }
 }
 
@@ -144,24 +137,23 @@ impl Deref for Live {
     type Target = Work;
 
     fn deref(&self) -> &Work {
-        self.work.get_or_init(|| self.of_a_seed())
+        self.work.get_or_init(|| self.begin())
     }
 }
 
 impl DerefMut for Live {
     fn deref_mut(&mut self) -> &mut Work {
         if self.work.get().is_none() {
-            self.work = OnceCell::from(self.of_a_seed());
+            self.work = OnceCell::from(self.begin());
         }
         self.work.get_mut().expect("made just now")
     }
 }
 
 impl Swarm {
-    /// Lets go of what a seed without peers has no use for, if we are one.
+    /// Lets go of what has no use without peers, if there are none and nothing is under way.
     pub(super) fn rest_if_idle(&mut self) {
-        let is_idle = self.exchange == Exchange::Full && self.peers.is_empty();
-        if is_idle && self.is_complete() && !self.live.is_at_rest() && self.live.is_over() {
+        if self.peers.is_empty() && !self.live.is_at_rest() && self.live.is_over() {
             self.live.rest();
         }
     }

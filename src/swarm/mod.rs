@@ -61,8 +61,6 @@ use live::Live;
 #[derive(Debug)]
 pub struct Swarm {
     torrent: TorrentId,
-    /// Pieces that are verified.
-    ours: Bitfield,
     /// Pieces that the user wants; `None`: all.
     wanted: Option<Bitfield>,
     /// Pieces that the user wants and that are not verified.
@@ -105,7 +103,6 @@ impl Swarm {
         let piece_count = meta.geometry().piece_count();
         Self {
             torrent,
-            ours: Bitfield::new(piece_count),
             wanted: None,
             lacking: piece_count,
             live: Live::new(meta, rng, now),
@@ -128,12 +125,12 @@ impl Swarm {
 
     /// The verified pieces.
     pub fn pieces(&self) -> &Bitfield {
-        &self.ours
+        &self.live.ours
     }
 
     /// Whether every piece is verified.
     pub fn is_complete(&self) -> bool {
-        self.ours.is_full()
+        self.live.ours.is_full()
     }
 
     /// A connected peer.
@@ -209,14 +206,14 @@ impl Swarm {
         let piece_count = self.geometry().piece_count();
         let mut peer = Peer::new(conn, origin, caps, piece_count, now);
         peer.news_told = self.live.news.len();
-        peer.lacks = self.ours.count_ones();
+        peer.lacks = self.live.ours.count_ones();
         peer.counted = self.live.picker.peer_joined(&peer.have);
-        let opening = match self.ours.count_ones() {
+        let opening = match self.live.ours.count_ones() {
             0 if caps.fast => Some(Outgoing::HaveNone),
             0 => None,
             n if caps.fast && n == piece_count => Some(Outgoing::HaveAll),
             _ => Some(Outgoing::Bitfield(Bytes::copy_from_slice(
-                self.ours.as_bytes(),
+                self.live.ours.as_bytes(),
             ))),
         };
         self.effects

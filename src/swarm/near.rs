@@ -83,6 +83,9 @@ impl Swarm {
 
     /// A near peer may be asked now or no longer, or has other pieces than before.
     pub(super) fn near_changed(&mut self) {
+        if self.live.is_at_rest() {
+            return;
+        }
         if let Some(near) = &mut self.live.near {
             near.offered = None;
             self.refill_all |= self.peers.iter().any(|(_, peer)| !peer.is_near);
@@ -129,7 +132,7 @@ impl Swarm {
     /// Of the pieces of a peer those that it may be asked for, if these are not all. To be given
     /// back to [`Swarm::fit_used`].
     pub(super) fn fit_of(&mut self, key: PeerKey) -> Option<Fit> {
-        let count = self.ours.len();
+        let count = self.live.ours.len();
         // Who wants pieces in an order waits for none of them.
         let is_patient = self.live.picker.takes_suggestions();
         let near = self.live.near.as_deref_mut()?;

@@ -108,7 +108,7 @@ impl Swarm {
     fn has_news(&mut self, key: PeerKey) -> bool {
         let peer = &mut self.peers[key.0 as usize];
         while let Some(&piece) = self.live.news.log.get(peer.news_told) {
-            if self.ours.has(piece.0) && !peer.have.has(piece.0) {
+            if self.live.ours.has(piece.0) && !peer.have.has(piece.0) {
                 return true;
             }
             peer.news_told += 1;

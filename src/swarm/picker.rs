@@ -72,44 +72,39 @@ pub enum Wanted {
 }
 
 impl Picker {
-    /// A picker for a torrent of `length` bytes of which we have nothing and want everything.
+    /// A picker for a torrent of `length` bytes of which we have these pieces and want everything.
     ///
     /// # Panics
-    /// If so many pieces of `piece_len` bytes do not make up `length` bytes.
-    pub fn new(piece_count: u32, piece_len: u32, length: u64, rng: Rng) -> Self {
-        let mut new = Self::of_a_seed(piece_count, piece_len, length, rng);
-        new.have = Bitfield::new(piece_count);
-        new.missing = Bitfield::full(piece_count);
-        (0..piece_count).for_each(|piece| new.rarity.list(PieceIndex(piece)));
-        new
-    }
-
-    /// The same for one of which we have everything.
-    ///
-    /// # Panics
-    /// As [`Self::new`].
-    pub fn of_a_seed(piece_count: u32, piece_len: u32, length: u64, mut rng: Rng) -> Self {
+    /// If as many pieces of `piece_len` bytes do not make up `length` bytes.
+    pub fn new(have: Bitfield, piece_len: u32, length: u64, mut rng: Rng) -> Self {
+        let piece_count = have.len();
         let pieces = u64::from(piece_count);
         assert!(piece_len > 0 && length.div_ceil(u64::from(piece_len)) == pieces);
+        let mut rarity = Rarity::new(piece_count, Rng::new(rng.next_u64()));
+        let mut missing = Bitfield::full(piece_count);
+        have.ones().for_each(|piece| _ = missing.clear(piece));
+        missing
+            .ones()
+            .for_each(|piece| rarity.list(PieceIndex(piece)));
         Self {
             cut: Cut { length, piece_len },
-            rarity: Rarity::new(piece_count, Rng::new(rng.next_u64())),
             rng,
-            have: Bitfield::full(piece_count),
+            rarity,
+            have,
             wanted: Bitfield::full(piece_count),
             chosen: None,
             order: PieceOrder::RarestFirst,
-            missing: Bitfield::new(piece_count),
+            missing,
             active: BTreeMap::new(),
             open: Vec::new(),
             begun_total: 0,
         }
     }
 
-    /// Whether it is as [`Self::of_a_seed`] makes it, as long as no peer is counted.
+    /// Whether it is as [`Self::new`] makes one that has the same, as long as no peer is counted.
     pub fn is_as_made(&self) -> bool {
-        let is_everything = self.have.is_full() && self.wanted.is_full();
-        is_everything && self.chosen.is_none() && self.order == PieceOrder::RarestFirst
+        let is_over = self.active.is_empty() && self.wanted.is_full();
+        is_over && self.chosen.is_none() && self.order == PieceOrder::RarestFirst
     }
 
     /// Counts a new peer's pieces. Keep the answer for [`Self::peer_left`].

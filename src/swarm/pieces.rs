@@ -70,17 +70,19 @@ impl Swarm {
 
     /// A piece that was on disk before turned out good.
     pub fn found(&mut self, piece: PieceIndex, now: Instant) {
-        if self.ours.set(piece.0) {
+        if self.live.ours.set(piece.0) {
             self.lacking -= u32::from(self.is_wanted(piece));
-            self.live.picker.have(piece);
-            self.announce(piece, now);
+            if !self.live.is_at_rest() {
+                self.live.picker.have(piece);
+                self.announce(piece, now);
+            }
         }
     }
 
     /// Blocks of a piece are in storage, unverified, from a former process: they are not fetched.
     /// To be called before the exchange begins.
     pub fn took_up(&mut self, piece: PieceIndex, blocks: &Bitfield) {
-        if self.ours.has(piece.0) || self.exchange != Exchange::ServeOnly {
+        if self.live.ours.has(piece.0) || self.exchange != Exchange::ServeOnly {
             return;
         }
         let mut complete = false;
@@ -100,11 +102,15 @@ impl Swarm {
 
     /// A verified piece is not there any more: it is served no longer, and fetched again.
     pub fn lost(&mut self, piece: PieceIndex) {
-        if !self.ours.clear(piece.0) {
+        if !self.live.ours.clear(piece.0) {
             return;
         }
         let is_wanted = self.is_wanted(piece);
         self.lacking += u32::from(is_wanted);
+        self.refill_all = true;
+        if self.live.is_at_rest() {
+            return;
+        }
         self.live.picker.lose(piece);
         self.nothing_to_suggest();
         self.lost_in_doubt(piece);
@@ -118,7 +124,6 @@ impl Swarm {
                 peer.lacks -= 1;
             }
         }
-        self.refill_all = true;
     }
 
     /// Storage hashed a piece that was fetched.
@@ -153,7 +158,7 @@ impl Swarm {
         }
         self.live.alone.remove(&piece);
         self.live.taken_up.remove(&piece);
-        if !self.ours.set(piece.0) {
+        if !self.live.ours.set(piece.0) {
             return;
         }
         let was_done = self.has_all_wanted();
@@ -196,7 +201,7 @@ impl Swarm {
         }
         self.live.picker.peer_gained(piece);
         self.near_gained(key, piece);
-        if !self.ours.has(piece.0) {
+        if !self.live.ours.has(piece.0) {
             if self.is_wanted(piece) {
                 self.peer_mut(key).offers += 1;
                 self.review_interest(key);
@@ -238,7 +243,6 @@ impl Swarm {
     }
 
     fn has_set(&mut self, key: PeerKey, bits: Bitfield, now: Instant) -> Result<(), Fault> {
-        let ours = &self.ours;
         let peer = &mut self.peers[key.0 as usize];
         // aria2 1.36 sends a bitfield later on too, in place of many `have`s.
         let only_adds = bits.has_more_than(&peer.have) && !peer.have.has_more_than(&bits);
@@ -249,6 +253,7 @@ impl Swarm {
         self.live.picker.peer_left(&peer.have, peer.counted);
         peer.counted = self.live.picker.peer_joined(&bits);
         peer.served.arrived_all(&bits);
+        let ours = &self.live.ours;
         peer.lacks = ours.ones().filter(|&piece| !bits.has(piece)).count() as u32;
         peer.have = bits;
         let offers = self.offers_of(&self.peer(key).have);

@@ -108,7 +108,7 @@ impl Swarm {
 
     /// The next piece that nobody but we has, and that was named to nobody.
     fn next_unnamed(&mut self, key: PeerKey) -> Option<PieceIndex> {
-        let count = self.ours.len();
+        let count = self.live.ours.len();
         let Work { spread, picker, .. } = &mut *self.live;
         let Spread { rng, left } = spread;
         let left = left.get_or_insert_with(|| {

@@ -43,7 +43,7 @@ impl Swarm {
             return Err(Fault::RequestLen { len: block.len });
         }
         self.check_block(block)?;
-        if !self.ours.has(block.piece.0) {
+        if !self.live.ours.has(block.piece.0) {
             let peer = self.peer_mut(key);
             peer.nuisance.lacking += 1;
             if peer.nuisance.lacking > LACKING_MAX {
@@ -238,7 +238,7 @@ impl Swarm {
             ALLOWED_FAST_COUNT,
         );
         for piece in set {
-            if self.ours.has(piece.0) && !self.peer(key).have.has(piece.0) {
+            if self.live.ours.has(piece.0) && !self.peer(key).have.has(piece.0) {
                 self.peer_mut(key).granted_fast.push((piece, 0));
                 self.send(key, Outgoing::AllowedFast(piece));
             }

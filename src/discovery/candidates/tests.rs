@@ -106,14 +106,14 @@ fn far(n: u16) -> SocketAddr {
 /// What the indexes say must be what the addresses are.
 fn audit(candidates: &Candidates) {
     let mut twin = Candidates::new(candidates.privacy, Rng::new(0));
-    for (&remote, &candidate) in &candidates.known {
+    for (&remote, &candidate) in &candidates.all.known {
         twin.put_in(remote, candidate);
     }
-    assert_eq!(twin.waiting, candidates.waiting);
-    assert_eq!(twin.due, candidates.due);
-    assert_eq!(twin.expendable, candidates.expendable);
-    assert_eq!(twin.told_by, candidates.told_by);
-    assert_eq!(twin.ports, candidates.ports);
+    assert_eq!(twin.all.waiting, candidates.all.waiting);
+    assert_eq!(twin.all.due, candidates.all.due);
+    assert_eq!(twin.all.expendable, candidates.all.expendable);
+    assert_eq!(twin.all.told_by, candidates.all.told_by);
+    assert_eq!(twin.all.ports, candidates.all.ports);
 }
 
 #[test]

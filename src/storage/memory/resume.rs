@@ -74,7 +74,7 @@ impl Storage {
             (Some(file), Some((chain, len))) => Before::Same(file, chain, len),
         };
         let log = Log::new(binding, resumed.knowledge, before);
-        let log = self.insert_log(id, log, path);
+        let log = self.insert_log(id, log);
         self.wake_at = self.wake_at.min(self.now);
         let memory = Memory {
             log,

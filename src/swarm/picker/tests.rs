@@ -46,7 +46,7 @@ fn bits(columns: &str) -> Bitfield {
 fn picker(ours: &str, peers: &str) -> Picker {
     let piece_count = ours.len() as u32;
     let length = u64::from(piece_count) * u64::from(BLOCK_LEN);
-    let mut picker = Picker::new(piece_count, BLOCK_LEN, length, Rng::new(1));
+    let mut picker = Picker::new(Bitfield::new(piece_count), BLOCK_LEN, length, Rng::new(1));
     for (index, holders) in (0..).map(PieceIndex).zip(peers.chars()) {
         for _ in 0..holders.to_digit(10).unwrap() {
             picker.peer_gained(index);
@@ -62,7 +62,12 @@ fn picker(ours: &str, peers: &str) -> Picker {
 /// Pieces of `blocks` blocks each, all of them offered by one seed.
 fn seeded_picker(piece_count: u32, blocks: u32) -> Picker {
     let length = u64::from(piece_count * blocks * BLOCK_LEN);
-    let mut picker = Picker::new(piece_count, blocks * BLOCK_LEN, length, Rng::new(1));
+    let mut picker = Picker::new(
+        Bitfield::new(piece_count),
+        blocks * BLOCK_LEN,
+        length,
+        Rng::new(1),
+    );
     assert_eq!(
         picker.peer_joined(&Bitfield::full(piece_count)),
         Counted::Seed
@@ -209,7 +214,7 @@ fn equally_rare_pieces_come_in_random_order() {
     let mut first_picks = [0u32; 8];
     for rng_seed in 0..800 {
         let length = 12 * u64::from(BLOCK_LEN);
-        let mut picker = Picker::new(12, BLOCK_LEN, length, Rng::new(rng_seed));
+        let mut picker = Picker::new(Bitfield::new(12), BLOCK_LEN, length, Rng::new(rng_seed));
         (0..4).for_each(|index| picker.have(PieceIndex(index)));
         let _ = picker.peer_joined(&bits("############"));
         let blocks = pick(&mut picker, &Bitfield::full(12), 1);
@@ -226,7 +231,7 @@ fn first_pieces_are_random_not_rarest() {
     let mut picks = [0u32; 8];
     for rng_seed in 0..800 {
         let length = 8 * u64::from(BLOCK_LEN);
-        let mut picker = Picker::new(8, BLOCK_LEN, length, Rng::new(rng_seed));
+        let mut picker = Picker::new(Bitfield::new(8), BLOCK_LEN, length, Rng::new(rng_seed));
         let _ = picker.peer_joined(&bits("#######."));
         let _ = picker.peer_joined(&Bitfield::full(8));
         let blocks = pick(&mut picker, &Bitfield::full(8), 1);
@@ -255,7 +260,7 @@ fn begun_pieces_are_finished_before_new_ones() {
 #[test]
 fn last_piece_and_last_block_are_short() {
     let length = u64::from(2 * BLOCK_LEN) + u64::from(BLOCK_LEN) + 7;
-    let mut picker = Picker::new(2, 2 * BLOCK_LEN, length, Rng::new(1));
+    let mut picker = Picker::new(Bitfield::new(2), 2 * BLOCK_LEN, length, Rng::new(1));
     let mut blocks = pick(&mut picker, &Bitfield::full(2), 99);
     blocks.sort_unstable();
     let shapes: Vec<_> = blocks.iter().map(|b| (b.piece.0, b.begin, b.len)).collect();
@@ -275,7 +280,12 @@ fn last_piece_and_last_block_are_short() {
 
 #[test]
 fn only_whole_aligned_blocks_are_blocks() {
-    let picker = Picker::new(2, 2 * BLOCK_LEN, u64::from(3 * BLOCK_LEN) + 7, Rng::new(1));
+    let picker = Picker::new(
+        Bitfield::new(2),
+        2 * BLOCK_LEN,
+        u64::from(3 * BLOCK_LEN) + 7,
+        Rng::new(1),
+    );
     #[rustfmt::skip]
     let cases = [
         // what it shows    piece     begin          len        is a block
@@ -441,7 +451,7 @@ fn endgame_spreads_over_the_least_requested_blocks() {
 fn peer_that_lacks_all_rare_pieces_of_a_large_torrent_gets_one_it_has() {
     for piece_count in [10_000, 100_000, 300_000] {
         let mut picker = Picker::new(
-            piece_count,
+            Bitfield::new(piece_count),
             BLOCK_LEN,
             u64::from(piece_count) * u64::from(BLOCK_LEN),
             Rng::new(1),
@@ -469,7 +479,12 @@ fn sample_of_a_huge_torrent_prefers_the_rare_and_is_random() {
     let mut picks = Vec::new();
     for rng_seed in 0..40 {
         let length = u64::from(piece_count) * u64::from(BLOCK_LEN);
-        let mut picker = Picker::new(piece_count, BLOCK_LEN, length, Rng::new(rng_seed));
+        let mut picker = Picker::new(
+            Bitfield::new(piece_count),
+            BLOCK_LEN,
+            length,
+            Rng::new(rng_seed),
+        );
         (0..4).for_each(|index| picker.have(PieceIndex(index)));
         let (mut common, mut half) = (Bitfield::new(piece_count), Bitfield::new(piece_count));
         for index in (0..piece_count).filter(|index| index % 100 != 0) {
@@ -668,13 +683,19 @@ fn picker_agrees_with_a_naive_model() {
         let piece_len = BLOCK_LEN * (1 + rng.below(4));
         let short = rng.below(piece_len);
         let length = u64::from(piece_count) * u64::from(piece_len) - u64::from(short);
-        let mut picker = Picker::new(piece_count, piece_len, length, Rng::new(rng_seed));
+        let mut have = Bitfield::new(piece_count);
+        for piece in 0..piece_count {
+            if rng_seed % 2 == 1 && rng.below(2) == 0 {
+                have.set(piece);
+            }
+        }
+        let mut picker = Picker::new(have.clone(), piece_len, length, Rng::new(rng_seed));
         let block_count = |piece| picker.cut.block_count(PieceIndex(piece)) as usize;
         let mut model = model::Model {
             blocks: (0..piece_count)
                 .map(|p| vec![Default::default(); block_count(p)])
                 .collect(),
-            have: vec![false; piece_count as usize],
+            have: (0..piece_count).map(|piece| have.has(piece)).collect(),
             wanted: vec![true; piece_count as usize],
             peers: Vec::new(),
         };

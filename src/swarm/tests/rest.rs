@@ -1,4 +1,4 @@
-//! A seed without peers, which has let go of what it does not need.
+//! An exchange without peers, which has let go of what it does not need.
 
 use super::*;
 
@@ -9,9 +9,8 @@ impl Script {
         for piece in 0..pieces {
             script.swarm.found(PieceIndex(piece), script.now);
         }
-        assert!(!script.swarm.live.is_at_rest(), "it may not serve yet");
-        script.swarm.begin_exchange(script.now);
         assert!(script.swarm.live.is_at_rest());
+        script.audit();
         script
     }
 
@@ -44,11 +43,31 @@ fn seed_rests_while_nobody_is_there_and_serves_who_comes() {
     }
 }
 
+/// Goal: a leecher that was alone asks the next one for what it lacks, and only for that.
+#[test]
+fn leecher_that_was_alone_goes_on_where_it_stopped() {
+    let mut script = Script::new(6);
+    for piece in 0..3 {
+        script.swarm.found(PieceIndex(piece), script.now);
+        let seed = script.seed();
+        assert!(!script.requests(seed).is_empty());
+        script.audit();
+        script.swarm.left(seed, script.now);
+        script.effects();
+        assert!(script.swarm.live.is_at_rest());
+        script.audit();
+    }
+    let seed = script.seed();
+    let mut asked = script.requests(seed);
+    asked.sort_unstable_by_key(|block| (block.piece, block.begin));
+    assert!(!asked.is_empty() && asked.iter().all(|block| block.piece.0 >= 3));
+}
+
 #[test]
 fn piece_that_a_seed_at_rest_loses_is_fetched_again_and_nothing_else() {
     let mut script = Script::resting(6);
     script.swarm.lost(PieceIndex(3));
-    assert!(!script.swarm.live.is_at_rest());
+    assert_eq!(script.swarm.pieces().count_ones(), 5);
     script.audit();
     let seed = script.seed();
     let requests = script.requests(seed);
