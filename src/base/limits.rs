@@ -176,8 +176,6 @@ pub const OFF_LINK_NET6_MAX: usize = 64;
 pub const PORTS_ON_LINK_MAX: usize = 64;
 /// Ports in one swarm of one address of this machine at most.
 pub const PORTS_LOOPBACK_MAX: usize = 1024;
-/// Changes of one swarm that are remembered at most.
-pub const CHANGES_MAX: usize = 1024;
 /// Swarms of others that an open tracker keeps at most.
 pub const OPEN_SWARMS_MAX: usize = 20_000;
 /// Of them those that one net off our links made (IPv4 /24, IPv6 /48).

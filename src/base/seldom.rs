@@ -23,6 +23,11 @@ impl<T> Default for Seldom<T> {
 }
 
 impl<T: Blank> Seldom<T> {
+    /// The value, if there may be something in it.
+    pub fn at_hand(&mut self) -> Option<&mut T> {
+        self.0.as_deref_mut()
+    }
+
     /// Gives up the room if nothing is in it.
     pub fn tidy(&mut self) {
         self.0.take_if(|value| value.is_blank());

@@ -12,6 +12,7 @@ use crate::config::session::{Session, SessionTorrent};
 use crate::control::session::{self, SessionError};
 use crate::engine::TorrentSpec;
 use crate::meta::metainfo::Metainfo;
+use crate::meta::text::Room;
 use crate::reactor::Keeping;
 use crate::storage::keep::{self, SESSION, torrent_path};
 use crate::storage::state::{self, Places, StateDir, StateError};
@@ -132,6 +133,7 @@ pub fn kept_torrent(
     memory: &SessionTorrent,
     state_dir: Option<&Path>,
     root: &Path,
+    room: &mut Room,
 ) -> Option<Arc<Metainfo>> {
     let path = torrent_path(state_dir?, memory.info_hash);
     let loaded = match keep::load(&path) {
@@ -140,7 +142,10 @@ pub fn kept_torrent(
         Err(error) => Err(error),
     };
     match loaded {
-        Ok(meta) => Some(keep::named_as_in(root, &Arc::new(meta))),
+        Ok(mut meta) => {
+            meta.move_text(room);
+            Some(keep::named_as_in(root, &Arc::new(meta)))
+        }
         Err(error) => {
             log::warn!(
                 "torrent of the session not taken up info_hash={}: {error}; name its .torrent \

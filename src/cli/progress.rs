@@ -19,6 +19,7 @@ use self::json::Json;
 use self::plain::Plain;
 use super::args::PeerArgs;
 use super::output::{Printer, Worth, printable};
+use crate::base::digest::siphash;
 use crate::base::id::{InfoHash, TorrentId};
 use crate::control::api;
 use crate::engine::action::{Report, Snapshot};
@@ -161,9 +162,10 @@ const QUIET_TIME: Duration = Duration::from_secs(60);
 /// How long a stalled reader of standard output can delay the end.
 const LAST_LINES_TIME: Duration = Duration::from_secs(1);
 
-/// The figures whose change is worth a line; rates alone are not.
-fn counters(snapshot: &Snapshot) -> [u64; 7] {
-    [
+/// What the figures are known by whose change is worth a line; rates alone are not. Those of a
+/// thousand torrents are not kept for the next comparison.
+fn digest_of(snapshot: &Snapshot) -> u64 {
+    let counters = [
         snapshot.done_bytes,
         snapshot.left_bytes,
         snapshot.checked_bytes,
@@ -171,7 +173,8 @@ fn counters(snapshot: &Snapshot) -> [u64; 7] {
         snapshot.down_bytes,
         u64::from(snapshot.peers),
         u64::from(snapshot.seeds),
-    ]
+    ];
+    siphash(&[0; 16], counters.map(u64::to_le_bytes).as_flattened())
 }
 
 #[cfg(test)]
@@ -210,6 +213,6 @@ mod tests {
             up_bytes_s: 9,
             ..before.clone()
         };
-        assert_eq!(counters(&before), counters(&after));
+        assert_eq!(digest_of(&before), digest_of(&after));
     }
 }

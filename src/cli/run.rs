@@ -31,16 +31,19 @@ use crate::config::Config;
 use crate::config::session::{Session, SessionTorrent};
 use crate::control::api;
 use crate::engine::TorrentSpec;
-use crate::engine::action::{Report, State};
+use crate::engine::action::Report;
 use crate::meta::metainfo::Metainfo;
+use crate::meta::text::Room;
 use crate::reactor::{Keeping, Reactor, ReactorOptions};
 use crate::storage::Access;
 use census::{CENSUS_INTERVAL, Swarms};
+use outcome::Outcome;
 use spread::Spreads;
 use sum::Sum;
 use watched::Watched;
 
 mod census;
+mod outcome;
 mod spread;
 mod sum;
 mod watched;
@@ -163,17 +166,6 @@ pub struct Peer {
     spreads: Spreads,
 }
 
-/// How far a torrent got.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// It runs.
-    Open,
-    /// Everything is there and on disk.
-    Durable,
-    /// It cannot go on.
-    Failed { name: String, reason: String },
-}
-
 /// When a peer leaves by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
@@ -251,10 +243,12 @@ impl Peer {
                 None => self.add(spec),
             }
         }
+        let mut room = Room::default();
         for memory in &before.torrents {
             let is_named = |s: &Source| s.meta.info_hash == memory.info_hash;
             if !sources.iter().any(is_named)
-                && let Some(meta) = keeping::kept_torrent(memory, state_dir, &args.output)
+                && let Some(meta) =
+                    keeping::kept_torrent(memory, state_dir, &args.output, &mut room)
             {
                 // Peers and trackers that are given are those of the torrents that are named, or
                 // of all if none is.
@@ -422,28 +416,9 @@ impl Peer {
         self.moving.insert(torrent);
         self.progress.report(report, &snapshot);
         self.note_spread(report, &snapshot);
-        let outcome = match report {
-            Report::Durable { .. } => Outcome::Durable,
-            // It goes on by itself as soon as it can.
-            Report::State {
-                state: State::Error,
-                ..
-            } if snapshot.retry_in.is_some() => Outcome::Open,
-            Report::State {
-                state: State::Error,
-                reason,
-                ..
-            } => Outcome::Failed {
-                name: snapshot.name,
-                reason: reason.clone().unwrap_or_default(),
-            },
-            Report::State {
-                state: State::Checking | State::Queued | State::Downloading,
-                ..
-            } => Outcome::Open,
-            _ => return,
-        };
-        self.came_to(torrent, outcome);
+        if let Some(outcome) = Outcome::of(report, snapshot) {
+            self.came_to(torrent, outcome);
+        }
     }
 
     /// Ends in good order; says whether everything stored is on disk.
@@ -473,13 +448,7 @@ impl Peer {
     }
 
     fn first_failure(&self) -> Option<CliError> {
-        self.torrents.values().find_map(|outcome| match outcome {
-            Outcome::Failed { name, reason } => Some(CliError::TorrentFailed {
-                name: name.clone(),
-                reason: reason.clone(),
-            }),
-            _ => None,
-        })
+        self.torrents.values().find_map(Outcome::error)
     }
 }
 

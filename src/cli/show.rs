@@ -79,12 +79,16 @@ fn metainfo_text(meta: &Metainfo) -> String {
     for (tier, urls) in (1..).zip(&meta.trackers) {
         line(&format!("trackers {tier}"), &urls.join(" "));
     }
-    for (key, value) in [("comment", &meta.comment), ("created by", &meta.created_by)] {
+    let remarks = meta.remarks().cloned().unwrap_or_default();
+    for (key, value) in [
+        ("comment", remarks.comment),
+        ("created by", remarks.created_by),
+    ] {
         if let Some(value) = value {
-            line(key, value);
+            line(key, &value);
         }
     }
-    if let Some(date) = meta.creation_date {
+    if let Some(date) = remarks.creation_date {
         line("created at", &show_date(date));
     }
     line("magnet", &Magnet::of(meta).to_string());

@@ -12,6 +12,7 @@ use super::output::printable_path;
 use crate::base::limits;
 use crate::engine::HostPort;
 use crate::meta::metainfo::Metainfo;
+use crate::meta::text::Room;
 use crate::meta::trackers;
 use crate::wire::url::TrackerUrl;
 
@@ -38,9 +39,10 @@ pub fn read_all<'a>(
     bind: Option<IpAddr>,
 ) -> Result<Vec<Source>, CliError> {
     let mut sources: Vec<Source> = Vec::new();
+    let mut room = Room::default();
     for input in inputs {
         for path in torrent_files(input)? {
-            let found = read_one(path, bind)?;
+            let found = read_one(path, bind, &mut room)?;
             let is_same = |s: &&mut Source| s.meta.info_hash == found.meta.info_hash;
             let Some(first) = sources.iter_mut().find(is_same) else {
                 sources.push(found);
@@ -60,13 +62,14 @@ pub fn read_all<'a>(
 }
 
 /// Reads one .torrent, from a file or the web.
-fn read_one(path: PathBuf, bind: Option<IpAddr>) -> Result<Source, CliError> {
-    let (meta, peers) = if is_address(&path, &["http://", "https://"]) {
+fn read_one(path: PathBuf, bind: Option<IpAddr>, room: &mut Room) -> Result<Source, CliError> {
+    let (mut meta, peers) = if is_address(&path, &["http://", "https://"]) {
         let Fetched { meta, peer } = fetch(&path.to_string_lossy(), bind)?;
         (meta, peer.into_iter().collect())
     } else {
         (read(&path)?, Vec::new())
     };
+    meta.move_text(room);
     Ok(Source {
         path,
         meta: Arc::new(meta),

@@ -104,6 +104,7 @@ pub fn metainfo(meta: &Metainfo) -> Value {
             })
         })
         .collect();
+    let remarks = meta.remarks().cloned().unwrap_or_default();
     json!({
         "name": meta.name,
         "info_hash": meta.info_hash.to_string(),
@@ -113,9 +114,9 @@ pub fn metainfo(meta: &Metainfo) -> Value {
         "files": files,
         "trackers": meta.trackers,
         "private": meta.private,
-        "comment": meta.comment,
-        "created_by": meta.created_by,
-        "creation_date": meta.creation_date,
+        "comment": remarks.comment,
+        "created_by": remarks.created_by,
+        "creation_date": remarks.creation_date,
         "magnet": Magnet::of(meta).to_string(),
     })
 }

@@ -235,11 +235,11 @@ impl Engine {
     /// The trackers of a torrent, in their tiers; `None` if there is no such torrent.
     pub fn trackers(&self, id: TorrentId) -> Option<Vec<TrackerView>> {
         let torrent = self.torrents.get(&id)?;
-        let given = torrent.extra_trackers.iter().map(std::slice::from_ref);
+        let given = torrent.contacts.trackers.iter().map(std::slice::from_ref);
         let own = torrent.swarm.meta().trackers.iter().map(Vec::as_slice);
         let view = |tier: usize, url: &String| {
             let url = TrackerUrl::parse(url).ok()?.to_string();
-            let heard = torrent.heard.get(&url).cloned();
+            let heard = torrent.contacts.heard.get(&url).cloned();
             Some(TrackerView { url, tier, heard })
         };
         let tiers = own.chain(given).enumerate();

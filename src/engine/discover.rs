@@ -13,7 +13,7 @@ use crate::base::limits;
 use crate::base::time::Instant;
 use crate::discovery::candidates::Source;
 use crate::discovery::pex::Departure;
-use crate::tracker::registry::{Change, ChangeKind, Heard, Registry, Sighting, Terms};
+use crate::tracker::registry::{Heard, Registry, Sighting, Terms};
 use crate::tracker::server::{Reach, ServerEvent};
 use crate::wire::announce::Event;
 use crate::wire::pex::Flags;
@@ -114,8 +114,10 @@ impl Engine {
         let Some(torrent) = self.torrents.get_mut(&id) else {
             return;
         };
-        if torrent.evpeers.len() < limits::LAST_RESORT_MAX && torrent.evpeers.insert(addr) {
-            let known = torrent.evpeers.iter().copied().collect();
+        if torrent.contacts.evpeers.len() < limits::LAST_RESORT_MAX
+            && torrent.contacts.evpeers.insert(addr)
+        {
+            let known = torrent.contacts.evpeers.iter().copied().collect();
             self.set_last_resort(id, known, now);
         }
     }
@@ -283,20 +285,12 @@ impl Engine {
 
     /// Forgets peers that fell silent. Evpeers hear of those that we had seen ourselves.
     pub(super) fn registry_due(&mut self, now: Instant) {
-        let swarms: Vec<_> = self
-            .by_hash
-            .iter()
-            .filter(|(_, id)| self.gossips_about(**id))
-            .map(|(&info_hash, _)| (info_hash, self.server.registry.version(info_hash)))
-            .collect();
-        self.server.registry.expire(now);
-        for (info_hash, version) in swarms {
-            let is_gone = |c: &&Change| c.kind == ChangeKind::Left && c.heard.is_first_hand();
-            let changes = self.server.registry.changes_after(info_hash, version);
-            let gone = changes.map(|changes| changes.filter(is_gone).map(|c| c.addr).collect());
-            let gone = gone.unwrap_or_else(|| self.network_unseen(info_hash));
-            for addr in gone {
-                self.network_expired(info_hash, addr, now);
+        for (info_hash, gone) in self.server.registry.expire(now) {
+            let id = self.by_hash.get(&info_hash);
+            if id.is_some_and(|id| self.gossips_about(*id)) {
+                for change in gone.iter().filter(|change| change.heard.is_first_hand()) {
+                    self.network_expired(info_hash, change.addr, now);
+                }
             }
         }
         self.rearm_registry();

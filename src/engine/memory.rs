@@ -40,8 +40,8 @@ impl Engine {
         Some(SessionTorrent {
             info_hash: meta.info_hash,
             is_paused: torrent.state == State::Paused,
-            trackers: torrent.extra_trackers.clone(),
-            peers: torrent.extra_peers.clone(),
+            trackers: torrent.contacts.trackers.clone(),
+            peers: torrent.contacts.peers.clone(),
             up_bytes: totals.up,
             down_bytes: totals.down,
             mounts: Vec::new(), // the shell knows them

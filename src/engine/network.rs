@@ -230,17 +230,6 @@ impl Engine {
         }
     }
 
-    /// Of the peers that are told of, those that the registry has not seen, or not for long.
-    pub(super) fn network_unseen(&self, info_hash: InfoHash) -> Vec<SocketAddr> {
-        let network = self.network.iter();
-        let told = network.flat_map(|network| network.broadcast.swarm(info_hash));
-        let is_unseen = |addr: &SocketAddr| {
-            let entry = self.server.registry.peer(info_hash, *addr);
-            !entry.is_some_and(|entry| entry.heard.is_first_hand())
-        };
-        told.map(|(addr, ..)| addr).filter(is_unseen).collect()
-    }
-
     /// The address of an evpeer came by another road.
     pub(super) fn network_heard(&mut self, addr: SocketAddr, now: Instant) {
         if let Some(network) = &mut self.network {

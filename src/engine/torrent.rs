@@ -12,6 +12,7 @@ pub use crate::base::address::HostPort;
 use crate::base::bits::Bitfield;
 use crate::base::choice::Choice;
 use crate::base::id::{PieceIndex, Ticket};
+use crate::base::seldom::{Blank, Seldom};
 use crate::base::time::Instant;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::pex::Roster;
@@ -94,8 +95,8 @@ pub struct Torrent {
     pub mixed_at: Instant,
     /// The peers that we are connected to, for the others.
     pub roster: Roster,
-    /// Evpeers of the swarm that were met: each of them is a tracker too.
-    pub evpeers: BTreeSet<SocketAddr>,
+    /// Who is there beside what the metainfo names.
+    pub contacts: Seldom<Contacts>,
     /// When to announce, and where.
     pub tracker: Client,
     /// Its user was told that everything is durable.
@@ -129,12 +130,33 @@ pub struct Torrent {
     pub was_complete: bool,
     /// For how long it was seeded.
     pub seeded: Seeded,
-    /// Trackers that the user named, beside those of the metainfo.
-    pub extra_trackers: Vec<String>,
+}
+
+/// Whom a torrent has to do with, beside what its metainfo names.
+#[derive(Debug, Default)]
+pub struct Contacts {
+    /// Trackers that the user named.
+    pub trackers: Vec<String>,
     /// Peers that the user named.
-    pub extra_peers: Vec<HostPort>,
+    pub peers: Vec<HostPort>,
+    /// Evpeers of the swarm that were met: each of them is a tracker too.
+    pub evpeers: BTreeSet<SocketAddr>,
     /// What each of its trackers said last, by its address.
     pub heard: BTreeMap<String, Heard>,
+}
+
+impl Blank for Contacts {
+    const BLANK: &'static Self = &Self {
+        trackers: Vec::new(),
+        peers: Vec::new(),
+        evpeers: BTreeSet::new(),
+        heard: BTreeMap::new(),
+    };
+
+    fn is_blank(&self) -> bool {
+        let is_named = !self.trackers.is_empty() || !self.peers.is_empty();
+        !is_named && self.evpeers.is_empty() && self.heard.is_empty()
+    }
 }
 
 /// Payload that was transferred, bytes.

@@ -1,6 +1,5 @@
 //! Torrents as a whole: adding, checking, states, what storage answers.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -8,11 +7,14 @@ use super::action::StorageAction;
 use super::choosing;
 use super::conn::{Purpose, Stage};
 use super::goals::Seeded;
-use super::torrent::{AddError, Check, HostPort, OnDisk, Torrent, TorrentSpec, Transferred};
+use super::torrent::{
+    AddError, Check, Contacts, HostPort, OnDisk, Torrent, TorrentSpec, Transferred,
+};
 use super::view::Heard;
 use super::{Action, Engine, Lookup, LookupId, Report, Snapshot, State};
 use crate::base::id::{ConnId, InfoHash, PieceIndex, Ticket, TorrentId};
 use crate::base::rng::Rng;
+use crate::base::seldom::Seldom;
 use crate::base::status::Trouble;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
@@ -60,6 +62,11 @@ impl Engine {
             true => now,
             false => self.announce_turn(now),
         };
+        let mut contacts = Seldom::<Contacts>::default();
+        if !spec.trackers.is_empty() || !spec.peers.is_empty() {
+            contacts.trackers = spec.trackers;
+            contacts.peers = spec.peers.clone();
+        }
         let torrent = Torrent {
             swarm,
             choice: spec.choice,
@@ -68,7 +75,7 @@ impl Engine {
             check: None,
             candidates,
             roster: Roster::new(Privacy::of(&meta)),
-            evpeers: BTreeSet::new(),
+            contacts,
             tracker: Client::new(tiers, Rng::new(self.rng.next_u64()), announce_at),
             durable: false,
             settling: Ticket::default(),
@@ -85,9 +92,6 @@ impl Engine {
             former: Transferred::default(),
             was_complete: false,
             seeded: Seeded::default(),
-            extra_trackers: spec.trackers,
-            extra_peers: spec.peers.clone(),
-            heard: BTreeMap::new(),
         };
         self.torrents.insert(id, Box::new(torrent));
         self.server.set_rates(Rates::BESIDE_TORRENTS);
@@ -423,7 +427,7 @@ impl Engine {
             _ => return,
         };
         if let Some(torrent) = self.torrents.get_mut(torrent) {
-            torrent.heard.insert(url.clone(), heard);
+            torrent.contacts.heard.insert(url.clone(), heard);
         }
     }
 

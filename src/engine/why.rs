@@ -128,13 +128,17 @@ impl Engine {
             return vec!["trackers are switched off (--no-tracker)".to_owned()];
         }
         let named = torrent.swarm.meta().trackers.iter().flatten().count();
-        if named + torrent.extra_trackers.len() == 0 {
+        if named + torrent.contacts.trackers.len() == 0 {
             return vec!["no tracker is named that could tell of more peers".to_owned()];
         }
-        let heard = torrent.heard.iter().map(|(url, heard)| match heard {
-            Heard::Failed { message } => format!("tracker {url}: {message}"),
-            Heard::Answered { peers, .. } => format!("tracker {url}: named {peers} peers"),
-        });
+        let heard = torrent
+            .contacts
+            .heard
+            .iter()
+            .map(|(url, heard)| match heard {
+                Heard::Failed { message } => format!("tracker {url}: {message}"),
+                Heard::Answered { peers, .. } => format!("tracker {url}: named {peers} peers"),
+            });
         let heard: Vec<String> = heard.take(TRACKERS_SHOWN).collect();
         match heard.is_empty() {
             true => vec!["no tracker has answered yet".to_owned()],

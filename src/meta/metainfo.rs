@@ -14,7 +14,7 @@ use listing::{FileItem, Listing};
 
 use super::geometry::{Geometry, GeometryError};
 use super::paths::{self, Naming, PathError, SafePath};
-use super::text::Text;
+use super::text::{Room, Text};
 use super::trackers;
 use crate::base::digest::sha1;
 use crate::base::id::InfoHash;
@@ -34,12 +34,6 @@ pub struct Metainfo {
     pub private: bool,
     /// Tracker addresses by tier (BEP 12); none of the tiers is empty.
     pub trackers: Vec<Vec<String>>,
-    /// What the maker says, for people.
-    pub comment: Option<String>,
-    /// The program that made the torrent, for people.
-    pub created_by: Option<String>,
-    /// When the torrent was made, seconds since 1970.
-    pub creation_date: Option<i64>,
     /// The files in the order of their bytes; empty and pad files included.
     pub files: Vec<FileEntry>,
     /// Links that the torrent lists and that are not among `files`.
@@ -48,8 +42,26 @@ pub struct Metainfo {
     /// disk under the names of [`Naming::Exact`].
     pub names_changed: bool,
     geometry: Geometry,
-    /// Its bytes, unless they were taken.
-    text: Option<Text>,
+    /// What one that runs does without.
+    aside: Option<Box<Aside>>,
+}
+
+/// The bytes of a torrent, and what of them is for people.
+#[derive(Clone, Debug)]
+struct Aside {
+    text: Text,
+    remarks: Remarks,
+}
+
+/// What the maker of a torrent says of it, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What it is.
+    pub comment: Option<String>,
+    /// The program that made it.
+    pub created_by: Option<String>,
+    /// When it was made, seconds since 1970.
+    pub creation_date: Option<i64>,
 }
 
 /// One file of a torrent.
@@ -179,14 +191,18 @@ impl Metainfo {
             name: paths::printable(name),
             private,
             trackers: outer.trackers(),
-            comment: outer.comment.map(paths::printable),
-            created_by: outer.created_by.map(paths::printable),
-            creation_date: outer.creation_date,
             files: entries(&listing.files, placed.paths, &geometry),
             links_skipped: listing.links_skipped,
             names_changed: placed.changed,
             geometry,
-            text: Some(Text::new(source.clone(), info.raw(), hashes)),
+            aside: Some(Box::new(Aside {
+                text: Text::new(source.clone(), info.raw(), hashes),
+                remarks: Remarks {
+                    comment: outer.comment.map(paths::printable),
+                    created_by: outer.created_by.map(paths::printable),
+                    creation_date: outer.creation_date,
+                },
+            })),
         })
     }
 
@@ -209,22 +225,35 @@ impl Metainfo {
 
     /// Its bytes, if it has them: one that was read has, one that runs may not.
     pub fn text(&self) -> Option<&Text> {
-        self.text.as_ref()
+        self.aside.as_ref().map(|aside| &aside.text)
+    }
+
+    /// Puts its bytes, if it has them, where others lie that will go when they do.
+    pub fn move_text(&mut self, room: &mut Room) {
+        self.aside = self.aside.take().map(|mut aside| {
+            aside.text = room.take_in(aside.text);
+            aside
+        });
+    }
+
+    /// What its maker says of it, if it has its bytes.
+    pub fn remarks(&self) -> Option<&Remarks> {
+        self.aside.as_ref().map(|aside| &aside.remarks)
     }
 
     /// The torrent without its bytes, and these, if it has them.
     pub fn apart(meta: Arc<Self>) -> (Arc<Self>, Option<Text>) {
-        let Some(text) = meta.text.clone() else {
+        if meta.aside.is_none() {
             return (meta, None);
-        };
+        }
         let mut meta = Arc::unwrap_or_clone(meta);
-        meta.text = None;
-        (Arc::new(meta), Some(text))
+        let aside = meta.aside.take();
+        (Arc::new(meta), aside.map(|aside| aside.text))
     }
 
     /// Its name and its bytes alone.
     pub(super) fn into_text(self) -> (InfoHash, Option<Text>) {
-        (self.info_hash, self.text)
+        (self.info_hash, self.aside.map(|aside| aside.text))
     }
 }
 
@@ -519,9 +548,10 @@ mod tests {
         let text = format!("d{beside}4:infod{SINGLE}7:privatei1eee");
         let meta = Metainfo::from_bytes(text.as_bytes()).unwrap();
         assert_eq!(meta.trackers, [["http://b"], ["http://c"]]);
-        assert_eq!(meta.comment.as_deref(), Some("x\\u{1b}y"));
-        assert_eq!(meta.created_by.as_deref(), Some("evpeer"));
-        assert_eq!(meta.creation_date, Some(9));
+        let remarks = meta.remarks().expect("it was read");
+        assert_eq!(remarks.comment.as_deref(), Some("x\\u{1b}y"));
+        assert_eq!(remarks.created_by.as_deref(), Some("evpeer"));
+        assert_eq!(remarks.creation_date, Some(9));
         assert!(meta.private);
 
         let text = format!("d8:announce8:http://a13:announce-listlee4:infod{SINGLE}ee");

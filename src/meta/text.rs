@@ -20,6 +20,33 @@ pub struct Text {
     hashes: Range<usize>,
 }
 
+/// Where texts are put that come and go together. They lie side by side there, and apart from what
+/// stays, so that they are whole pages of memory when they go.
+#[derive(Debug, Default)]
+pub struct Room(BytesMut);
+
+impl Room {
+    /// The same text in here, unless it is so long that it has pages of its own.
+    pub fn take_in(&mut self, text: Text) -> Text {
+        let len = text.source.len();
+        if len > ROOM_LEN / 8 {
+            return text;
+        }
+        if self.0.capacity() < len {
+            self.0 = BytesMut::with_capacity(ROOM_LEN);
+        }
+        self.0.extend_from_slice(&text.source);
+        Text {
+            source: self.0.split().freeze(),
+            ..text
+        }
+    }
+}
+
+/// Bytes of memory for texts that are got at a time: more than 128 KiB, from which on glibc has the
+/// system give them, and take them back, as they are.
+const ROOM_LEN: usize = 256 * 1024;
+
 /// Why a text is not that of a torrent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
@@ -57,17 +84,6 @@ impl Text {
         match meta.into_text() {
             (found, Some(text)) if found == info_hash => Ok(text),
             (found, _) => Err(TextError::Other { found }),
-        }
-    }
-
-    /// The same text at the end of `room`, which its owner goes on filling: many that lie together
-    /// are whole pages of memory when they go.
-    pub fn moved_into(&self, room: &mut BytesMut) -> Self {
-        room.extend_from_slice(&self.source);
-        Self {
-            source: room.split().freeze(),
-            info: self.info.clone(),
-            hashes: self.hashes.clone(),
         }
     }
 
@@ -110,9 +126,11 @@ mod tests {
         assert_eq!(text.piece_hash(PieceIndex(1)), &[b'b'; 20]);
         assert_eq!(InfoHash(sha1(text.info())), hash);
         assert_eq!(Text::read(text.source(), hash), Ok(text.clone()));
-        let mut room = BytesMut::with_capacity(2 * TORRENT.len());
-        let moved = [(); 2].map(|()| text.moved_into(&mut room));
+        let mut room = Room::default();
+        let moved = [(); 2].map(|()| room.take_in(text.clone()));
         assert!(moved.iter().all(|moved| *moved == text));
+        let [first, second] = moved.each_ref().map(|moved| moved.source.as_ptr_range());
+        assert_eq!(first.end, second.start, "side by side");
         let other = TORRENT.replace("aaaaab", "aaaacb");
         let found = Text::read(other.as_bytes(), hash);
         assert!(matches!(found, Err(TextError::Other { found }) if found != hash));

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::error::StorageError;
 use super::jobs::Work;
@@ -24,15 +24,14 @@ use super::keep::torrent_path;
 use super::{Event, Purpose, Storage};
 use crate::base::id::{InfoHash, PieceIndex, TorrentId};
 use crate::base::time::Instant;
-use crate::meta::text::Text;
+use crate::meta::text::{Room, Text};
 
 /// The texts in memory, and those on their way there.
 #[derive(Debug)]
 pub(super) struct Texts {
     held: BTreeMap<InfoHash, Held>,
-    /// Where the next is put. Texts lie together and apart from what stays, so that the memory of
-    /// those that were let go is of use to others.
-    room: BytesMut,
+    /// Where the next is put.
+    room: Room,
     /// Those that a job reads.
     reading: BTreeSet<InfoHash>,
     /// Those that the caller waits for.
@@ -60,7 +59,7 @@ impl Texts {
     pub fn new() -> Self {
         Self {
             held: BTreeMap::new(),
-            room: BytesMut::new(),
+            room: Room::default(),
             reading: BTreeSet::new(),
             asked: BTreeSet::new(),
             rest_at: Instant::NEVER,
@@ -83,22 +82,11 @@ impl Texts {
         let rests_at = now + REST_TIME;
         self.rest_at = self.rest_at.min(rests_at);
         let held = Held {
-            text: self.placed(text),
+            text: self.room.take_in(text),
             rests_at,
             is_looked_for: false,
         };
         self.held.insert(info_hash, held);
-    }
-
-    fn placed(&mut self, text: Text) -> Text {
-        let len = text.source().len();
-        if len > ROOM_LEN / 8 {
-            return text; // it has whole pages of its own
-        }
-        if self.room.capacity() < len {
-            self.room = BytesMut::with_capacity(ROOM_LEN);
-        }
-        text.moved_into(&mut self.room)
     }
 
     fn looked_for(&self) -> usize {
@@ -253,7 +241,7 @@ impl Storage {
             true if held.rests_at <= now => {
                 self.texts.held.remove(&info_hash);
                 if self.texts.held.is_empty() {
-                    self.texts.room = BytesMut::new();
+                    self.texts.room = Room::default();
                 }
                 let at = (now + GIVE_BACK_DELAY).max(self.texts.may_give_back_at);
                 self.texts.give_back_at = self.texts.give_back_at.min(at);
@@ -281,9 +269,6 @@ impl Storage {
 const REST_TIME: Duration = Duration::from_secs(15);
 /// How long one stays that is not kept, before it is looked for again.
 const KEPT_TIME: Duration = Duration::from_secs(60);
-/// Bytes of memory for texts that are got at a time: more than 128 KiB, from which on glibc has the
-/// system give them, and take them back, as they are.
-const ROOM_LEN: usize = 256 * 1024;
 /// How long after a text was let go its memory goes: others follow it.
 const GIVE_BACK_DELAY: Duration = Duration::from_secs(10);
 /// How often that is done at most: all memory is gone through.

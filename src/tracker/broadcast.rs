@@ -91,7 +91,7 @@ pub struct Broadcast {
     epoch: u64,
     network_epoch: u64,
     network: Roster,
-    swarms: BTreeMap<u16, Swarm>,
+    swarms: BTreeMap<u16, Box<Swarm>>,
     by_hash: BTreeMap<InfoHash, u16>,
     last_handle: u16,
     /// Peers to which connections are open, and how many.

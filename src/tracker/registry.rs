@@ -7,7 +7,6 @@
 
 mod clients;
 mod hands;
-mod log;
 mod news;
 mod open;
 mod swarm;
@@ -173,17 +172,21 @@ impl Registry {
         self.change(index, |swarm| swarm.completed(addr, now))
     }
 
-    /// Forgets who was silent for too long, in one bounded turn; what changed is in the logs. To
-    /// be called again at [`Registry::next_deadline`], which may be now.
-    pub fn expire(&mut self, now: Instant) {
+    /// Forgets who was silent for too long, in one bounded turn, and says who that was, swarm by
+    /// swarm. To be called again at [`Registry::next_deadline`], which may be now.
+    pub fn expire(&mut self, now: Instant) -> Vec<(InfoHash, Vec<Change>)> {
         let mut seen = 0;
+        let mut expired = Vec::new();
         while let Some(&(at, index)) = self.sweeps.first()
             && at <= now
             && seen < SWEEP_PEERS_MAX
         {
             seen += self.swarms[index as usize].len();
-            self.change(index, |swarm| swarm.sweep(now));
+            let gone = self.change(index, |swarm| swarm.sweep(now));
             let swarm = &mut self.swarms[index as usize];
+            if !gone.is_empty() {
+                expired.push((swarm.info_hash, gone));
+            }
             self.sweeps.remove(&(at, index));
             swarm.sweep_at = Instant::NEVER;
             match swarm.opened {
@@ -191,6 +194,7 @@ impl Registry {
                 _ => self.schedule(index, now),
             }
         }
+        expired
     }
 
     /// When [`Registry::expire`] has something to do.
@@ -256,22 +260,6 @@ impl Registry {
     /// Peers of all swarms that are known by address.
     pub fn peer_count(&self) -> usize {
         self.peer_count
-    }
-
-    /// The number of the swarm's latest change; 0 if there was none.
-    pub fn version(&self, info_hash: InfoHash) -> u64 {
-        self.swarm(info_hash)
-            .map_or(0, |swarm| swarm.log().version())
-    }
-
-    /// The changes after number `version`, or `None` if some of them are forgotten: then the
-    /// whole list is what is to be told. Of swarms that only an open tracker has, none are kept.
-    pub fn changes_after(
-        &self,
-        info_hash: InfoHash,
-        version: u64,
-    ) -> Option<impl Iterator<Item = &Change>> {
-        self.swarm(info_hash)?.log().after(version)
     }
 
     /// Takes note of an announce, whose sender has proved its address, and adds to `told` the

@@ -315,7 +315,11 @@ fn hostile_010_text_that_is_no_utf8_harms_nobody() {
     let paths: Vec<_> = meta.files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(paths, ["n%FE/%FF", "n%FE/..%C0%AF.%2E", "n%FE/%FF~2"]);
     assert!(meta.trackers.is_empty());
-    assert_eq!(meta.comment.as_deref(), Some("c\\xff\\xc0\\xaf"));
+    assert_eq!(
+        meta.remarks()
+            .and_then(|remarks| remarks.comment.as_deref()),
+        Some("c\\xff\\xc0\\xaf")
+    );
     assert_eq!(meta.name, "n\\xfe");
 }
 

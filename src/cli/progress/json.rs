@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::counters;
+use super::digest_of;
 use crate::base::id::TorrentId;
 use crate::cli::output::Worth;
 use crate::control::api;
@@ -12,7 +12,7 @@ use crate::engine::action::{Report, Snapshot};
 /// Decides which figures are due.
 pub struct Json {
     due: Instant,
-    told: BTreeMap<TorrentId, [u64; 7]>,
+    told: BTreeMap<TorrentId, u64>,
 }
 
 impl Json {
@@ -51,8 +51,8 @@ impl Json {
         }
         self.due = now + INTERVAL;
         for (torrent, snapshot) in torrents {
-            let counters = counters(snapshot);
-            if self.told.insert(*torrent, counters) != Some(counters) {
+            let digest = digest_of(snapshot);
+            if self.told.insert(*torrent, digest) != Some(digest) {
                 tell(api::progress(snapshot).to_string(), Worth::MayDrop);
             }
         }

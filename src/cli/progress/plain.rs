@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::counters;
+use super::digest_of;
 use crate::base::id::TorrentId;
 use crate::cli::output::{Worth, printable};
 use crate::cli::units::{show_count, show_len, show_percent, show_rate, show_time};
@@ -13,7 +13,7 @@ use crate::engine::action::{Report, Snapshot, State};
 pub struct Plain {
     started: Instant,
     due: Instant,
-    told: BTreeMap<TorrentId, [u64; 7]>,
+    told: BTreeMap<TorrentId, u64>,
 }
 
 impl Plain {
@@ -48,8 +48,8 @@ impl Plain {
         self.due = now + INTERVAL;
         let mut lines = Vec::new();
         for (torrent, snapshot) in torrents {
-            let counters = counters(snapshot);
-            if self.told.insert(*torrent, counters) != Some(counters) {
+            let digest = digest_of(snapshot);
+            if self.told.insert(*torrent, digest) != Some(digest) {
                 lines.push((named(snapshot, &figures(snapshot)), Worth::MayDrop));
             }
         }

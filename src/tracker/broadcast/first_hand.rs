@@ -33,13 +33,13 @@ impl Broadcast {
         self.by_hash.insert(swarm, handle);
         self.swarms.insert(
             handle,
-            Swarm {
+            Box::new(Swarm {
                 info_hash,
                 standing,
                 epoch,
                 roster,
                 witnessed: BTreeMap::new(),
-            },
+            }),
         );
         self.pending.swarm(handle, epoch);
         for slot in self.slots() {

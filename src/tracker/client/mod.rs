@@ -15,7 +15,6 @@
 //! Each tier goes through this on its own, so that a dead tracker in one delays no other. While
 //! all of them are silent, known evpeers are asked instead.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use crate::base::limits::{
     ANNOUNCE_TIMEOUT, TORRENT_ANNOUNCES_MAX, TRACKER_TEXT_LEN_MAX, TRACKERS_MAX,
 };
 use crate::base::rng::Rng;
+use crate::base::seldom::{Blank, Seldom};
 use crate::base::text::printable;
 use crate::base::time::Instant;
 use crate::wire::announce::{AnnounceError, AnnounceReply, Event, Retry};
@@ -41,8 +41,9 @@ mod tier;
 pub struct Client {
     rng: Rng,
     tiers: Vec<Tier>,
-    last_resort: LastResort,
-    rejected: VecDeque<Rejected>,
+    last_resort: Seldom<LastResort>,
+    /// Those that were not told of, the next one last.
+    rejected: Vec<Rejected>,
     phase: Phase,
     announces_made: u64,
 }
@@ -127,7 +128,7 @@ impl Client {
     /// A client that announces at once. `tiers` as in BEP 12; further addresses than
     /// [`TRACKERS_MAX`], and repeated ones, are dropped.
     pub fn new(tiers: Vec<Vec<String>>, mut rng: Rng, now: Instant) -> Self {
-        let mut rejected = VecDeque::new();
+        let mut rejected = Vec::new();
         let mut seen: Vec<TrackerUrl> = Vec::new();
         let mut left = TRACKERS_MAX;
         let mut kept = Vec::new();
@@ -141,17 +142,18 @@ impl Client {
                         seen.push(url.clone());
                         urls.push(url);
                     }
-                    Err(error) => rejected.push_back(Rejected::new(&url, error)),
+                    Err(error) => rejected.push(Rejected::new(&url, error)),
                 }
             }
             rng.shuffle(&mut urls);
             kept.push(Tier::new(urls, now));
         }
         kept.retain(|tier| tier.len() > 0);
+        rejected.reverse();
         Self {
             rng,
             tiers: kept,
-            last_resort: LastResort::default(),
+            last_resort: Seldom::default(),
             rejected,
             phase: Phase::Running,
             announces_made: 0,
@@ -161,12 +163,14 @@ impl Client {
     /// Evpeers to be asked while the torrent's own trackers are silent, in place of those given
     /// before. Not for private torrents (BEP 27).
     pub fn set_last_resort(&mut self, known: Vec<SocketAddr>) {
-        self.last_resort.set_known(known, &mut self.rng);
+        if !known.is_empty() || !self.last_resort.is_blank() {
+            self.last_resort.set_known(known, &mut self.rng);
+        }
     }
 
     /// Takes an address that cannot be asked, to be shown once.
     pub fn poll_rejected(&mut self) -> Option<Rejected> {
-        self.rejected.pop_front()
+        self.rejected.pop()
     }
 
     /// When [`Self::poll`] or [`Self::poll_overdue`] has something; `None` if neither will.
@@ -226,7 +230,7 @@ impl Client {
         let mut own = self.tiers.iter_mut();
         let url = own.find_map(|tier| tier.answered(id, &reply, nearness, now));
         let url = url.or_else(|| {
-            let mut evpeers = self.last_resort.tiers_mut();
+            let mut evpeers = self.last_resort.at_hand()?.tiers_mut();
             evpeers.find_map(|tier| tier.answered(id, &reply, Nearness::Near, now))
         })?;
         Some(Outcome::Answered { url, reply })
@@ -239,7 +243,8 @@ impl Client {
         failure: &AnnounceFailure,
         now: Instant,
     ) -> Option<Outcome> {
-        if self.last_resort.failed(id, failure, now) {
+        let last_resort = self.last_resort.at_hand();
+        if last_resort.is_some_and(|it| it.failed(id, failure, now)) {
             return None;
         }
         let (mut own, rng) = (self.tiers.iter_mut(), &mut self.rng);
@@ -333,7 +338,7 @@ impl Client {
         if self.silent_from() > now {
             return None;
         }
-        self.last_resort.poll(id, now)
+        self.last_resort.at_hand()?.poll(id, now)
     }
 
     /// From when on nobody should count on the torrent's own trackers.
@@ -347,7 +352,8 @@ impl Client {
     }
 
     fn all_tiers_mut(&mut self) -> impl Iterator<Item = &mut Tier> {
-        (self.tiers.iter_mut()).chain(self.last_resort.tiers_mut())
+        let last_resort = self.last_resort.at_hand().into_iter();
+        (self.tiers.iter_mut()).chain(last_resort.flat_map(LastResort::tiers_mut))
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::tier::Tier;
 use super::{AnnounceFailure, AnnounceId, AnnounceWanted};
 use crate::base::rng::Rng;
+use crate::base::seldom::Blank;
 use crate::base::time::Instant;
 use crate::wire::announce::AnnounceError;
 use crate::wire::url::TrackerUrl;
@@ -25,6 +26,19 @@ pub(super) struct LastResort {
     resting: BTreeMap<SocketAddr, Instant>,
     /// When another one may be chosen.
     choice_at: Instant,
+}
+
+impl Blank for LastResort {
+    const BLANK: &'static Self = &Self {
+        known: Vec::new(),
+        asked: Vec::new(),
+        resting: BTreeMap::new(),
+        choice_at: Instant::ZERO,
+    };
+
+    fn is_blank(&self) -> bool {
+        self.known.is_empty() && self.asked.is_empty() && self.resting.is_empty()
+    }
 }
 
 impl LastResort {

@@ -89,11 +89,9 @@ pub struct Entry {
     pub expires_at: Instant,
 }
 
-/// One change of a swarm, numbered.
+/// One change of a swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its number in its swarm, from 1.
-    pub version: u64,
     /// The peer.
     pub addr: SocketAddr,
     /// What happened.

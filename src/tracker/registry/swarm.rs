@@ -10,7 +10,6 @@ use slab::Slab;
 
 use super::clients::{Clients, Has};
 use super::hands::{Card, Hands, List, Place};
-use super::log::{Keep, Log};
 use super::news::{Change, ChangeKind, Counts, Entry, Families, Heard, Seeds, Sighting, Terms};
 use super::open::Opened;
 use crate::base::address::{Scope, scope};
@@ -42,7 +41,6 @@ pub(super) struct Swarm {
     by_addr: Few<Key, u32>,
     hands: Hands,
     clients: Clients,
-    log: Log,
     changed_at: Instant,
     downloaded: u32,
     hearsay_count: usize,
@@ -105,7 +103,6 @@ impl Swarm {
             by_addr: Few::default(),
             hands: Hands::new(rng_seed),
             clients: Clients::default(),
-            log: Log::default(),
             changed_at: now,
             downloaded: 0,
             hearsay_count: 0,
@@ -115,10 +112,6 @@ impl Swarm {
 
     pub fn len(&self) -> usize {
         self.peers.len()
-    }
-
-    pub fn log(&self) -> &Log {
-        &self.log
     }
 
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -208,8 +201,8 @@ impl Swarm {
         }
     }
 
-    /// Removes peers that have expired, in one bounded turn.
-    pub fn sweep(&mut self, now: Instant) {
+    /// Removes peers that have expired, in one bounded turn, and says which.
+    pub fn sweep(&mut self, now: Instant) -> Vec<Change> {
         let mut expired = Vec::new();
         self.earliest = Instant::NEVER;
         for (slot, Peer { entry, .. }) in &self.peers {
@@ -222,9 +215,8 @@ impl Swarm {
                 false => self.earliest = self.earliest.min(entry.expires_at),
             }
         }
-        for slot in expired {
-            self.remove(slot, now);
-        }
+        let expired = expired.into_iter();
+        expired.map(|slot| self.remove(slot, now)).collect()
     }
 
     fn heard_first(&mut self, news: &News<'_>, now: Instant) -> Option<Change> {
@@ -350,11 +342,7 @@ impl Swarm {
     fn note(&mut self, slot: u32, kind: ChangeKind, now: Instant) -> Change {
         let Entry { addr, heard, .. } = self.peers[slot as usize].entry;
         self.changed_at = now;
-        let keep = match self.opened {
-            None => Keep::Changes,
-            Some(_) => Keep::Count,
-        };
-        self.log.push(addr, kind, heard, keep)
+        Change { addr, kind, heard }
     }
 
     /// Puts a peer into the counts, and among those that are told.

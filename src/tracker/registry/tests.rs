@@ -6,8 +6,8 @@ use super::*;
 use crate::base::address::Interface;
 use crate::base::id::PeerId;
 use crate::base::limits::{
-    CHANGES_MAX, HEARSAY_MAX, OFF_LINK_NET6_MAX, OPEN_SWARMS_MAX, OPEN_SWARMS_NET_MAX,
-    PEERS_PER_SWARM_MAX, PORTS_LOOPBACK_MAX, PORTS_OFF_LINK_MAX, PORTS_ON_LINK_MAX,
+    HEARSAY_MAX, OFF_LINK_NET6_MAX, OPEN_SWARMS_MAX, OPEN_SWARMS_NET_MAX, PEERS_PER_SWARM_MAX,
+    PORTS_LOOPBACK_MAX, PORTS_OFF_LINK_MAX, PORTS_ON_LINK_MAX,
 };
 use crate::wire::query::Form;
 use std::net::IpAddr;
@@ -143,13 +143,6 @@ fn peers_come_change_and_go() {
     );
     assert_eq!(registry.sizes(), [0, 0, 0]);
 
-    let kinds = |registry: &Registry, after| {
-        let changes = registry.changes_after(HASH, after).expect("few changes");
-        changes.map(|change| change.kind).collect::<Vec<_>>()
-    };
-    assert_eq!(registry.version(HASH), 3);
-    assert_eq!(kinds(&registry, 0), [Joined, Completed, Left]);
-    assert_eq!(kinds(&registry, 2), [Left]);
     assert_eq!(registry.peer_count(), 0);
 }
 
@@ -160,7 +153,6 @@ fn what_is_not_tracked_is_not_kept() {
     let peer = sighting(neighbour(1), Heard::Announce);
     assert_eq!(registry.heard(other, &peer, &interfaces(), at(1)), None);
     assert_eq!(registry.counts(other), None);
-    assert!(registry.changes_after(other, 0).is_none());
     registry.hear(&peer, 1);
     registry.untrack(HASH);
     assert!(!registry.is_tracked(HASH));
@@ -411,12 +403,17 @@ fn silent_peers_expire_when_their_kind_may() {
     for (name, sighting, listed, gone) in cases {
         let mut registry = registry();
         registry.hear(&sighting, 100);
-        registry.expire(at(100 + listed));
+        assert_eq!(registry.expire(at(100 + listed)), [], "{name}");
         assert!(registry.peer(HASH, sighting.addr).is_some(), "{name}");
         assert!(registry.next_deadline() <= Some(at(100 + gone)), "{name}");
-        registry.expire(at(100 + gone));
+        let left = Change {
+            addr: sighting.addr,
+            kind: ChangeKind::Left,
+            heard: sighting.heard,
+        };
+        let expired = registry.expire(at(100 + gone));
+        assert_eq!(expired, [(HASH, vec![left])], "{name}");
         assert!(registry.peer(HASH, sighting.addr).is_none(), "{name}");
-        assert_eq!(registry.version(HASH), 2, "{name}");
         assert_eq!(registry.next_deadline(), None, "{name}");
         assert_eq!(registry.peer_count(), 0, "{name}");
     }
@@ -664,18 +661,15 @@ fn swarm_is_limited_and_its_last_quarter_is_for_neighbours() {
         registry.hear(&sighting(neighbour(n), Heard::Announce), 1);
     }
     assert_eq!(registry.peers(HASH).count(), PEERS_PER_SWARM_MAX);
-    assert_eq!(registry.changes_after(HASH, 0).map(Iterator::count), None);
-    let behind = registry.version(HASH) - CHANGES_MAX as u64;
-    assert_eq!(
-        registry.changes_after(HASH, behind).map(Iterator::count),
-        Some(CHANGES_MAX)
-    );
-    // All that is there goes when its time has come, in turns.
-    registry.expire(at(2000));
-    assert!((1..PEERS_PER_SWARM_MAX).contains(&registry.peer_count()));
-    for secs in (2005..2030).step_by(5) {
-        registry.expire(at(secs));
+    // All that is there goes when its time has come, in turns, each once.
+    let mut gone = BTreeSet::new();
+    for secs in (2000..2030).step_by(5) {
+        for (_, left) in registry.expire(at(secs)) {
+            assert!((1..PEERS_PER_SWARM_MAX).contains(&left.len()));
+            gone.extend(left.into_iter().map(|change| change.addr));
+        }
     }
+    assert_eq!(gone.len(), PEERS_PER_SWARM_MAX);
     assert_eq!(registry.peer_count(), 0);
     assert_eq!(registry.next_deadline(), None);
 }
@@ -726,7 +720,7 @@ fn counts_and_samples_agree_with_the_entries_after_every_step() {
                 0 => drop(registry.left(HASH, addr, heard, at(secs))),
                 1 => drop(registry.completed(HASH, addr, at(secs))),
                 2 => registry.disconnected(HASH, addr, at(secs)),
-                3 => registry.expire(at(secs)),
+                3 => drop(registry.expire(at(secs))),
                 _ => drop(registry.hear(&news, secs)),
             }
             check(&mut registry, &format!("rng_seed {rng_seed}, step {step}"));
@@ -847,10 +841,6 @@ fn open_swarm_goes_with_its_last_peer_and_a_tracked_one_stays() {
     assert!(registry.is_tracked(hash_of(2)));
     assert_eq!(registry.open.len(), 0);
     assert_eq!(registry.next_deadline(), None);
-    // What others announced is no matter of broadcasts.
-    announce(&mut registry, 3, stranger(1), 800);
-    assert!(registry.changes_after(hash_of(3), 0).is_none());
-    assert_eq!(registry.version(hash_of(3)), 1);
 }
 
 #[test]

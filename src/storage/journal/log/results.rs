@@ -55,8 +55,8 @@ impl Log {
             return; // it was given up meanwhile
         };
         match (result, sink.in_flight.take()) {
-            (Ok(()), Some((offset, chain, holds))) => {
-                (sink.offset, sink.chain, sink.holds) = (offset, chain, holds);
+            (Ok(()), Some(end)) => {
+                (sink.offset, sink.chain, sink.holds) = *end;
                 sink.takes_back = false;
             }
             (Ok(()), None) => {}

@@ -11,7 +11,7 @@ pub(super) struct Sink {
     pub offset: u64,
     pub chain: Chain,
     /// Where it will be when the append under way is done.
-    pub in_flight: Option<(u64, Chain, Mark)>,
+    pub in_flight: Option<Box<(u64, Chain, Mark)>>,
     /// The append under way takes claims back.
     pub takes_back: bool,
     /// It says everything up to here.
@@ -99,7 +99,7 @@ impl Sink {
         if end > len_max {
             return None;
         }
-        self.in_flight = Some((end, chain, mark));
+        self.in_flight = Some(Box::new((end, chain, mark)));
         self.takes_back = records.iter().any(Record::takes_back);
         Some(LogWork::Append {
             sink: self.id,
