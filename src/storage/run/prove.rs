@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use memmap2::MmapMut;
 use sha1::{Digest, Sha1};
 
 use crate::base::id::PieceIndex;
@@ -26,7 +27,8 @@ pub(super) fn prove(
     let geometry = meta.geometry();
     let mut walker = Walker::new(root, places)?;
     let mut hasher = Sha1::new();
-    let mut buffer = Buffer::new();
+    let buffer = Buffer::new();
+    let mut buffer = buffer.map_err(|error| StorageError::from_io(root, "read", &error))?;
     for span in geometry.spans(piece, 0, geometry.piece_len(piece)) {
         if span.pad {
             let mut left = span.len as usize;
@@ -126,22 +128,18 @@ fn read_full(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(got)
 }
 
-/// Memory that direct reads accept.
-struct Buffer {
-    bytes: Vec<u8>,
-    start: usize,
-}
+/// Memory that direct reads accept: whole pages, which the system takes back when it is over.
+struct Buffer(MmapMut);
 
 impl Buffer {
-    fn new() -> Self {
-        let bytes = vec![0; BUFFER_LEN + DIRECT_ALIGN];
-        let start = bytes.as_ptr().align_offset(DIRECT_ALIGN);
-        assert!(start <= DIRECT_ALIGN, "bytes can be aligned");
-        Self { bytes, start }
+    fn new() -> io::Result<Self> {
+        let pages = MmapMut::map_anon(BUFFER_LEN)?;
+        assert_eq!(pages.as_ptr().align_offset(DIRECT_ALIGN), 0, "whole pages");
+        Ok(Self(pages))
     }
 
     fn aligned(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + BUFFER_LEN]
+        &mut self.0
     }
 }
 
@@ -171,7 +169,7 @@ mod tests {
         for (offset, len) in runs {
             let expected: [u8; 20] = Sha1::digest(&content[offset..offset + len]).into();
             let mut hasher = Sha1::new();
-            let mut buffer = Buffer::new();
+            let mut buffer = Buffer::new().expect("memory");
             hash(&file, offset as u64, len as u64, &mut buffer, &mut hasher).expect("read");
             assert_eq!(
                 <[u8; 20]>::from(hasher.finalize()),
@@ -188,7 +186,14 @@ mod tests {
             );
         }
         let mut hasher = Sha1::new();
-        let past = hash(&file, 2_999_999, 3, &mut Buffer::new(), &mut hasher).unwrap_err();
+        let past = hash(
+            &file,
+            2_999_999,
+            3,
+            &mut Buffer::new().expect("memory"),
+            &mut hasher,
+        )
+        .unwrap_err();
         assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
     }
 }
