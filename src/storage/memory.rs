@@ -26,6 +26,7 @@ use super::span::{Place, chunks};
 use crate::base::bits::Bitfield;
 use crate::base::id::{InfoHash, PieceIndex, TorrentId};
 use crate::base::limits::BLOCK_LEN;
+use crate::base::seldom::{Blank, Seldom};
 use crate::base::slot::Slot;
 use crate::base::time::Instant;
 use crate::base::verdict::Verdict;
@@ -45,28 +46,49 @@ pub(super) struct Memory {
     pub log: LogId,
     /// Which file each of the torrent's is.
     stamps: Vec<Stamp>,
-    partials: Partials,
+    waiting: Seldom<Waiting>,
     /// When whole blocks are noted.
     partials_at: Instant,
     /// When some were noted last.
     partials_noted: Instant,
-    /// Good pieces whose bytes are not all with the kernel, and the last store before the verdict.
-    awaiting: Vec<(PieceIndex, u64)>,
-    /// Pieces that are checked and in no commit yet, and their bytes.
-    uncommitted: BTreeSet<u32>,
-    uncommitted_len: u64,
     /// Since when something waits for a commit.
     since: Instant,
     /// A commit waits or is under way.
     pub is_committing: bool,
-    /// Files with such pieces that this process has not written.
-    pub found: BTreeSet<u32>,
     /// Pieces that a former process stored, at least a part of them.
     unproven: Bitfield,
     pub proofs: Proofs,
     /// The process is about to end.
     pub is_leaving: bool,
     load: Load,
+}
+
+/// What waits on its way there: nothing, most of the time.
+#[derive(Debug, Default)]
+struct Waiting {
+    partials: Partials,
+    /// Good pieces whose bytes are not all with the kernel, and the last store before the verdict.
+    awaiting: Vec<(PieceIndex, u64)>,
+    /// Pieces that are checked and in no commit yet, and their bytes.
+    uncommitted: BTreeSet<u32>,
+    uncommitted_len: u64,
+    /// Files with such pieces that this process has not written.
+    found: BTreeSet<u32>,
+}
+
+impl Blank for Waiting {
+    const BLANK: &'static Self = &Self {
+        partials: Partials::NONE,
+        awaiting: Vec::new(),
+        uncommitted: BTreeSet::new(),
+        uncommitted_len: 0,
+        found: BTreeSet::new(),
+    };
+
+    fn is_blank(&self) -> bool {
+        let is_any_noted = self.awaiting.is_empty() && self.uncommitted.is_empty();
+        is_any_noted && self.found.is_empty() && self.partials.is_empty()
+    }
 }
 
 impl Storage {
@@ -85,8 +107,9 @@ impl Storage {
             return;
         };
         memory.load.stored(slot.len.into(), now);
-        if memory.partials.stored(slot, torrent.meta.geometry(), seq) {
-            let due = match memory.partials.fresh_count() >= PARTIALS_COUNT {
+        let partials = &mut memory.waiting.partials;
+        if partials.stored(slot, torrent.meta.geometry(), seq) {
+            let due = match partials.fresh_count() >= PARTIALS_COUNT {
                 true => memory.partials_noted + PARTIALS_PAUSE,
                 false => now + PARTIALS_DELAY,
             };
@@ -113,12 +136,15 @@ impl Storage {
         let Some(memory) = &mut torrent.memory else {
             return;
         };
-        memory.partials.forget(piece);
+        if let Some(waiting) = memory.waiting.at_hand() {
+            waiting.partials.forget(piece);
+        }
         if let Verdict::Good { .. } = verdict {
             if !is_stored {
-                memory.found.extend(files_of(&torrent.meta, piece));
+                let files = files_of(&torrent.meta, piece);
+                memory.waiting.found.extend(files);
             }
-            memory.awaiting.push((piece, self.seq));
+            memory.waiting.awaiting.push((piece, self.seq));
             self.restless.insert(id);
             return;
         }
@@ -142,9 +168,11 @@ impl Storage {
         let Some(memory) = &mut torrent.memory else {
             return;
         };
-        memory.awaiting.retain(|(awaiting, _)| *awaiting != piece);
-        if memory.uncommitted.remove(&piece.0) {
-            memory.uncommitted_len -= u64::from(torrent.meta.geometry().piece_len(piece));
+        if let Some(waiting) = memory.waiting.at_hand() {
+            waiting.awaiting.retain(|(awaiting, _)| *awaiting != piece);
+            if waiting.uncommitted.remove(&piece.0) {
+                waiting.uncommitted_len -= u64::from(torrent.meta.geometry().piece_len(piece));
+            }
         }
         memory.unproven.clear(piece.0);
         memory.proofs.forget(piece.0);
@@ -157,7 +185,9 @@ impl Storage {
         let Some(memory) = self.memory(id) else {
             return;
         };
-        let awaiting = std::mem::take(&mut memory.awaiting);
+        let waiting = memory.waiting.at_hand();
+        let awaiting = waiting.map(|waiting| std::mem::take(&mut waiting.awaiting));
+        let awaiting = awaiting.unwrap_or_default();
         let mut checked = Vec::new();
         let mut late = Vec::new();
         for (piece, seq) in awaiting {
@@ -178,7 +208,10 @@ impl Storage {
         if late.is_empty() {
             self.restless.remove(&id);
         }
-        memory.awaiting = late;
+        if checked.is_empty() && late.is_empty() {
+            return;
+        }
+        memory.waiting.awaiting = late;
         if checked.is_empty() {
             return;
         }
@@ -186,8 +219,9 @@ impl Storage {
         for &piece in &checked {
             if memory.unproven.has(piece) {
                 memory.proofs.wait(piece);
-            } else if memory.uncommitted.insert(piece) {
-                memory.uncommitted_len += u64::from(geometry.piece_len(PieceIndex(piece)));
+            } else if memory.waiting.uncommitted.insert(piece) {
+                let len = geometry.piece_len(PieceIndex(piece));
+                memory.waiting.uncommitted_len += u64::from(len);
             }
         }
         if !was_waiting {
@@ -205,7 +239,9 @@ impl Storage {
             return;
         };
         let log = memory.log;
-        let fresh = memory.partials.take_fresh();
+        let waiting = memory.waiting.at_hand();
+        let fresh = waiting.map(|waiting| waiting.partials.take_fresh());
+        let fresh = fresh.unwrap_or_default();
         let mut filled = Vec::new();
         for (piece, blocks) in fresh {
             let mut late = Vec::new();
@@ -218,8 +254,10 @@ impl Storage {
                     false => late.push((block, seq)),
                 }
             }
-            if let Some(memory) = self.memory(id) {
-                memory.partials.put_back(piece, late);
+            if !late.is_empty()
+                && let Some(memory) = self.memory(id)
+            {
+                memory.waiting.partials.put_back(piece, late);
             }
             whole.sort_unstable();
             whole.dedup();
@@ -233,7 +271,7 @@ impl Storage {
         }
         if let Some(memory) = self.memory(id) {
             memory.partials_noted = now;
-            memory.partials_at = match memory.partials.has_fresh() {
+            memory.partials_at = match memory.waiting.partials.has_fresh() {
                 true => now + PARTIALS_AGAIN,
                 false => Instant::NEVER,
             };
@@ -338,7 +376,7 @@ impl Memory {
     }
 
     fn is_anything_waiting(&self) -> bool {
-        !self.uncommitted.is_empty() || self.proofs.is_any_waiting()
+        !self.waiting.uncommitted.is_empty() || self.proofs.is_any_waiting()
     }
 }
 

@@ -20,6 +20,17 @@ pub(super) struct Partials {
 }
 
 impl Partials {
+    /// No block is begun.
+    pub const NONE: Self = Self {
+        begun: BTreeMap::new(),
+        fresh: BTreeMap::new(),
+    };
+
+    /// Whether no block is begun, and none waits to be noted.
+    pub fn is_empty(&self) -> bool {
+        self.begun.is_empty() && self.fresh.is_empty()
+    }
+
     /// Bytes were stored, as number `seq`. Says whether that made a block whole.
     pub fn stored(&mut self, slot: Slot, geometry: &Geometry, seq: u64) -> bool {
         let mut is_any_whole = false;
@@ -64,9 +75,7 @@ impl Partials {
 
     /// Gives blocks back that cannot be noted yet.
     pub fn put_back(&mut self, piece: PieceIndex, blocks: Vec<(u32, u64)>) {
-        if !blocks.is_empty() {
-            self.fresh.entry(piece).or_default().extend(blocks);
-        }
+        self.fresh.entry(piece).or_default().extend(blocks);
     }
 
     /// Whether there are whole blocks that nobody took note of.

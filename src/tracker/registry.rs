@@ -103,7 +103,7 @@ impl Registry {
         let swarm = &mut self.swarms[index as usize];
         swarm.terms = terms;
         if let Some(opened) = swarm.opened.take() {
-            self.open.remove(index, opened);
+            self.open.remove(index, *opened);
         }
     }
 
@@ -400,7 +400,7 @@ impl Registry {
         self.sweeps.remove(&(swarm.sweep_at, index));
         self.peer_count -= swarm.len();
         if let Some(opened) = swarm.opened {
-            self.open.remove(index, opened);
+            self.open.remove(index, *opened);
         }
     }
 }

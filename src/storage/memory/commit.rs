@@ -69,16 +69,19 @@ impl Storage {
         let Some(memory) = &mut torrent.memory else {
             return Frozen::default();
         };
-        memory.uncommitted_len = 0;
         let to_prove = memory.proofs.take_waiting();
-        let mut found = std::mem::take(&mut memory.found);
+        let waiting = memory.waiting.at_hand();
+        let (pieces, mut found) = waiting.map_or_else(Default::default, |waiting| {
+            waiting.uncommitted_len = 0;
+            let pieces = std::mem::take(&mut waiting.uncommitted);
+            (pieces, std::mem::take(&mut waiting.found))
+        });
+        memory.waiting.tidy();
         for &piece in &to_prove {
             found.extend(files_of(&torrent.meta, PieceIndex(piece)));
         }
         Frozen {
-            pieces: std::mem::take(&mut memory.uncommitted)
-                .into_iter()
-                .collect(),
+            pieces: pieces.into_iter().collect(),
             to_prove,
             found,
         }
@@ -119,7 +122,7 @@ impl Memory {
             true => (COMMIT_LEN_LOADED, COMMIT_DELAY_LOADED),
             false => (COMMIT_LEN, COMMIT_DELAY),
         };
-        if self.uncommitted_len >= len_max {
+        if self.waiting.uncommitted_len >= len_max {
             return now;
         }
         let due = self.since + delay;

@@ -15,7 +15,9 @@ impl Storage {
             return;
         };
         let log = memory.log;
-        let awaiting: Vec<u32> = memory.awaiting.iter().map(|(piece, _)| piece.0).collect();
+        let awaiting: Vec<u32> = (memory.waiting.awaiting.iter())
+            .map(|(piece, _)| piece.0)
+            .collect();
         let mut verified = self.logs[&log].log.known().claims.held().clone();
         for piece in awaiting {
             verified.set(piece);

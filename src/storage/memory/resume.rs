@@ -1,19 +1,18 @@
 //! Taking up what the journal says, and watching that the files stay those it is about.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Load, Memory};
 use crate::base::bits::Bitfield;
 use crate::base::id::TorrentId;
+use crate::base::seldom::Seldom;
 use crate::base::time::Instant;
 use crate::meta::metainfo::Metainfo;
 use crate::storage::error::StorageError;
 use crate::storage::jobs::{Presence, Scan};
 use crate::storage::journal::log::{Before, Log};
 use crate::storage::journal::{self, Binding, Claim, Found, Record, Stamp, Unusable};
-use crate::storage::partial::Partials;
 use crate::storage::prove::Proofs;
 use crate::storage::{Event, Storage};
 
@@ -79,15 +78,11 @@ impl Storage {
         let memory = Memory {
             log,
             stamps: scan.stamps,
-            partials: Partials::default(),
+            waiting: Seldom::default(),
             partials_at: Instant::NEVER,
             partials_noted: self.now,
-            awaiting: Vec::new(),
-            uncommitted: BTreeSet::new(),
-            uncommitted_len: 0,
             since: self.now,
             is_committing: false,
-            found: BTreeSet::new(),
             unproven: resumed.unproven,
             proofs,
             is_leaving: false,

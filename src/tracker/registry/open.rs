@@ -152,7 +152,7 @@ impl Registry {
         let rng_seed = self.rng.next_u64();
         let index = self.add(Swarm::new(info_hash, Terms::default(), rng_seed, now));
         let swarm = &mut self.swarms[index as usize];
-        swarm.opened = Some(self.open.add(index, net, now));
+        swarm.opened = Some(Box::new(self.open.add(index, net, now)));
         // If nobody can be listed, it goes.
         swarm.earliest = now + INTERVAL_MAX;
         self.schedule(index, now);

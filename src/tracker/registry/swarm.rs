@@ -30,7 +30,7 @@ pub(super) struct Swarm {
     /// Whom its peers may be told to.
     pub terms: Terms,
     /// Who made it by an announce; `None` if we were told to track it.
-    pub opened: Option<Opened>,
+    pub opened: Option<Box<Opened>>,
     /// When the evpeers that we have links with were asked for it last.
     pub asked_at: Instant,
     /// Before this no peer expires.
@@ -58,7 +58,21 @@ struct Peer {
 }
 
 /// An address in an order in which the ports of a host are neighbours, and the hosts of a net.
-type Key = (u128, u16);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    /// The most significant byte first.
+    ip: [u8; 16],
+    port: u16,
+}
+
+impl Key {
+    fn new(ip_bits: u128, port: u16) -> Self {
+        Self {
+            ip: ip_bits.to_be_bytes(),
+            port,
+        }
+    }
+}
 
 /// News of a peer, with what the registry adds.
 #[derive(Clone, Copy, Debug)]
@@ -408,7 +422,7 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 fn key_of(addr: SocketAddr) -> Key {
-    (ip_bits(addr.ip()), addr.port())
+    Key::new(ip_bits(addr.ip()), addr.port())
 }
 
 /// Peers that one sweep removes at most: some 10 ms.

@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Key, News, Swarm, key_of};
+use super::{Key, News, Swarm};
 use crate::base::limits::{
     HEARSAY_MAX, OFF_LINK_NET6_MAX, PEERS_PER_SWARM_MAX, PORTS_LOOPBACK_MAX, PORTS_OFF_LINK_MAX,
     PORTS_ON_LINK_MAX,
@@ -14,6 +14,7 @@ use crate::base::limits::{
 use crate::base::time::Instant;
 use crate::tracker::asker::Nearness;
 use crate::tracker::registry::news::Heard;
+use crate::tracker::secret::ip_bits;
 
 impl Swarm {
     /// Whether there is room for one more, or can be made.
@@ -34,8 +35,13 @@ impl Swarm {
         if self.len() >= len_max {
             return false;
         }
-        let (ip, _) = key_of(news.sighting.addr);
-        if !self.has_room_in((ip, 0)..=(ip, u16::MAX), ports_max, heard, now) {
+        let ip = ip_bits(news.sighting.addr.ip());
+        if !self.has_room_in(
+            Key::new(ip, 0)..=Key::new(ip, u16::MAX),
+            ports_max,
+            heard,
+            now,
+        ) {
             return false;
         }
         let is_ipv6 = ip >> 32 != 0xffff;
@@ -44,7 +50,8 @@ impl Swarm {
         }
         // A household has 2^64 IPv6 addresses.
         let net = ip >> 64 << 64;
-        let hosts = (net, 0)..=(net | u128::from(u64::MAX), u16::MAX);
+        let last = net | u128::from(u64::MAX);
+        let hosts = Key::new(net, 0)..=Key::new(last, u16::MAX);
         self.has_room_in(hosts, OFF_LINK_NET6_MAX, heard, now)
     }
 
