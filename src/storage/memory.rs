@@ -86,8 +86,8 @@ impl Blank for Waiting {
     };
 
     fn is_blank(&self) -> bool {
-        let is_any_noted = self.awaiting.is_empty() && self.uncommitted.is_empty();
-        is_any_noted && self.found.is_empty() && self.partials.is_empty()
+        let is_any_good = !self.awaiting.is_empty() || !self.uncommitted.is_empty();
+        !is_any_good && self.found.is_empty() && self.partials.is_empty()
     }
 }
 

@@ -89,6 +89,9 @@ impl Swarm {
 
     /// Takes back what is under way of pieces that the user does not want.
     fn drop_unwanted(&mut self, now: Instant) {
+        if self.live.is_at_rest() {
+            return;
+        }
         let alone = self.live.alone.keys().copied();
         let alone = alone.filter(|p| !self.is_wanted(*p) && !self.live.hashing.contains(p));
         for piece in alone.collect::<Vec<_>>() {

@@ -2,7 +2,8 @@
 //!
 //! Without peers and with nothing under way, an exchange is its pieces and its totals. All else is
 //! as it is at the beginning then, and there are thousands of such torrents: it is made when it is
-//! looked at for the first time, and given up when the last peer has left.
+//! looked at for the first time, and given up when the last peer has left and the last piece is
+//! hashed.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};

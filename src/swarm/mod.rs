@@ -1,7 +1,8 @@
 //! One torrent's exchange: applies one peer's event and says what has to be done.
 //!
-//! The swarm owns the set of verified pieces, the [`Picker`] (what to ask for), the [`Choker`]
-//! (whom to serve), the [`Blame`] (who sent what) and the state of every [`Peer`]. It knows no
+//! The swarm owns the set of verified pieces, the [`Picker`](picker::Picker) (what to ask for), the
+//! [`Choker`](choker::Choker) (whom to serve), the [`Blame`](blame::Blame) (who sent what), all
+//! three while there is something to do (`live.rs`), and the state of every [`Peer`]. It knows no
 //! stream: what shall be sent, stored or hashed leaves as [`Effect`]s, in order, which the caller
 //! drains after each input.
 //!
@@ -323,7 +324,7 @@ impl Swarm {
 
     /// Time passes; to be called about once a second while there are peers.
     pub fn tick(&mut self, now: Instant) {
-        if self.peers.is_empty() {
+        if self.live.is_at_rest() {
             return;
         }
         let turn = self.limited_turn();

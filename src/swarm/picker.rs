@@ -81,8 +81,8 @@ impl Picker {
         let pieces = u64::from(piece_count);
         assert!(piece_len > 0 && length.div_ceil(u64::from(piece_len)) == pieces);
         let mut rarity = Rarity::new(piece_count, Rng::new(rng.next_u64()));
-        let mut missing = Bitfield::full(piece_count);
-        have.ones().for_each(|piece| _ = missing.clear(piece));
+        let mut missing = Bitfield::new(piece_count);
+        missing.copy_without(&Bitfield::full(piece_count), &have);
         missing
             .ones()
             .for_each(|piece| rarity.list(PieceIndex(piece)));

@@ -156,7 +156,7 @@ impl Swarm {
         for guilty in self.live.blame.passed(piece, digests) {
             self.effects.push_back(Effect::Ban(guilty, piece));
         }
-        self.live.alone.remove(&piece);
+        let had_failed = self.live.alone.remove(&piece).is_some();
         self.live.taken_up.remove(&piece);
         if !self.live.ours.set(piece.0) {
             return;
@@ -164,6 +164,11 @@ impl Swarm {
         let was_done = self.has_all_wanted();
         self.lacking -= u32::from(self.is_wanted(piece));
         self.live.picker.have(piece);
+        if had_failed {
+            self.live
+                .picker
+                .set_wanted(piece, super::picker::Wanted::Yes);
+        }
         self.announce(piece, now);
         if self.is_complete() || (self.has_all_wanted() && !was_done) {
             self.effects.push_back(Effect::Completed);

@@ -7,7 +7,8 @@
 //! and always so many that its queue of requests is made of them; and whoever is told so asks for
 //! these first. Nobody is hindered: who does not know of it asks for what it likes.
 //!
-//! Nothing is kept before the first peer is served, nor once every piece was named.
+//! Nothing is kept before the first peer is served, nor once every piece was named. When all peers
+//! have left it begins anew: whoever comes then is the first of others.
 
 use std::collections::VecDeque;
 

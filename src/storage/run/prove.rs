@@ -28,7 +28,8 @@ pub(super) fn prove(
     let mut walker = Walker::new(root, places)?;
     let mut hasher = Sha1::new();
     let buffer = Buffer::new();
-    let mut buffer = buffer.map_err(|error| StorageError::from_io(root, "read", &error))?;
+    let mut buffer =
+        buffer.map_err(|error| StorageError::from_io(root, "get memory to read", &error))?;
     for span in geometry.spans(piece, 0, geometry.piece_len(piece)) {
         if span.pad {
             let mut left = span.len as usize;

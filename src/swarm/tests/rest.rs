@@ -108,6 +108,56 @@ fn order_that_the_user_chose_outlasts_the_rest() {
     );
 }
 
+/// Goal: what failed once is as good as any other piece when it is there, and when it is lost.
+#[test]
+fn piece_that_failed_and_passed_then_is_fetched_again_when_it_is_lost() {
+    let mut script = Script::resting(6);
+    for _ in 0..2 {
+        script.swarm.lost(PieceIndex(3));
+        let seed = script.seed();
+        for verdict in [
+            Verdict::Bad { blocks: Vec::new() },
+            Verdict::Good { blocks: Vec::new() },
+        ] {
+            let requests = script.requests(seed);
+            assert_eq!(requests.len(), 4);
+            for asked in requests {
+                script.whole(seed, asked);
+            }
+            script
+                .swarm
+                .piece_checked(PieceIndex(3), verdict, script.now);
+            script.audit();
+        }
+        script.swarm.left(seed, script.now);
+        script.effects();
+        assert!(script.swarm.live.is_at_rest());
+    }
+}
+
+/// The same without a rest between.
+#[test]
+fn piece_that_failed_and_passed_then_is_fetched_again_while_peers_are_there() {
+    let mut script = Script::new(1);
+    let seed = script.seed();
+    let verdicts = [
+        Verdict::Bad { blocks: Vec::new() },
+        Verdict::Good { blocks: Vec::new() },
+    ];
+    for verdict in verdicts {
+        for asked in script.requests(seed) {
+            script.whole(seed, asked);
+        }
+        script
+            .swarm
+            .piece_checked(PieceIndex(0), verdict, script.now);
+    }
+    assert!(script.swarm.is_complete());
+    script.swarm.lost(PieceIndex(0));
+    script.audit();
+    assert_eq!(script.requests(seed).len(), 4);
+}
+
 /// Goal: who waits to be hashed is not forgotten.
 #[test]
 fn seed_does_not_rest_while_a_piece_is_under_way() {
