@@ -17,6 +17,36 @@ impl Script {
     fn audit(&self) {
         self.swarm.audit().expect("what is counted is there");
     }
+
+    /// All that is asked of a seed comes, as blocks of one piece.
+    fn fetch(&mut self, seed: PeerKey, piece: u32) {
+        let requests = self.requests(seed);
+        let all: Vec<BlockRef> = (0..4).map(|index| block(piece, index)).collect();
+        assert_eq!(requests, all);
+        for asked in requests {
+            self.whole(seed, asked);
+        }
+    }
+
+    /// Storage has hashed a piece.
+    fn hashed(&mut self, piece: u32, verdict: fn(Vec<u64>) -> Verdict) {
+        let verdict = verdict(Vec::new());
+        self.swarm
+            .piece_checked(PieceIndex(piece), verdict, self.now);
+    }
+
+    fn leaves(&mut self, key: PeerKey) -> Vec<Effect> {
+        self.swarm.left(key, self.now);
+        self.effects()
+    }
+}
+
+fn good(blocks: Vec<u64>) -> Verdict {
+    Verdict::Good { blocks }
+}
+
+fn bad(blocks: Vec<u64>) -> Verdict {
+    Verdict::Bad { blocks }
 }
 
 #[test]
@@ -70,20 +100,11 @@ fn piece_that_a_seed_at_rest_loses_is_fetched_again_and_nothing_else() {
     assert_eq!(script.swarm.pieces().count_ones(), 5);
     script.audit();
     let seed = script.seed();
-    let requests = script.requests(seed);
-    assert_eq!(
-        requests,
-        (0..4).map(|index| block(3, index)).collect::<Vec<_>>()
-    );
-    for asked in requests {
-        script.whole(seed, asked);
-    }
-    let good = Verdict::Good { blocks: Vec::new() };
-    script.swarm.piece_checked(PieceIndex(3), good, script.now);
+    script.fetch(seed, 3);
+    script.hashed(3, good);
     assert!(script.swarm.is_complete());
     script.audit();
-    script.swarm.left(seed, script.now);
-    script.effects();
+    script.leaves(seed);
     assert!(script.swarm.live.is_at_rest());
 }
 
@@ -113,64 +134,52 @@ fn order_that_the_user_chose_outlasts_the_rest() {
 fn piece_that_failed_and_passed_then_is_fetched_again_when_it_is_lost() {
     let mut script = Script::resting(6);
     for _ in 0..2 {
-        script.swarm.lost(PieceIndex(3));
         let seed = script.seed();
-        for verdict in [
-            Verdict::Bad { blocks: Vec::new() },
-            Verdict::Good { blocks: Vec::new() },
-        ] {
-            let requests = script.requests(seed);
-            assert_eq!(requests.len(), 4);
-            for asked in requests {
-                script.whole(seed, asked);
+        // Once with the seed that it was fetched from before, and once after a rest.
+        for _ in 0..2 {
+            script.swarm.lost(PieceIndex(3));
+            for verdict in [bad, good] {
+                script.fetch(seed, 3);
+                script.hashed(3, verdict);
+                script.audit();
             }
-            script
-                .swarm
-                .piece_checked(PieceIndex(3), verdict, script.now);
-            script.audit();
         }
-        script.swarm.left(seed, script.now);
-        script.effects();
+        script.leaves(seed);
         assert!(script.swarm.live.is_at_rest());
     }
 }
 
-/// The same without a rest between.
+/// Goal: a piece that waits to be hashed is not forgotten.
 #[test]
-fn piece_that_failed_and_passed_then_is_fetched_again_while_peers_are_there() {
-    let mut script = Script::new(1);
-    let seed = script.seed();
-    let verdicts = [
-        Verdict::Bad { blocks: Vec::new() },
-        Verdict::Good { blocks: Vec::new() },
-    ];
-    for verdict in verdicts {
-        for asked in script.requests(seed) {
-            script.whole(seed, asked);
-        }
-        script
-            .swarm
-            .piece_checked(PieceIndex(0), verdict, script.now);
-    }
-    assert!(script.swarm.is_complete());
-    script.swarm.lost(PieceIndex(0));
-    script.audit();
-    assert_eq!(script.requests(seed).len(), 4);
-}
-
-/// Goal: who waits to be hashed is not forgotten.
-#[test]
-fn seed_does_not_rest_while_a_piece_is_under_way() {
+fn nothing_rests_while_a_piece_is_hashed() {
     let mut script = Script::resting(6);
     script.swarm.lost(PieceIndex(3));
     let seed = script.seed();
-    for asked in script.requests(seed) {
-        script.whole(seed, asked);
-    }
-    script.swarm.left(seed, script.now);
-    script.effects();
+    script.fetch(seed, 3);
+    script.leaves(seed);
     assert!(!script.swarm.live.is_at_rest());
-    let good = Verdict::Good { blocks: Vec::new() };
-    script.swarm.piece_checked(PieceIndex(3), good, script.now);
+    script.hashed(3, good);
+    assert!(script.swarm.live.is_at_rest());
+}
+
+/// Goal: whether a piece is right that a peer left for is not forgotten, nor taken for a new one.
+#[test]
+fn nothing_rests_while_a_piece_is_hashed_again() {
+    let mut script = Script::resting(6);
+    let leecher = script.join(FAST);
+    script.say(leecher, Message::HaveNone).expect("allowed");
+    script.say(leecher, Message::Interested).expect("allowed");
+    for index in 0..4 {
+        let asked = Message::Request(block(3, index));
+        script.say(leecher, asked).expect("allowed");
+        let sent = script.swarm.next_upload(leecher).expect("it was asked for");
+        script.swarm.uploaded(leecher, sent.len.into(), script.now);
+    }
+    let wanted = script.leaves(leecher);
+    assert!(has(&wanted, "Check(PieceIndex(3))"), "{wanted:?}");
+    assert!(!script.swarm.live.is_at_rest());
+    script.hashed(3, bad);
+    let wanted = script.effects();
+    assert!(has(&wanted, "Spoilt(PieceIndex(3))"), "{wanted:?}");
     assert!(script.swarm.live.is_at_rest());
 }
