@@ -23,6 +23,11 @@ impl<T> Default for Seldom<T> {
 }
 
 impl<T: Blank> Seldom<T> {
+    /// Holds `value`, which takes no room if nothing is in it.
+    pub fn holding(value: T) -> Self {
+        Self((!value.is_blank()).then(|| Box::new(value)))
+    }
+
     /// The value, if there may be something in it.
     pub fn at_hand(&mut self) -> Option<&mut T> {
         self.0.as_deref_mut()
@@ -74,5 +79,8 @@ mod tests {
         assert!(has_room(&names));
         names.tidy();
         assert!(names.is_empty() && !has_room(&names));
+        assert!(!has_room(&Seldom::holding(Vec::new())));
+        let held = Seldom::holding(vec![3]);
+        assert!(has_room(&held) && held.iter().eq([&3]));
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Memory {
     pub is_committing: bool,
     /// Pieces that a former process stored, at least a part of them.
     unproven: Bitfield,
-    pub proofs: Proofs,
+    pub proofs: Seldom<Proofs>,
     /// The process is about to end.
     pub is_leaving: bool,
     load: Load,
@@ -175,7 +175,9 @@ impl Storage {
             }
         }
         memory.unproven.clear(piece.0);
-        memory.proofs.forget(piece.0);
+        if let Some(proofs) = memory.proofs.at_hand() {
+            proofs.forget(piece.0);
+        }
         let log = memory.log;
         self.log(log).push(Record::Dropped(vec![piece.0]), now);
     }

@@ -19,10 +19,11 @@ use super::logs::LogId;
 use super::{Event, Purpose, Storage};
 use crate::base::id::{PieceIndex, TorrentId};
 use crate::base::rng::Rng;
+use crate::base::seldom::Blank;
 use crate::base::time::Instant;
 
 /// What is to be read back of one torrent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Proofs {
     /// Checked pieces that wait for a sync of their files.
     waiting: BTreeSet<u32>,
@@ -46,6 +47,21 @@ struct Running {
     /// Its files had been synced before: if it is right, it is durable. What the disk gives back
     /// without that may be gone after a power cut all the same, with the extents that lead to it.
     is_synced: bool,
+}
+
+impl Blank for Proofs {
+    const BLANK: &'static Self = &Self {
+        waiting: BTreeSet::new(),
+        synced: BTreeSet::new(),
+        suspects: BTreeSet::new(),
+        running: None,
+        next_at: Instant::ZERO,
+        is_awaited: false,
+    };
+
+    fn is_blank(&self) -> bool {
+        self.running.is_none() && !self.is_any_left()
+    }
 }
 
 impl Proofs {
@@ -132,10 +148,14 @@ impl Storage {
         let Some(memory) = self.memory(id) else {
             return false;
         };
-        let awaits = memory.proofs.is_any_unproven() && !memory.is_leaving;
-        memory.proofs.is_awaited = awaits;
+        let is_leaving = memory.is_leaving;
+        let Some(proofs) = memory.proofs.at_hand() else {
+            return false;
+        };
+        let awaits = proofs.is_any_unproven() && !is_leaving;
+        proofs.is_awaited = awaits;
         if awaits {
-            memory.proofs.next_at = now;
+            proofs.next_at = now;
             self.wake_at = self.wake_at.min(now);
         }
         awaits
@@ -197,6 +217,7 @@ impl Storage {
             false => now + DELAY,
         };
         let (log, next_at) = (memory.log, memory.proofs.next_at);
+        memory.proofs.tidy();
         self.wake_at = self.wake_at.min(next_at);
         if let Some(Running { is_synced, .. }) = read {
             match result {

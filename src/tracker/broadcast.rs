@@ -50,6 +50,7 @@ use crate::base::address::{Interfaces, Scope, may_be_told, scope};
 use crate::base::digest::sha1;
 use crate::base::id::{ConnId, InfoHash};
 use crate::base::rng::Rng;
+use crate::base::seldom::Seldom;
 use crate::base::time::Instant;
 use crate::base::timers::TimerQueue;
 use crate::wire::ev_peers::{EntriesWriter, Hello, NETWORK, Reason, Salt, Standing, tag};
@@ -131,7 +132,8 @@ struct Swarm {
     info_hash: InfoHash,
     standing: Standing,
     epoch: u64,
-    roster: Roster,
+    /// Who else is in it; most torrents have nobody.
+    roster: Seldom<Roster>,
     /// Foreign peers of which we were a witness, and the epoch that we gave them.
     witnessed: BTreeMap<Key, u64>,
 }
@@ -198,8 +200,9 @@ impl Broadcast {
         }
         let key = Key::from(addr);
         self.network.remove(key);
-        let rosters = self.swarms.values_mut().map(|swarm| &mut swarm.roster);
-        rosters.for_each(|roster| roster.remove(key));
+        for swarm in self.swarms.values_mut() {
+            swarm.strike(key);
+        }
     }
 
     /// A link shall be on this stream, to the host that accepts connections at `remote`: we say
@@ -330,7 +333,7 @@ impl Broadcast {
         let roster = self
             .by_hash
             .get(&swarm)
-            .map(|handle| &self.swarms[handle].roster);
+            .map(|handle| &*self.swarms[handle].roster);
         roster.into_iter().flat_map(|roster| {
             let peer =
                 |(key, record): (Key, &Record)| (key.addr(), record.standing, record.is_evpeer);
@@ -405,14 +408,14 @@ impl Broadcast {
     fn roster(&self, list: u16) -> Option<&Roster> {
         match list {
             NETWORK => Some(&self.network),
-            list => self.swarms.get(&list).map(|swarm| &swarm.roster),
+            list => self.swarms.get(&list).map(|swarm| &*swarm.roster),
         }
     }
 
     fn roster_mut(&mut self, list: u16) -> Option<&mut Roster> {
         match list {
             NETWORK => Some(&mut self.network),
-            list => self.swarms.get_mut(&list).map(|swarm| &mut swarm.roster),
+            list => self.swarms.get_mut(&list).map(|swarm| &mut *swarm.roster),
         }
     }
 

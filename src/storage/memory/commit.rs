@@ -9,6 +9,7 @@ use crate::base::time::Instant;
 use crate::storage::Storage;
 use crate::storage::error::StorageError;
 use crate::storage::journal::Record;
+use crate::storage::prove::Proofs;
 
 /// What one sync makes durable.
 #[derive(Debug, Default)]
@@ -69,7 +70,9 @@ impl Storage {
         let Some(memory) = &mut torrent.memory else {
             return Frozen::default();
         };
-        let to_prove = memory.proofs.take_waiting();
+        let proofs = memory.proofs.at_hand();
+        let to_prove = proofs.map_or_else(Vec::new, Proofs::take_waiting);
+        memory.proofs.tidy();
         let waiting = memory.waiting.at_hand();
         let (pieces, mut found) = waiting.map_or_else(Default::default, |waiting| {
             waiting.uncommitted_len = 0;
@@ -94,7 +97,9 @@ impl Storage {
             return;
         };
         memory.is_committing = false;
-        memory.proofs.can_be_proven(frozen.to_prove);
+        if !frozen.to_prove.is_empty() {
+            memory.proofs.can_be_proven(frozen.to_prove);
+        }
         let log = memory.log;
         if !frozen.pieces.is_empty() {
             self.log(log).push(Record::Durable(frozen.pieces), now);

@@ -84,7 +84,7 @@ impl Storage {
             since: self.now,
             is_committing: false,
             unproven: resumed.unproven,
-            proofs,
+            proofs: Seldom::holding(proofs),
             is_leaving: false,
             load: Load::new(self.now),
         };

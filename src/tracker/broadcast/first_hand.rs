@@ -11,6 +11,7 @@ use super::{
     RENEWAL, SWARMS_MAX, Swarm, TOMBSTONE_LIFE,
 };
 use crate::base::id::InfoHash;
+use crate::base::seldom::Seldom;
 use crate::base::time::Instant;
 use crate::wire::ev_peers::{Entry, NETWORK, Standing, tag};
 
@@ -28,7 +29,7 @@ impl Broadcast {
             .expect("fewer swarms than handles");
         self.last_handle = handle;
         let epoch = self.next_epoch(now);
-        let roster = super::Roster::default();
+        let roster = Seldom::default();
         let info_hash = swarm;
         self.by_hash.insert(swarm, handle);
         self.swarms.insert(
@@ -296,7 +297,10 @@ impl Broadcast {
             let age_s = self.age_s(&record, now);
             let is_here = record.standing.is_here();
             if !is_here && age_s >= TOMBSTONE_LIFE.as_secs() {
-                self.roster_mut(list).expect("read above").remove(key);
+                match self.swarms.get_mut(&list) {
+                    Some(swarm) => swarm.strike(key),
+                    None => self.network.remove(key),
+                }
             } else if is_here && self.held.contains_key(&key) {
                 if !record.is_evpeer {
                     self.witness(list, key, record.standing, now);
@@ -371,7 +375,7 @@ impl Broadcast {
         let told = self.network.prove(key);
         teller = teller.or(told);
         for swarm in self.swarms.values_mut() {
-            let told = swarm.roster.prove(key);
+            let told = swarm.roster.at_hand().and_then(|all| all.prove(key));
             teller = teller.filter(|&teller| teller != NOBODY).or(told);
         }
         let (broken, since) = self.broken;
@@ -406,6 +410,14 @@ impl Denial {
 }
 
 impl Swarm {
+    /// Takes an address out of the list.
+    pub(super) fn strike(&mut self, key: Key) {
+        if let Some(roster) = self.roster.at_hand() {
+            roster.remove(key);
+            self.roster.tidy();
+        }
+    }
+
     /// We are the witness of this from now on.
     fn attest(&mut self, key: Key, record: &Record) {
         if !record.standing.is_here() {

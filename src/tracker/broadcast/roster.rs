@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::base::address::{Scope, scope};
 use crate::base::rng::Rng;
+use crate::base::seldom::Blank;
 use crate::wire::ev_peers::{BUCKET_BITS_MAX, Entry, Standing};
 
 /// An address, small: lists are long, and there are many.
@@ -38,6 +39,18 @@ pub(super) struct Roster {
     sums: [Sum; 3],
     /// The evpeers that are there, in no order.
     evpeers: Vec<Key>,
+}
+
+impl Blank for Roster {
+    const BLANK: &'static Self = &Self {
+        records: BTreeMap::new(),
+        sums: [Sum { count: 0, root: 0 }; 3],
+        evpeers: Vec::new(),
+    };
+
+    fn is_blank(&self) -> bool {
+        self.records.is_empty()
+    }
 }
 
 /// A record, and where in `evpeers` its key is.

@@ -137,6 +137,9 @@ impl Hands {
         if let Some(moved) = list.get(place as usize) {
             self.places[moved.peer as usize] = place;
         }
+        if list.is_empty() {
+            *list = Vec::new(); // a peer that becomes a seed is in another list from then on
+        }
     }
 
     /// Begins to draw from `lists`.
