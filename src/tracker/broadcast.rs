@@ -200,9 +200,8 @@ impl Broadcast {
         }
         let key = Key::from(addr);
         self.network.remove(key);
-        for swarm in self.swarms.values_mut() {
-            swarm.strike(key);
-        }
+        let swarms = self.swarms.values_mut();
+        swarms.for_each(|swarm| swarm.strike(key));
     }
 
     /// A link shall be on this stream, to the host that accepts connections at `remote`: we say
@@ -330,10 +329,8 @@ impl Broadcast {
 
     /// The peers of a swarm that are there, as far as we know: address, standing, evpeer or not.
     pub fn swarm(&self, swarm: InfoHash) -> impl Iterator<Item = (SocketAddr, Standing, bool)> {
-        let roster = self
-            .by_hash
-            .get(&swarm)
-            .map(|handle| &*self.swarms[handle].roster);
+        let handle = self.by_hash.get(&swarm);
+        let roster = handle.map(|handle| &*self.swarms[handle].roster);
         roster.into_iter().flat_map(|roster| {
             let peer =
                 |(key, record): (Key, &Record)| (key.addr(), record.standing, record.is_evpeer);
