@@ -240,6 +240,15 @@ mod tests {
     }
 
     #[test]
+    fn list_that_a_peer_left_takes_no_room() {
+        let mut hands = Hands::new(6);
+        hands.put(card(0), LISTS[0]);
+        hands.take(0, LISTS[0]);
+        hands.put(card(0), LISTS[1]);
+        assert_eq!(hands.lists.each_ref().map(Vec::capacity), [0, 1, 0, 0]);
+    }
+
+    #[test]
     fn draw_gives_each_once_and_leaves_all_in_place() {
         let mut rng = Rng::new(3);
         let mut hands = Hands::new(6);
