@@ -27,8 +27,9 @@
 //! announce is declared by whoever fails to reach it, with the next epoch: all its neighbours
 //! declare the same entry, which is one in the network. A host that hears something untrue about
 //! itself says so with a higher epoch; while we hold a connection to a peer, hearsay that it left
-//! is not believed but carried to it. A departure in the network is one in every swarm. Whoever
-//! does not believe a departure looks for itself, at once or when its connection ends.
+//! is not believed but carried to it, and again when it says something older of itself, as it may
+//! have stood still. A departure in the network is one in every swarm. Whoever does not believe a
+//! departure looks for itself, at once or when its connection ends.
 //!
 //! *What lies cost.* A link brings so many bytes and so many strangers a second and no more;
 //! lists are bounded, and what one link made up is dropped first; epochs of a far future are
@@ -58,6 +59,7 @@ use crate::wire::ev_peers::{EntriesWriter, Hello, NETWORK, Reason, Salt, Standin
 pub use event::{Counts, Event, Heard, List, Setup, Violation};
 
 use clock::Clock;
+use first_hand::Denial;
 use flush::{Item, Pace, Pending, Rumour};
 use link::Link;
 use roster::{Key, NOBODY, Record, Roster};
@@ -99,6 +101,8 @@ pub struct Broadcast {
     held: BTreeMap<Key, u32>,
     /// Evpeers that we declared gone.
     denied: BTreeMap<Key, Denial>,
+    /// Evpeers that others declare gone and we do not: the epoch of that, and when we heard it.
+    gainsaid: BTreeMap<Key, (u64, Instant)>,
 
     links: Vec<Option<Link>>,
     by_conn: BTreeMap<ConnId, usize>,
@@ -138,15 +142,6 @@ struct Swarm {
     witnessed: BTreeMap<Key, u64>,
 }
 
-/// An evpeer that we declared gone.
-#[derive(Clone, Copy, Debug)]
-struct Denial {
-    /// How often.
-    count: u32,
-    /// The last time.
-    at: Instant,
-}
-
 impl Broadcast {
     /// A host that knows nobody.
     pub fn new(setup: Setup, now: Instant) -> Self {
@@ -167,6 +162,7 @@ impl Broadcast {
             last_handle: NETWORK,
             held: BTreeMap::new(),
             denied: BTreeMap::new(),
+            gainsaid: BTreeMap::new(),
             links: (0..LINKS_MAX).map(|_| None).collect(),
             by_conn: BTreeMap::new(),
             links_opened: NOBODY,

@@ -7,13 +7,22 @@ use std::time::Duration;
 use super::flush::Item;
 use super::roster::{Key, NOBODY, Record};
 use super::{
-    BREAKDOWN, BREAKDOWN_LINKS, Broadcast, Denial, EXPIRY, Event, Heard, LIST_LEN_MAX, List,
-    RENEWAL, SWARMS_MAX, Swarm, TOMBSTONE_LIFE,
+    BREAKDOWN, BREAKDOWN_LINKS, Broadcast, EXPIRY, Event, Heard, LIST_LEN_MAX, List, RENEWAL,
+    SWARMS_MAX, Swarm, TOMBSTONE_LIFE,
 };
 use crate::base::id::InfoHash;
 use crate::base::seldom::Seldom;
 use crate::base::time::Instant;
 use crate::wire::ev_peers::{Entry, NETWORK, Standing, tag};
+
+/// An evpeer that we declared gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Denial {
+    /// How often.
+    count: u32,
+    /// The last time.
+    at: Instant,
+}
 
 impl Broadcast {
     /// We take part in a swarm. Never to be called for a private torrent (BEP 27).

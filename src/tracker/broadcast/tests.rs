@@ -681,6 +681,42 @@ fn hearsay_of_a_departure_is_not_believed_of_who_is_connected() {
     }
 }
 
+/// Goal: a host that stands still hears what is said of it when it goes on, of whom it is linked
+/// with by then: what was told it in the meantime is lost with the streams of that time.
+#[test]
+fn who_stood_still_hears_later_that_it_was_declared_gone() {
+    let mut hosts = Hosts::new(3);
+    hosts.link(0, 1);
+    hosts.link(1, 2);
+    hosts.run(MINUTE);
+    assert!(hosts.network(0).contains(&addr(2)));
+    // All that is on its way to it from here on is lost.
+    hosts.open.remove(&(1, 2));
+    hosts.all[0].unreachable(addr(2), hosts.now);
+    hosts.run(MINUTE);
+    assert!(hosts.network(1).contains(&addr(2)), "connected");
+    assert!(!hosts.network(0).contains(&addr(2)));
+    hosts.cut(1, 2);
+    hosts.link(1, 2);
+    hosts.run(MINUTE);
+    let known = |hosts: &Hosts| [0, 1].map(|n| hosts.network(n).contains(&addr(2)));
+    assert_eq!(known(&hosts), [true; 2]);
+    // It is answered, and nobody repeats it.
+    hosts.bodies.clear();
+    hosts.cut(1, 2);
+    hosts.link(1, 2);
+    hosts.run(MINUTE);
+    let told = hosts.bodies_of(1).into_iter().filter(|body| {
+        let Ok(Message::Entries(entries)) = Message::decode(body) else {
+            return false;
+        };
+        let mut records = entries.records();
+        records.any(|record| record.is_ok_and(|(_, entry)| entry.addr == Some(addr(2))))
+    });
+    assert_eq!(told.count(), 0);
+    assert_eq!(known(&hosts), [true; 2]);
+}
+
 #[test]
 fn foreign_peer_has_a_witness() {
     let mut hosts = Hosts::new(3);

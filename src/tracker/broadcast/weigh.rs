@@ -38,6 +38,9 @@ impl Broadcast {
             return Outcome::Refused;
         }
         let key = Key::from(addr);
+        if is_itself && list == NETWORK {
+            self.tell_what_is_said(slot, key, entry.epoch);
+        }
         let Some(roster) = self.roster(list) else {
             return Outcome::Refused;
         };
@@ -153,6 +156,7 @@ impl Broadcast {
             .copied()
             .find(|&other| self.link(other).remote_key == key);
         if list == NETWORK {
+            self.gainsay(key, record.epoch, now);
             self.dispute(key);
         }
         let is_due = |known: &Record| self.age_s(known, now) >= WITNESS_PAUSE.as_secs();
@@ -177,6 +181,36 @@ impl Broadcast {
                 self.witness(list, key, known.standing, now);
             }
             _ => {}
+        }
+    }
+
+    /// Remembers that an evpeer which we do not believe to be gone is said to be.
+    fn gainsay(&mut self, key: Key, epoch: u64, now: Instant) {
+        self.gainsaid
+            .retain(|_, (_, at)| now - *at < GAINSAID_MEMORY);
+        if self.gainsaid.len() < GAINSAID_MAX || self.gainsaid.contains_key(&key) {
+            let said = self.gainsaid.entry(key).or_insert((epoch, now));
+            *said = (said.0.max(epoch), now);
+        }
+    }
+
+    /// The evpeer at the other end of a link speaks of itself. If it was said to be gone since, it
+    /// has to know: what it was told at that time may not have reached it.
+    fn tell_what_is_said(&mut self, slot: usize, key: Key, epoch: u64) {
+        let Some(&(said, _)) = self.gainsaid.get(&key) else {
+            return;
+        };
+        if said <= epoch {
+            self.gainsaid.remove(&key);
+        } else if self.rumours.len() < RUMOURS_MAX {
+            let entry = Entry {
+                addr: Some(key.addr()),
+                epoch: said,
+                standing: Standing::Left,
+                is_evpeer: true,
+            };
+            let list = NETWORK;
+            self.rumours.push(Rumour { slot, list, entry });
         }
     }
 
@@ -340,5 +374,9 @@ impl Broadcast {
 const REFUTED_WITHIN: Duration = Duration::from_secs(60);
 /// Time between two assertions of a witness that a foreign peer is still there.
 const WITNESS_PAUSE: Duration = Duration::from_secs(60);
+/// Evpeers of which we remember that others declare them gone, at most.
+const GAINSAID_MAX: usize = 256;
+/// For how long we remember it.
+const GAINSAID_MEMORY: Duration = Duration::from_secs(2 * 3600);
 /// Rumours that wait to be carried to whom they are about, at most.
 const RUMOURS_MAX: usize = 64;
