@@ -9,6 +9,7 @@ mod clients;
 mod hands;
 mod news;
 mod open;
+mod resting;
 mod swarm;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,8 @@ pub use news::{
     Change, ChangeKind, Counts, Entry, Families, Heard, Seeds, Sighting, Terms, Wanted,
 };
 use open::{Net, OpenSwarms};
-use swarm::{Draw, INTERVAL_MAX, News, Swarm};
+use resting::{Resting, Tracked};
+use swarm::{Draw, INTERVAL_MAX, News};
 
 /// Whose swarms are tracked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub enum Openness {
 /// All swarms that are tracked here.
 #[derive(Debug)]
 pub struct Registry {
-    swarms: Slab<Swarm>,
+    swarms: Slab<Tracked>,
     by_hash: BTreeMap<InfoHash, u32>,
     /// Every swarm with peers that can expire, at the time to look for them.
     sweeps: BTreeSet<(Instant, u32)>,
@@ -97,12 +99,13 @@ impl Registry {
             Some(&index) => index,
             None => {
                 let rng_seed = self.rng.next_u64();
-                self.add(Swarm::new(info_hash, terms, rng_seed, now))
+                let resting = Resting::new(info_hash, terms, rng_seed, now);
+                self.add(info_hash, Tracked::Resting(resting))
             }
         };
         let swarm = &mut self.swarms[index as usize];
-        swarm.terms = terms;
-        if let Some(opened) = swarm.opened.take() {
+        swarm.set_terms(terms);
+        if let Some(opened) = swarm.awake().and_then(|swarm| swarm.opened.take()) {
             self.open.remove(index, *opened);
         }
     }
@@ -121,7 +124,7 @@ impl Registry {
 
     /// On which terms the swarm is tracked.
     pub fn terms(&self, info_hash: InfoHash) -> Option<Terms> {
-        self.swarm(info_hash).map(|swarm| swarm.terms)
+        self.swarm(info_hash).map(Tracked::terms)
     }
 
     /// Takes note of news of a peer. Returns what changed by it: nothing if it was known as it
@@ -143,8 +146,10 @@ impl Registry {
 
     /// The peer's connection has ended; it may be dialled again until it expires.
     pub fn disconnected(&mut self, info_hash: InfoHash, addr: SocketAddr, now: Instant) {
-        if let Some(&index) = self.by_hash.get(&info_hash) {
-            self.swarms[index as usize].disconnected(addr, now);
+        if let Some(&index) = self.by_hash.get(&info_hash)
+            && let Some(swarm) = self.swarms[index as usize].awake()
+        {
+            swarm.disconnected(addr, now);
             self.schedule(index, now);
         }
     }
@@ -169,7 +174,7 @@ impl Registry {
         now: Instant,
     ) -> Option<Change> {
         let index = *self.by_hash.get(&info_hash)?;
-        self.change(index, |swarm| swarm.completed(addr, now))
+        self.change(index, |swarm| swarm.awake()?.completed(addr, now))
     }
 
     /// Forgets who was silent for too long, in one bounded turn, and says who that was, swarm by
@@ -182,16 +187,20 @@ impl Registry {
             && seen < SWEEP_PEERS_MAX
         {
             seen += self.swarms[index as usize].len();
-            let gone = self.change(index, |swarm| swarm.sweep(now));
+            self.sweeps.remove(&(at, index));
+            let sweep = |swarm: &mut Tracked| {
+                let swarm = swarm.awake().expect("who rests is not swept");
+                swarm.sweep_at = Instant::NEVER;
+                swarm.sweep(now)
+            };
+            let gone = self.change(index, sweep);
             let swarm = &mut self.swarms[index as usize];
             if !gone.is_empty() {
-                expired.push((swarm.info_hash, gone));
+                expired.push((swarm.info_hash(), gone));
             }
-            self.sweeps.remove(&(at, index));
-            swarm.sweep_at = Instant::NEVER;
-            match swarm.opened {
-                Some(_) if swarm.len() == 0 => self.remove(index),
-                _ => self.schedule(index, now),
+            match swarm.len() == 0 && swarm.opened().is_some() {
+                true => self.remove(index),
+                false => self.schedule(index, now),
             }
         }
         expired
@@ -225,12 +234,14 @@ impl Registry {
             seeds: wanted.seeds,
             families: wanted.families,
         };
-        self.swarms[index as usize].sample(&draw, &asker.ears(), &mut self.rng, told);
+        let swarm = self.swarms[index as usize].wake(&self.secret);
+        swarm.sample(&draw, &asker.ears(), &mut self.rng, told);
+        self.rest(index);
     }
 
     /// The size of the swarm, if it is tracked.
     pub fn counts(&self, info_hash: InfoHash) -> Option<Counts> {
-        self.swarm(info_hash).map(Swarm::counts)
+        self.swarm(info_hash).map(Tracked::counts)
     }
 
     /// When a peer of the swarm shall announce itself again: seconds while the swarm changes,
@@ -242,12 +253,12 @@ impl Registry {
         }
     }
 
-    /// What is known of all peers of the swarm.
+    /// What is known of all others in the swarm.
     pub fn peers(&self, info_hash: InfoHash) -> impl Iterator<Item = &Entry> {
-        self.swarm(info_hash).into_iter().flat_map(Swarm::entries)
+        self.swarm(info_hash).into_iter().flat_map(Tracked::entries)
     }
 
-    /// What is known of one peer.
+    /// What is known of one of them.
     pub fn peer(&self, info_hash: InfoHash, addr: SocketAddr) -> Option<&Entry> {
         self.swarm(info_hash)?.entry(addr)
     }
@@ -283,20 +294,21 @@ impl Registry {
             None => return None,
         };
         let swarm = &mut self.swarms[index as usize];
-        if !swarm.terms.allow_announces() {
+        if !swarm.terms().allow_announces() {
             return None;
         }
-        if let Some(opened) = &mut swarm.opened {
+        if let Some(opened) = swarm.opened() {
             self.open.used(index, opened, now);
         }
         let change = match is_leaving {
             true => self.leaves(index, sighting, now),
             false => self.heard_in(index, sighting, announced.event, nearness, now),
         };
-        let swarm = &mut self.swarms[index as usize];
         if !is_leaving && announced.count > 0 {
             let draw = announced.draw(self.secret.client(sighting.peer_id, sighting.addr));
+            let swarm = self.swarms[index as usize].wake(&self.secret);
             swarm.sample(&draw, ears, &mut self.rng, told);
+            self.rest(index);
         }
         let swarm = &self.swarms[index as usize];
         Some(Outcome {
@@ -310,10 +322,11 @@ impl Registry {
     /// The size of the swarm, if its size may be told.
     pub(super) fn scraped(&self, info_hash: InfoHash) -> Option<Counts> {
         let swarm = self.swarm(info_hash)?;
-        swarm.terms.allow_announces().then(|| swarm.counts())
+        let may = swarm.terms().allow_announces();
+        may.then(|| swarm.counts())
     }
 
-    fn swarm(&self, info_hash: InfoHash) -> Option<&Swarm> {
+    fn swarm(&self, info_hash: InfoHash) -> Option<&Tracked> {
         let index = *self.by_hash.get(&info_hash)?;
         Some(&self.swarms[index as usize])
     }
@@ -353,18 +366,30 @@ impl Registry {
             has_completed: event == Some(Event::Completed),
             by_load: self.by_load(),
         };
+        if sighting.heard != Heard::Ourselves {
+            self.swarms[index as usize].wake(&self.secret);
+        }
         let change = self.change(index, |swarm| swarm.heard(&news, now));
         self.schedule(index, now);
         change
     }
 
-    /// Lets `change` work on a swarm, and counts its peers anew.
-    fn change<T>(&mut self, index: u32, change: impl FnOnce(&mut Swarm) -> T) -> T {
+    /// Lets `change` work on a swarm, and counts its peers anew. If nobody else is in it then, it
+    /// rests.
+    fn change<T>(&mut self, index: u32, change: impl FnOnce(&mut Tracked) -> T) -> T {
         let swarm = &mut self.swarms[index as usize];
         self.peer_count -= swarm.len();
         let changed = change(swarm);
         self.peer_count += swarm.len();
+        self.rest(index);
         changed
+    }
+
+    /// Lets a swarm rest if nobody else is in it.
+    fn rest(&mut self, index: u32) {
+        if let Some(sweep_at) = self.swarms[index as usize].rest() {
+            self.sweeps.remove(&(sweep_at, index));
+        }
     }
 
     /// The shortest interval that so many peers allow.
@@ -374,7 +399,9 @@ impl Registry {
 
     /// Notes when the swarm has to be swept, if that is earlier than what is noted.
     fn schedule(&mut self, index: u32, now: Instant) {
-        let swarm = &mut self.swarms[index as usize];
+        let Some(swarm) = self.swarms[index as usize].awake() else {
+            return; // we do not expire
+        };
         if swarm.earliest >= swarm.sweep_at || swarm.earliest == Instant::NEVER {
             return;
         }
@@ -387,20 +414,21 @@ impl Registry {
         }
     }
 
-    fn add(&mut self, swarm: Swarm) -> u32 {
-        let info_hash = swarm.info_hash;
+    fn add(&mut self, info_hash: InfoHash, swarm: Tracked) -> u32 {
         let index = self.swarms.insert(swarm) as u32;
         self.by_hash.insert(info_hash, index);
         index
     }
 
     fn remove(&mut self, index: u32) {
-        let swarm = self.swarms.remove(index as usize);
-        self.by_hash.remove(&swarm.info_hash);
-        self.sweeps.remove(&(swarm.sweep_at, index));
+        let mut swarm = self.swarms.remove(index as usize);
+        self.by_hash.remove(&swarm.info_hash());
         self.peer_count -= swarm.len();
-        if let Some(opened) = swarm.opened {
-            self.open.remove(index, *opened);
+        if let Some(swarm) = swarm.awake() {
+            self.sweeps.remove(&(swarm.sweep_at, index));
+            if let Some(opened) = swarm.opened.take() {
+                self.open.remove(index, *opened);
+            }
         }
     }
 }

@@ -102,9 +102,6 @@ impl Hands {
         let list = &mut self.lists[list.0];
         let index = card.peer as usize;
         if index >= self.places.len() {
-            if index == 0 {
-                self.places.reserve_exact(2); // most swarms have nobody but us
-            }
             self.places.resize(index + 1, NOWHERE);
         }
         assert_eq!(self.places[index], NOWHERE, "a peer is in one list");

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::news::{Sighting, Terms};
+use super::resting::Tracked;
 use super::swarm::Swarm;
 use super::{INTERVAL_MAX, Registry};
 use crate::base::address::Interfaces;
@@ -121,8 +122,13 @@ impl Registry {
     /// Whether it may be asked who else is in a swarm that we were not told to track: not again and
     /// again.
     pub(in crate::tracker) fn may_ask(&self, info_hash: InfoHash, now: Instant) -> bool {
-        let swarm = self.swarm(info_hash);
-        swarm.is_none_or(|swarm| swarm.opened.is_some() && swarm.asked_at + ASK_PAUSE <= now)
+        match self.swarm(info_hash) {
+            None => true,
+            Some(Tracked::Resting(_)) => false,
+            Some(Tracked::Awake(swarm)) => {
+                swarm.opened.is_some() && swarm.asked_at + ASK_PAUSE <= now
+            }
+        }
     }
 
     /// A peer is in a swarm that a host at `ip` asks for, which is tracked from now on as if it had
@@ -139,7 +145,7 @@ impl Registry {
             Some(&index) => index,
             None => self.open_for(info_hash, Net::of(ip, Nearness::of(ip, interfaces)), now),
         };
-        self.swarms[index as usize].asked_at = now;
+        self.swarms[index as usize].wake(&self.secret).asked_at = now;
         let nearness = Nearness::of(sighting.addr.ip(), interfaces);
         self.heard_in(index, sighting, None, nearness, now);
     }
@@ -150,11 +156,12 @@ impl Registry {
             self.remove(victim);
         }
         let rng_seed = self.rng.next_u64();
-        let index = self.add(Swarm::new(info_hash, Terms::default(), rng_seed, now));
-        let swarm = &mut self.swarms[index as usize];
-        swarm.opened = Some(Box::new(self.open.add(index, net, now)));
+        let mut swarm = Box::new(Swarm::new(info_hash, Terms::default(), rng_seed, now));
         // If nobody can be listed, it goes.
         swarm.earliest = now + INTERVAL_MAX;
+        let index = self.swarms.vacant_key() as u32;
+        swarm.opened = Some(Box::new(self.open.add(index, net, now)));
+        self.add(info_hash, Tracked::Awake(swarm));
         self.schedule(index, now);
         index
     }

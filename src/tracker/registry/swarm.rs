@@ -20,7 +20,7 @@ use crate::base::time::Instant;
 use crate::tracker::asker::{Ears, Nearness};
 use crate::tracker::secret::ip_bits;
 use crate::wire::answer::Peers;
-pub(super) use promise::INTERVAL_MAX;
+pub(super) use promise::{INTERVAL_MAX, interval};
 
 /// A swarm that is tracked.
 #[derive(Debug)]
@@ -37,12 +37,15 @@ pub(super) struct Swarm {
     pub earliest: Instant,
     /// When peers that expired are looked for, as the registry has noted it.
     pub sweep_at: Instant,
+    /// Where the order of its peers has its beginning.
+    pub rng_seed: u64,
+    /// Downloads that ended here, ever.
+    pub downloaded: u32,
     peers: Slab<Peer>,
     by_addr: Few<Key, u32>,
     hands: Hands,
     clients: Clients,
     changed_at: Instant,
-    downloaded: u32,
     hearsay_count: usize,
     our_id: Option<PeerId>,
 }
@@ -113,12 +116,13 @@ impl Swarm {
             asked_at: now,
             earliest: Instant::NEVER,
             sweep_at: Instant::NEVER,
+            rng_seed,
+            downloaded: 0,
             peers: Slab::new(),
             by_addr: Few::default(),
             hands: Hands::new(rng_seed),
             clients: Clients::default(),
             changed_at: now,
-            downloaded: 0,
             hearsay_count: 0,
             our_id: None,
         }
@@ -126,6 +130,16 @@ impl Swarm {
 
     pub fn len(&self) -> usize {
         self.peers.len()
+    }
+
+    /// Whether nobody else is in it.
+    pub fn is_ours_alone(&self) -> bool {
+        self.len() <= 2 && self.entries().all(|entry| entry.heard == Heard::Ourselves)
+    }
+
+    /// When somebody came, changed or went last.
+    pub fn changed_at(&self) -> Instant {
+        self.changed_at
     }
 
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -254,9 +268,6 @@ impl Swarm {
             last_at: now,
             expires_at: now,
         };
-        if self.peers.is_empty() {
-            self.peers.reserve_exact(2); // most have nobody but us, by IPv4 and IPv6
-        }
         let slot = self.peers.insert(Peer {
             entry,
             client: news.client,

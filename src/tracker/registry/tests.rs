@@ -313,6 +313,94 @@ fn we_are_told_as_the_asker_reaches_us_and_never_twice() {
     );
 }
 
+/// Goal: a swarm in which nobody is but us is a few bytes; that it wakes and rests is seen by nobody.
+#[test]
+fn swarm_rests_while_nobody_else_is_in_it() {
+    use ChangeKind::{Completed, Joined, Left};
+    let is_resting = |registry: &Registry| {
+        let mut swarms = registry.swarms.iter();
+        swarms.all(|(_, swarm)| matches!(swarm, Tracked::Resting(_)))
+    };
+    let mut registry = registry();
+    let us = Sighting {
+        peer_id: Some(PeerId(*b"-EV0100-ourselves...")),
+        key: Some(7),
+        ..sighting(addr("0.0.0.0:6881"), Heard::Ourselves)
+    };
+    let us6 = Sighting {
+        addr: addr("[::]:6881"),
+        ..us
+    };
+    assert_eq!(registry.sizes(), [0, 0, 0]);
+    assert_eq!(registry.hear(&us, 1), Some(Joined));
+    assert_eq!(registry.hear(&us6, 1), Some(Joined));
+    assert_eq!(registry.hear(&us, 2), None);
+    assert_eq!(registry.sizes(), [0, 1, 0]);
+    let partial = Sighting {
+        is_paused: true,
+        ..us
+    };
+    registry.hear(&partial, 3);
+    assert_eq!(registry.counts(HASH).expect("tracked").wanting(), 0);
+    let with_all = Sighting {
+        is_seed: Some(true),
+        ..us
+    };
+    assert_eq!(registry.hear(&with_all, 4), Some(Completed));
+    assert_eq!((registry.sizes(), registry.peer_count()), ([1, 0, 0], 2));
+    assert_eq!(registry.left(HASH, us.addr, Heard::Pex, at(5)), None);
+    assert_eq!(registry.completed(HASH, us.addr, at(5)), None);
+    assert_eq!(registry.told(9, "10.0.0.9:5"), [addr("10.0.0.1:6881")]);
+    assert!(is_resting(&registry) && registry.next_deadline().is_none());
+    let calm = registry.interval(HASH, at(5000));
+
+    // Somebody comes, who is counted and told of us, and goes, by any way there is.
+    let guest = sighting(neighbour(1), Heard::Announce);
+    for (round, way) in ["said", "silent", "hearsay"].into_iter().enumerate() {
+        let now = 6000 + 10_000 * round as u64;
+        let guest = match way {
+            "hearsay" => sighting(neighbour(1), Heard::Pex),
+            _ => guest,
+        };
+        assert_eq!(registry.hear(&guest, now), Some(Joined));
+        assert!(!is_resting(&registry));
+        assert_eq!(registry.peers(HASH).count(), 1, "ourselves aside");
+        let is_counted = u32::from(way != "hearsay");
+        assert_eq!(registry.sizes(), [1, is_counted, round.min(1) as u32]);
+        assert!(
+            registry
+                .told(9, "10.0.0.9:5")
+                .contains(&addr("10.0.0.1:6881"))
+        );
+        let kind = match way {
+            "said" => {
+                registry.completed(HASH, neighbour(1), at(now));
+                let left = registry.left(HASH, neighbour(1), Heard::Announce, at(now));
+                left.map(|change| change.kind)
+            }
+            _ => {
+                let gone = registry.expire(at(now + 9000));
+                gone.first().map(|(_, changes)| changes[0].kind)
+            }
+        };
+        assert_eq!(kind, Some(Left), "{way}");
+        assert!(is_resting(&registry), "{way}");
+        assert_eq!(registry.next_deadline(), None, "{way}");
+        assert_eq!((registry.sizes(), registry.peer_count()), ([1, 0, 1], 2));
+    }
+    let changed = 26_000 + 9000;
+    assert_eq!(registry.interval(HASH, at(changed + 4996)), calm);
+    for us in [us, us6] {
+        let left = registry.left(HASH, us.addr, Heard::Ourselves, at(changed));
+        assert_eq!(left.map(|change| change.kind), Some(Left));
+        assert_eq!(
+            registry.left(HASH, us.addr, Heard::Ourselves, at(changed)),
+            None
+        );
+    }
+    assert_eq!((registry.sizes(), registry.peer_count()), ([0, 0, 1], 0));
+}
+
 #[test]
 fn addresses_that_the_asker_cannot_use_are_left_out() {
     let mut registry = registry();

@@ -5,21 +5,12 @@ use std::time::Duration;
 
 use super::{Swarm, is_evpeer, key_of};
 use crate::base::time::Instant;
-use crate::tracker::registry::news::Heard;
+use crate::tracker::registry::news::{Counts, Heard};
 
 impl Swarm {
-    /// When a peer shall announce itself again: seconds while the swarm changes, minutes when it
-    /// is calm, or when nobody in it lacks anything. `by_load` is the least for all swarms.
+    /// When a peer shall announce itself again, see [`interval`].
     pub fn interval(&self, by_load: Duration, now: Instant) -> Duration {
-        // Who wants nothing misses nothing: a newcomer is told of everybody, and calls them.
-        let shortest = match self.counts().wanting() {
-            0 => INTERVAL_AT_REST,
-            _ => INTERVAL_MIN,
-        };
-        // What changes now may change again soon; what was calm for an hour can wait.
-        let calm = (now - self.changed_at) / CALM_PER_INTERVAL;
-        let interval = calm.max(by_load).clamp(shortest, INTERVAL_MAX);
-        Duration::from_secs(interval.as_secs())
+        interval(self.counts(), self.changed_at, by_load, now)
     }
 
     /// The connection to a peer has ended.
@@ -57,6 +48,25 @@ impl Swarm {
             false => Kind::Foreign,
         }
     }
+}
+
+/// When a peer of a swarm shall announce itself again: seconds while the swarm changes, minutes when
+/// it is calm, or when nobody in it lacks anything. `by_load` is the least for all swarms.
+pub(in crate::tracker::registry) fn interval(
+    counts: Counts,
+    changed_at: Instant,
+    by_load: Duration,
+    now: Instant,
+) -> Duration {
+    // Who wants nothing misses nothing: a newcomer is told of everybody, and calls them.
+    let shortest = match counts.wanting() {
+        0 => INTERVAL_AT_REST,
+        _ => INTERVAL_MIN,
+    };
+    // What changes now may change again soon; what was calm for an hour can wait.
+    let calm = (now - changed_at) / CALM_PER_INTERVAL;
+    let interval = calm.max(by_load).clamp(shortest, INTERVAL_MAX);
+    Duration::from_secs(interval.as_secs())
 }
 
 /// Whose promises are kept.
