@@ -313,7 +313,8 @@ fn we_are_told_as_the_asker_reaches_us_and_never_twice() {
     );
 }
 
-/// Goal: a swarm in which nobody is but us is a few bytes; that it wakes and rests is seen by nobody.
+/// Goal: a swarm in which nobody is but us takes little room; nobody can see that it wakes and
+/// rests.
 #[test]
 fn swarm_rests_while_nobody_else_is_in_it() {
     use ChangeKind::{Completed, Joined, Left};

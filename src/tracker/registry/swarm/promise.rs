@@ -50,8 +50,8 @@ impl Swarm {
     }
 }
 
-/// When a peer of a swarm shall announce itself again: seconds while the swarm changes, minutes when
-/// it is calm, or when nobody in it lacks anything. `by_load` is the least for all swarms.
+/// When a peer of a swarm shall announce itself again: seconds while the swarm changes, minutes
+/// when it is calm, or when nobody in it lacks anything. `by_load` is the least for all swarms.
 pub(in crate::tracker::registry) fn interval(
     counts: Counts,
     changed_at: Instant,
