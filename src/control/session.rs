@@ -5,9 +5,11 @@
 //! {"given":{…},"port":6881,"torrents":[…],"evpeers":[…]}
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::base::choice::{Choice, PieceOrder, Priority};
@@ -101,14 +103,29 @@ pub fn decode(text: &[u8]) -> Result<Session, SessionError> {
         return Err(damaged("its digest is not that of what follows"));
     }
     // What has the right digest is what some evpeer wrote: only what is absent remains to be seen.
-    let object: Value = serde_json::from_slice(body).map_err(|_| damaged("it is no JSON"))?;
-    let torrents = list(&object["torrents"]).iter().take(TORRENTS_MAX);
+    let no_json = |_| damaged("it is no JSON");
+    let body = std::str::from_utf8(body).map_err(|_| damaged("it is no text"))?;
+    let parts: BTreeMap<String, &RawValue> = serde_json::from_str(body).map_err(no_json)?;
+    let part = |name: &str| parts.get(name).copied().map_or(Value::Null, value_of);
+    let all = parts
+        .get("torrents")
+        .map_or("[]", |torrents| torrents.get());
+    let all: Vec<&RawValue> = serde_json::from_str(all).unwrap_or_default();
+    let mut torrents = Vec::with_capacity(all.len().min(TORRENTS_MAX));
+    // One after the other, as when they were written.
+    let each = all.into_iter().take(TORRENTS_MAX).map(value_of);
+    torrents.extend(each.filter_map(|value| torrent(&value)));
     Ok(Session {
-        given: given(&object["given"]),
-        port: port(&object["port"]).unwrap_or(0),
-        torrents: torrents.filter_map(torrent).collect(),
-        evpeers: known(&object["evpeers"], EVPEERS_MAX),
+        given: given(&part("given")),
+        port: port(&part("port")).unwrap_or(0),
+        torrents,
+        evpeers: known(&part("evpeers"), EVPEERS_MAX),
     })
+}
+
+/// A part of the text as a value; null if it has too many levels to be ours.
+fn value_of(text: &RawValue) -> Value {
+    serde_json::from_str(text.get()).unwrap_or_default()
 }
 
 fn torrent_value(torrent: &SessionTorrent) -> Value {
