@@ -150,6 +150,20 @@ impl Bitfield {
         self.count();
     }
 
+    /// Makes every bit one that is one in both.
+    ///
+    /// # Panics
+    /// If they differ in length.
+    pub fn add_common(&mut self, one: &Self, other: &Self) {
+        assert_eq!(self.len, one.len, "bitfields of one torrent");
+        assert_eq!(self.len, other.len, "bitfields of one torrent");
+        let both = one.bytes.iter().zip(&other.bytes);
+        for (own, (one, other)) in self.bytes.iter_mut().zip(both) {
+            *own |= one & other;
+        }
+        self.count();
+    }
+
     /// Makes every bit zero that is zero in `other`.
     ///
     /// # Panics

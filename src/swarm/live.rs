@@ -16,6 +16,7 @@ use super::near::Near;
 use super::news::News;
 use super::picker::Picker;
 use super::pieces::Alone;
+use super::step_back::StepBack;
 use super::suggest::Spread;
 use super::{Swarm, Writer};
 use crate::base::bits::Bitfield;
@@ -55,6 +56,7 @@ pub(super) struct Work {
     pub rechecking: BTreeSet<PieceIndex>,
     pub news: News,
     pub spread: Spread,
+    pub back: StepBack,
     /// When it was last seen whether somebody gets a slot, as our line had nothing to do.
     pub spared_at: Option<Instant>,
     /// Once there was a peer on our own link.
@@ -116,6 +118,7 @@ impl Live {
             rechecking: BTreeSet::new(),
             news: News::new(),
             spread: Spread::new(next_rng()),
+            back: StepBack::default(),
             spared_at: None,
             near: None,
             first_to_fill: 0,

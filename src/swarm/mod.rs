@@ -10,7 +10,7 @@
 //!  message ──▶ peer state ──┬──▶ upload.rs    requests in, blocks out, choking; spare.rs
 //!  payload ──▶ block ───────┼──▶ download.rs  requests out, receptions, endgame; timeouts.rs
 //!             ──▶ queue ────┼──▶ ask.rs       what is asked of whom; near.rs, relieve.rs
-//!             ──▶ order ────┼──▶ suggest.rs   what a seed gives first
+//!             ──▶ order ────┼──▶ suggest.rs   what a seed gives first; step_back.rs
 //!  verdict ──▶ pieces ──────┴──▶ pieces.rs    verified pieces, blame, fetching alone; doubt.rs
 //! ```
 
@@ -45,6 +45,7 @@ pub mod picker;
 mod pieces;
 mod relieve;
 mod spare;
+mod step_back;
 mod suggest;
 mod timeouts;
 mod upload;
@@ -259,6 +260,7 @@ impl Swarm {
         if peer.is_near {
             self.neighbours_changed();
         }
+        self.look_back(now);
         if !peer.choked {
             self.rechoke(now);
         }
@@ -327,11 +329,12 @@ impl Swarm {
         if self.live.is_at_rest() {
             return;
         }
-        let turn = self.limited_turn();
+        let usual = (self.limited_turn(), self.usual_gap(now));
         for key in self.keys() {
-            self.expire_requests(key, turn, now);
+            self.expire_requests(key, usual, now);
         }
         self.near_tick();
+        self.look_back(now);
         if self.live.choker.next_round() <= now {
             self.rechoke(now);
         }

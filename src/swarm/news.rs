@@ -3,7 +3,9 @@
 //! A `have` that travels alone costs both sides a system call, a packet and a turn of the loop:
 //! more than the block of a piece of 16 KiB. A peer that has little to ask us for hears of each
 //! piece at once. Whoever lacks many of ours has enough to do, and hears of new ones some
-//! milliseconds later, of all of them together, or with whatever else goes out to it before.
+//! milliseconds later, of all of them together, or with whatever else goes out to it before. What a
+//! peer has itself is no news to it, but for a seed of our own link, which wants to know what
+//! became of its pieces (see [`step_back`](super::step_back)), and is told more rarely.
 
 use std::time::Duration;
 
@@ -21,6 +23,10 @@ pub(super) struct News {
     told_at: Option<Instant>,
     /// When all will be told again, if anybody waits for it.
     due: Option<Instant>,
+    /// When seeds will be told, if they have to be.
+    seeds_due: Option<Instant>,
+    /// When the owner was told that something is due.
+    armed: Option<Instant>,
 }
 
 impl News {
@@ -29,6 +35,8 @@ impl News {
             log: Vec::new(),
             told_at: None,
             due: None,
+            seeds_due: None,
+            armed: None,
         }
     }
 
@@ -55,12 +63,13 @@ impl Swarm {
         if is_time {
             self.live.news.told_at = Some(now);
         }
-        let mut waits = false;
+        let (mut waits, mut for_seeds) = (false, false);
         let is_wanted = self.is_wanted(piece);
         for key in self.keys() {
             let peer = self.peer_mut(key);
             if peer.have.has(piece.0) {
                 peer.offers -= u32::from(is_wanted);
+                for_seeds |= peer.hears_all();
                 if peer.offers == 0 {
                     self.review_interest(key);
                 }
@@ -73,24 +82,47 @@ impl Swarm {
                 waits = true;
             }
         }
-        if waits && self.live.news.due.is_none() {
-            self.live.news.due = Some(next);
-            self.effects.push_back(Effect::News(next));
+        let news = &mut self.live.news;
+        if for_seeds && news.seeds_due.is_none() {
+            news.seeds_due = Some(now + PAUSE_SEEDS);
+        }
+        if waits && news.due.is_none() {
+            news.due = Some(next);
+        }
+        self.arm_news();
+    }
+
+    fn arm_news(&mut self) {
+        let news = &mut self.live.news;
+        let next = news.due.into_iter().chain(news.seeds_due).min();
+        if next != news.armed {
+            news.armed = next;
+            self.effects.extend(next.map(Effect::News));
         }
     }
 
     /// Tells everybody what was kept back, if it is time.
     pub fn news_due(&mut self, now: Instant) {
-        if self.live.is_at_rest() || self.live.news.due.is_none_or(|due| due > now) {
+        if self.live.is_at_rest() {
             return;
         }
-        self.live.news.due = None;
-        self.live.news.told_at = Some(now);
+        let news = &mut self.live.news;
+        news.armed = None;
+        let is_due = news.due.take_if(|due| *due <= now).is_some();
+        let is_due_to_seeds = news.seeds_due.take_if(|due| *due <= now).is_some();
+        if is_due {
+            news.told_at = Some(now);
+        }
         for key in self.keys() {
-            if self.has_news(key) {
+            let is_time = match self.peer(key).hears_all() {
+                true => is_due_to_seeds,
+                false => is_due,
+            };
+            if is_time && self.has_news(key) {
                 self.flush(key);
             }
         }
+        self.arm_news();
     }
 
     /// The next piece that this peer has to hear of; left out are pieces that it has itself, and
@@ -108,7 +140,8 @@ impl Swarm {
     fn has_news(&mut self, key: PeerKey) -> bool {
         let peer = &mut self.peers[key.0 as usize];
         while let Some(&piece) = self.live.news.log.get(peer.news_told) {
-            if self.live.ours.has(piece.0) && !peer.have.has(piece.0) {
+            let is_new = peer.hears_all() || !peer.have.has(piece.0);
+            if self.live.ours.has(piece.0) && is_new {
                 return true;
             }
             peer.news_told += 1;
@@ -119,5 +152,7 @@ impl Swarm {
 
 /// The least time between two pieces that peers hear of who lack many.
 const PAUSE: Duration = Duration::from_millis(4);
+/// The least time between two pieces that seeds hear of.
+const PAUSE_SEEDS: Duration = Duration::from_millis(20);
 /// Whoever lacks no more pieces of ours than this hears of each at once.
 const LACKS_FEW: u32 = 32;

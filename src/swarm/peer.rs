@@ -96,6 +96,9 @@ pub struct Peer {
     pub(super) suggestions: Suggestions,
     /// Pieces that were suggested to it and that it has not asked for.
     pub(super) suggested: VecDeque<PieceIndex>,
+    /// Of those that were, the pieces that it asked for, and bytes of them that
+    /// have not left.
+    pub(super) firsts: Vec<(PieceIndex, u32)>,
     /// Requests of its that wait for an answer, oldest first.
     pub(super) uploads: VecDeque<BlockRef>,
     /// Bytes of blocks that were taken from there and have not left.
@@ -108,6 +111,12 @@ pub struct Peer {
     pub(super) served: Served,
     /// When payload last went out to it.
     pub(super) served_at: Instant,
+    /// When it last got a piece, as far as it said.
+    pub(super) gained_at: Instant,
+    /// It gained nothing for long while others were to serve it.
+    pub(super) is_late: bool,
+    /// It had everything from the beginning.
+    pub(super) came_as_seed: bool,
     pub(super) nuisance: Nuisance,
 }
 
@@ -243,12 +252,16 @@ impl Peer {
             granted_fast: Vec::new(),
             suggestions: Suggestions::default(),
             suggested: VecDeque::new(),
+            firsts: Vec::new(),
             uploads: VecDeque::new(),
             leaving: 0,
             news_told: 0,
             seed_told: false,
             served: Served::default(),
             served_at: now,
+            gained_at: now,
+            is_late: false,
+            came_as_seed: false,
             nuisance: Nuisance::default(),
         }
     }
@@ -288,6 +301,11 @@ impl Peer {
     /// a block that nobody waits for any more.
     pub(super) fn is_last_to_ask(&self) -> bool {
         self.snubbed || self.incoming.as_ref().is_some_and(|i| !i.counted)
+    }
+
+    /// Whether it is a seed of our own link, which wants to know what becomes of its pieces.
+    pub(super) fn hears_all(&self) -> bool {
+        self.came_as_seed && self.is_near && self.origin.peer_id.is_evpeer()
     }
 
     /// Whether payload came from it or went to it lately.
@@ -337,6 +355,15 @@ impl Peer {
         (expected * 2).clamp(PATIENCE_MIN, PATIENCE_MAX)
     }
 
+    /// How long it may be silent when nothing else is left to ask for: so many times as long as it
+    /// took it, on the whole, from one block to the next; or the `others`, if it gave none yet.
+    pub(super) fn endgame_patience(&self, others: Option<Duration>) -> Duration {
+        let gap = gap(self.heard - self.joined, self.down.total());
+        let usual = gap.or(others).map(|gap| gap.saturating_mul(ENDGAME_GAPS));
+        let usual = usual.unwrap_or(ENDGAME_PATIENCE);
+        usual.clamp(ENDGAME_PATIENCE_MIN, ENDGAME_PATIENCE)
+    }
+
     /// Remembers that `request` was given up, for late answers.
     pub(super) fn withdraw(&mut self, request: Request, now: Instant) {
         if self.withdrawn.len() >= limits::REQUESTS_OUT_MAX as usize {
@@ -350,6 +377,12 @@ impl Peer {
         let place = self.withdrawn.iter().rposition(|r| fits(r.block))?;
         self.withdrawn.remove(place).map(|request| request.at)
     }
+}
+
+/// The mean time from one block to the next, if `bytes` came in so much time.
+pub(super) fn gap(time: Duration, bytes: u64) -> Option<Duration> {
+    let blocks = bytes / u64::from(limits::BLOCK_LEN);
+    time.checked_div(u32::try_from(blocks).unwrap_or(u32::MAX))
 }
 
 /// How much of a peer's delivery is asked for ahead at most; so much of one that is alone.
@@ -369,6 +402,12 @@ const QUEUE_MIN_FLAT: usize = 16;
 const PATIENCE_MIN: Duration = Duration::from_secs(4);
 /// A request is given up at the latest.
 pub(super) const PATIENCE_MAX: Duration = Duration::from_secs(20);
+/// Time after which a silent peer loses its requests when nothing else is left to ask for, at most
+/// and at least.
+pub(super) const ENDGAME_PATIENCE: Duration = Duration::from_secs(5);
+const ENDGAME_PATIENCE_MIN: Duration = Duration::from_secs(1);
+/// In times that it takes from one block to the next.
+const ENDGAME_GAPS: u32 = 32;
 /// Messages of unknown id a minute that are skipped.
 const UNKNOWN_PER_MIN_MAX: u32 = 100;
 /// Changes of choke and interest a minute that are borne.

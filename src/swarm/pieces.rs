@@ -214,6 +214,7 @@ impl Swarm {
             }
         } else {
             self.peer_mut(key).lacks -= 1;
+            self.gained(key, piece, now);
         }
         self.roles_changed(key);
         Ok(())
@@ -261,6 +262,7 @@ impl Swarm {
         let ours = &self.live.ours;
         peer.lacks = ours.ones().filter(|&piece| !bits.has(piece)).count() as u32;
         peer.have = bits;
+        peer.came_as_seed = peer.is_seed();
         let offers = self.offers_of(&self.peer(key).have);
         self.peer_mut(key).offers = offers;
         if self.peer(key).is_near {

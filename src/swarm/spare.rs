@@ -30,7 +30,7 @@ impl Swarm {
         }
         let (is_seed, credit) = (self.role() == Role::Seed, self.credit());
         let is_fair = |p: &Peer| is_seed || !(p.snubbed || p.owes(credit));
-        let may_wait = |p: &Peer| p.wants_us && p.choked && p.is_near && is_fair(p);
+        let may_wait = |p: &Peer| self.is_ours_to_serve(p) && p.choked && p.is_near && is_fair(p);
         let waiting = self.peers.iter().filter(|(_, p)| may_wait(p));
         let waiting: Vec<PeerKey> = waiting.map(|(key, _)| PeerKey(key as u32)).collect();
         let lucky = self.live.choker.one_more(&waiting);

@@ -13,12 +13,14 @@
 use std::collections::VecDeque;
 
 use super::live::Work;
-use super::peer::PeerKey;
+use super::peer::{Peer, PeerKey};
 use super::picker::Picker;
+use super::step_back::StepBack;
 use super::{Exchange, Fault, Swarm};
 use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
 use crate::base::rng::Rng;
+use crate::base::time::Instant;
 use crate::wire::message::{BlockRef, Outgoing};
 
 /// A seed's list of what it has not named to anybody.
@@ -27,6 +29,8 @@ pub(super) struct Spread {
     rng: Rng,
     /// Pieces to name, the next one last; `None` before the first is.
     left: Option<Vec<PieceIndex>>,
+    /// Pieces that were named and came to too few others.
+    again: Vec<PieceIndex>,
 }
 
 /// What a peer suggested that we have not asked it for, in its order.
@@ -39,7 +43,23 @@ pub(super) struct Suggestions {
 
 impl Spread {
     pub fn new(rng: Rng) -> Self {
-        Self { rng, left: None }
+        let again = Vec::new();
+        Self {
+            rng,
+            left: None,
+            again,
+        }
+    }
+
+    /// Puts peers in a random order.
+    pub fn shuffle(&mut self, keys: &mut [PeerKey]) {
+        self.rng.shuffle(keys);
+    }
+
+    /// Whether a piece may be named once more to this peer, which has no slot.
+    pub fn has_for(&self, peer: &Peer) -> bool {
+        let may = peer.wants_us && peer.caps.fast;
+        may && self.again.iter().any(|piece| !peer.have.has(piece.0))
     }
 }
 
@@ -83,7 +103,7 @@ impl Suggestions {
 
 impl Swarm {
     /// Names to a peer that is served what it should ask for, if we are a seed.
-    pub(super) fn suggest(&mut self, key: PeerKey) {
+    pub(super) fn suggest(&mut self, key: PeerKey, now: Instant) {
         let peer = self.peer(key);
         let is_served = peer.caps.fast && peer.wants_us && !peer.choked;
         if !is_served || !self.is_complete() || self.exchange != Exchange::Full {
@@ -97,6 +117,7 @@ impl Swarm {
             && let Some(piece) = self.next_unnamed(key)
         {
             self.peer_mut(key).suggested.push_back(piece);
+            self.live.back.named(piece, now);
             self.send(key, Outgoing::Suggest(piece));
         }
     }
@@ -107,11 +128,16 @@ impl Swarm {
         self.is_complete() && left.is_none_or(|left| !left.is_empty())
     }
 
+    /// Pieces that are to be named once more.
+    pub(super) fn name_again(&mut self, pieces: Vec<PieceIndex>) {
+        self.live.spread.again = pieces;
+    }
+
     /// The next piece that nobody but we has, and that was named to nobody.
     fn next_unnamed(&mut self, key: PeerKey) -> Option<PieceIndex> {
         let count = self.live.ours.len();
         let Work { spread, picker, .. } = &mut *self.live;
-        let Spread { rng, left } = spread;
+        let Spread { rng, left, again } = spread;
         let left = left.get_or_insert_with(|| {
             let mut pieces: Vec<PieceIndex> = (0..count).map(PieceIndex).collect();
             rng.shuffle(&mut pieces);
@@ -124,31 +150,44 @@ impl Swarm {
             }
         }
         left.shrink_to_fit();
+        while let Some(piece) = again.pop() {
+            let peer = &self.peers[key.0 as usize];
+            if !peer.have.has(piece.0) {
+                return Some(piece);
+            }
+        }
         None
     }
 
     /// A peer asks for what was suggested to it: more is.
-    pub(super) fn suggestion_taken(&mut self, key: PeerKey, piece: PieceIndex) {
+    pub(super) fn suggestion_taken(&mut self, key: PeerKey, piece: PieceIndex, now: Instant) {
         let suggested = &mut self.peer_mut(key).suggested;
         if let Some(place) = suggested.iter().position(|named| *named == piece) {
             suggested.remove(place);
-            self.suggest(key);
+            let len = self.geometry().piece_len(piece);
+            self.peer_mut(key).firsts.push((piece, len));
+            self.suggest(key, now);
         }
     }
 
     /// A peer is served no longer: what it has not asked for is named to others.
     pub(super) fn take_back_suggestions(&mut self, key: PeerKey) {
         let suggested = std::mem::take(&mut self.peer_mut(key).suggested);
+        let firsts = std::mem::take(&mut self.peer_mut(key).firsts);
+        let firsts = firsts.into_iter().map(|(piece, _)| piece);
         if let Some(left) = &mut self.live.spread.left {
             left.extend(suggested);
+            left.splice(..0, firsts); // who has a part of it may be served again before
         }
     }
 
     /// We are a seed no longer.
     pub(super) fn nothing_to_suggest(&mut self) {
         self.live.spread.left = None;
+        self.live.back = StepBack::default();
         for key in self.keys() {
             self.peer_mut(key).suggested.clear();
+            self.peer_mut(key).firsts.clear();
         }
     }
 

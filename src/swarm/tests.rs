@@ -15,7 +15,9 @@ use crate::meta::create::{CreateOptions, Creator, NewFile};
 mod near;
 mod relieve;
 mod rest;
+mod silent;
 mod spare;
+mod step_back;
 mod suggest;
 
 const FAST: Caps = Caps { fast: true };

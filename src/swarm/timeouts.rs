@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Swarm;
-use super::peer::{PATIENCE_MAX, PeerKey, Request};
+use super::peer::{ENDGAME_PATIENCE, PATIENCE_MAX, PeerKey, Request, gap};
 use crate::base::id::PieceIndex;
 use crate::base::limits::BLOCK_LEN;
 use crate::base::time::Instant;
@@ -75,13 +75,26 @@ impl Swarm {
         Some(Duration::from_millis(bytes * 1000 / limit.rate.max(1)))
     }
 
-    /// Gives up requests that take too long; `turn` is the [`Self::limited_turn`].
+    /// The mean time from one block of a peer's to its next, of all peers that are here.
+    pub(super) fn usual_gap(&self, now: Instant) -> Option<Duration> {
+        let peers = self.peers.iter().map(|(_, peer)| peer);
+        let time = peers.clone().map(|peer| now - peer.joined).sum();
+        gap(time, peers.map(|peer| peer.down.total()).sum())
+    }
+
+    /// Gives up requests that take too long; of all peers together there are the
+    /// [`Self::limited_turn`] and the [`Self::usual_gap`].
     ///
     /// A peer that was silent for the whole time is snubbed and loses all of them; one that
     /// answered later requests has lost the older ones (libtorrent drops what exceeds its queue).
-    /// Under a limit of rate a block that has begun counts as a request: it may be all that is
-    /// asked of anybody.
-    pub(super) fn expire_requests(&mut self, key: PeerKey, turn: Option<Duration>, now: Instant) {
+    /// A block that has begun counts as a request: its sender may have died in the midst of it, and
+    /// it may be all that is asked of anybody.
+    pub(super) fn expire_requests(
+        &mut self,
+        key: PeerKey,
+        (turn, gap): (Option<Duration>, Option<Duration>),
+        now: Instant,
+    ) {
         // In the endgame others are idle: they should not wait long for one who is silent.
         let hurry = self.peers.len() > 1 && self.live.picker.is_endgame();
         // A limit of ours that lets a block through only now and then is not its fault.
@@ -89,13 +102,14 @@ impl Swarm {
         let peer = self.peer_mut(key);
         let turn = turn.filter(|_| peer.is_limited);
         let by_limit = turn.unwrap_or(Duration::ZERO).saturating_mul(2);
+        let in_endgame = peer.endgame_patience(gap).max(by_limit);
         let is_slowed = turn.is_some() && (rate <= SLOW_RATE_MAX || by_limit > ENDGAME_PATIENCE);
         let patience = match is_slowed {
             true => PATIENCE_MAX.max(by_limit),
             false => peer.patience(now).max(by_limit),
         };
         let silence_max = if hurry && !peer.snubbed && !is_slowed {
-            patience.min(ENDGAME_PATIENCE)
+            patience.min(in_endgame)
         } else {
             patience
         };
@@ -107,7 +121,7 @@ impl Swarm {
         }
         let peer = self.peer_mut(key);
         let begun = peer.incoming.as_ref().filter(|i| i.counted);
-        let begun = begun.filter(|_| turn.is_some()).map(|i| i.since);
+        let begun = begun.map(|i| i.since);
         let Some(since) = begun.or(peer.requests.front().map(|oldest| oldest.at)) else {
             return;
         };
@@ -153,5 +167,3 @@ const SLOW_RATE_MAX: u64 = 64 * 1024;
 /// Time after which a block that is still arriving is asked of others too; a limit of rate that
 /// lets a block through more slowly makes it longer.
 const BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
-/// Time after which a silent peer loses its requests when nothing else is left to ask for.
-const ENDGAME_PATIENCE: Duration = Duration::from_secs(5);

@@ -25,8 +25,9 @@ impl Swarm {
         self.peer_mut(key).wants_us = wants;
         if wants {
             self.grant_fast(key);
-            self.suggest(key);
+            self.suggest(key, now);
         }
+        self.look_back(now);
         if wants == self.peer(key).choked {
             self.interest_changed(now);
         }
@@ -65,7 +66,7 @@ impl Swarm {
         }
         self.peer_mut(key).uploads.push_back(block);
         self.flush(key);
-        self.suggestion_taken(key, block.piece);
+        self.suggestion_taken(key, block.piece, now);
         Ok(())
     }
 
@@ -86,6 +87,7 @@ impl Swarm {
         if !peer.have.has(block.piece.0) {
             peer.served.sent(block.piece, block.len);
         }
+        self.gave(key, block);
         Some(block)
     }
 
@@ -102,6 +104,7 @@ impl Swarm {
         peer.up.add(bytes, now);
         peer.served_at = now;
         self.up.add(bytes, now);
+        self.leave_to_others(key);
         self.ran_dry(key, now)
     }
 
@@ -133,11 +136,12 @@ impl Swarm {
     }
 
     /// A peer began or ceased to be interested: a free slot is given away at once.
-    fn interest_changed(&mut self, now: Instant) {
+    pub(super) fn interest_changed(&mut self, now: Instant) {
         let credit = self.credit();
+        let wants = |peer: &Peer| self.is_ours_to_serve(peer);
         let (mut served, mut waiting, mut far_served, mut near_waiting) = (0, 0, 0, 0);
         let mut owing = 0;
-        for (_, peer) in self.peers.iter().filter(|(_, peer)| peer.wants_us) {
+        for (_, peer) in self.peers.iter().filter(|(_, peer)| wants(peer)) {
             if peer.choked && peer.owes(credit) {
                 owing += 1;
             } else if peer.choked {
@@ -158,9 +162,12 @@ impl Swarm {
             return;
         }
         // Who has no slot and wants none is not asked about, and rates do not matter.
-        let concerned = self.peers.iter().filter(|(_, p)| p.wants_us || !p.choked);
+        let concerned = self.peers.iter().filter(|(_, p)| wants(p) || !p.choked);
         let (keys, candidates): (Vec<PeerKey>, Vec<Candidate>) = concerned
-            .map(|(key, peer)| (PeerKey(key as u32), candidate(peer, (0, 0), credit)))
+            .map(|(key, peer)| {
+                let candidate = candidate(peer, wants(peer), (0, 0), credit);
+                (PeerKey(key as u32), candidate)
+            })
             .unzip();
         let role = self.role();
         let chosen = self.live.choker.unchoke_now(&candidates, role, now);
@@ -177,13 +184,13 @@ impl Swarm {
 
     fn candidates(&mut self, now: Instant) -> Vec<Candidate> {
         let credit = self.credit();
-        let peers = self.peers.iter_mut();
-        peers
-            .map(|(_, peer)| {
-                let rates = (peer.down.bytes_per_sec(now), peer.up.bytes_per_sec(now));
-                candidate(peer, rates, credit)
-            })
-            .collect()
+        let mut candidates = Vec::with_capacity(self.peers.len());
+        for key in self.keys() {
+            let rates = self.peer_rates(key, now);
+            let peer = self.peer(key);
+            candidates.push(candidate(peer, self.is_ours_to_serve(peer), rates, credit));
+        }
+        candidates
     }
 
     /// Of the peers `keys` those that are `chosen` have a slot from now on, and the others none.
@@ -193,7 +200,7 @@ impl Swarm {
             match (chosen.contains(&peer.conn), peer.choked) {
                 (true, true) => self.unchoke(key, now),
                 (false, false) => self.choke(key),
-                (true, false) => self.suggest(key),
+                (true, false) => self.suggest(key, now),
                 _ => {}
             }
         }
@@ -203,12 +210,12 @@ impl Swarm {
         let peer = self.peer_mut(key);
         peer.choked = false;
         peer.unchoked_at = Some(now);
-        self.suggest(key);
+        self.suggest(key, now);
         self.send(key, Outgoing::Unchoke);
     }
 
     /// Chokes; with the fast extension what is queued is then rejected, one by one (BEP 6).
-    fn choke(&mut self, key: PeerKey) {
+    pub(super) fn choke(&mut self, key: PeerKey) {
         self.peer_mut(key).choked = true;
         self.send(key, Outgoing::Choke);
         self.take_back_suggestions(key);
@@ -287,10 +294,10 @@ pub fn allowed_fast_set(ip: [u8; 4], info_hash: InfoHash, count: u32, k: usize) 
 }
 
 /// What the choker has to know of a peer.
-fn candidate(peer: &Peer, (down_rate, up_rate): (u64, u64), credit: u64) -> Candidate {
+fn candidate(peer: &Peer, wants: bool, (down_rate, up_rate): (u64, u64), credit: u64) -> Candidate {
     Candidate {
         conn: peer.conn,
-        interested: peer.wants_us,
+        interested: wants,
         is_near: peer.is_near,
         unchoked: !peer.choked,
         snubbed: peer.snubbed,
