@@ -25,8 +25,6 @@ pub(super) struct News {
     due: Option<Instant>,
     /// When seeds will be told, if they have to be.
     seeds_due: Option<Instant>,
-    /// When the owner was told that something is due.
-    armed: Option<Instant>,
 }
 
 impl News {
@@ -36,7 +34,6 @@ impl News {
             told_at: None,
             due: None,
             seeds_due: None,
-            armed: None,
         }
     }
 
@@ -83,22 +80,13 @@ impl Swarm {
             }
         }
         let news = &mut self.live.news;
-        if for_seeds && news.seeds_due.is_none() {
-            news.seeds_due = Some(now + PAUSE_SEEDS);
-        }
-        if waits && news.due.is_none() {
-            news.due = Some(next);
-        }
-        self.arm_news();
-    }
-
-    fn arm_news(&mut self) {
-        let news = &mut self.live.news;
-        let next = news.due.into_iter().chain(news.seeds_due).min();
-        if next != news.armed {
-            news.armed = next;
-            self.effects.extend(next.map(Effect::News));
-        }
+        let due = (waits && news.due.is_none()).then_some(next);
+        let is_seeds = for_seeds && news.seeds_due.is_none();
+        let seeds_due = is_seeds.then_some(now + PAUSE_SEEDS);
+        news.due = news.due.or(due);
+        news.seeds_due = news.seeds_due.or(seeds_due);
+        let alarms = due.into_iter().chain(seeds_due);
+        self.effects.extend(alarms.map(Effect::News)); // one for each
     }
 
     /// Tells everybody what was kept back, if it is time.
@@ -107,7 +95,6 @@ impl Swarm {
             return;
         }
         let news = &mut self.live.news;
-        news.armed = None;
         let is_due = news.due.take_if(|due| *due <= now).is_some();
         let is_due_to_seeds = news.seeds_due.take_if(|due| *due <= now).is_some();
         if is_due {
@@ -122,7 +109,6 @@ impl Swarm {
                 self.flush(key);
             }
         }
-        self.arm_news();
     }
 
     /// The next piece that this peer has to hear of; left out are pieces that it has itself, and

@@ -303,6 +303,11 @@ impl Peer {
         self.snubbed || self.incoming.as_ref().is_some_and(|i| !i.counted)
     }
 
+    /// Whether a piece was named to it that has not left for it yet. It has a slot then.
+    pub(super) fn is_named(&self) -> bool {
+        !self.firsts.is_empty() || !self.suggested.is_empty()
+    }
+
     /// Whether it is a seed of our own link, which wants to know what becomes of its pieces.
     pub(super) fn hears_all(&self) -> bool {
         self.came_as_seed && self.is_near && self.origin.peer_id.is_evpeer()
@@ -348,19 +353,20 @@ impl Peer {
     /// How long an answer may take before its request counts as lost.
     pub(super) fn patience(&mut self, now: Instant) -> Duration {
         let rate = self.down.bytes_per_sec(now);
-        let queued = self.requests.len() as u64 * u64::from(limits::BLOCK_LEN);
+        let queued = self.blocks_under_way() as u64 * u64::from(limits::BLOCK_LEN);
         let expected = (queued * 1000)
             .checked_div(rate)
             .map_or(PATIENCE_MAX, Duration::from_millis);
         (expected * 2).clamp(PATIENCE_MIN, PATIENCE_MAX)
     }
 
-    /// How long it may be silent when nothing else is left to ask for: so many times as long as it
-    /// took it, on the whole, from one block to the next; or the `others`, if it gave none yet.
+    /// How long it may be silent when nothing else is left to ask for. On our own link that is so
+    /// many times as long as it took it, on the whole, from one block to the next; or the `others`,
+    /// if it gave none yet. From afar a lost packet takes a second.
     pub(super) fn endgame_patience(&self, others: Option<Duration>) -> Duration {
         let gap = gap(self.heard - self.joined, self.down.total());
         let usual = gap.or(others).map(|gap| gap.saturating_mul(ENDGAME_GAPS));
-        let usual = usual.unwrap_or(ENDGAME_PATIENCE);
+        let usual = usual.filter(|_| self.is_near).unwrap_or(ENDGAME_PATIENCE);
         usual.clamp(ENDGAME_PATIENCE_MIN, ENDGAME_PATIENCE)
     }
 

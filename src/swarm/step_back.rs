@@ -6,11 +6,11 @@
 //! have a while after it was named: fewer than two of those that it sees and that gained something
 //! lately. So it goes on for as long as there is anything that only it can give,
 //! whoever dies with what he was given. It serves everybody again when few are left that want
-//! anything, or when the crowd gets nowhere.
+//! anything, when the crowd gets nowhere, or when somebody from afar is in it.
 //!
 //! Who gains nothing for a while is served by it as before from then on: it may know of nobody
 //! else, or be a client that does not tell a seed what it got, or there was somebody who said that
-//! he has what he has not.
+//! he has what he has not. Whoever could not be named a piece is served all the time.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub(super) struct StepBack {
     is_back: bool,
     /// When the first piece was named.
     began: Option<Instant>,
+    /// The time until all were, and we stepped back for the first time.
+    took: Option<Duration>,
     /// Pieces that were named lately, and when.
     named: VecDeque<(PieceIndex, Instant)>,
     /// Not looked at again before this moment.
@@ -44,6 +46,24 @@ impl StepBack {
         self.named.push_back((piece, now));
     }
 
+    pub fn is_back(&self) -> bool {
+        self.is_back
+    }
+
+    /// These pieces will not come to whom they were named.
+    pub fn not_named(&mut self, pieces: &[PieceIndex]) {
+        self.named.retain(|(piece, _)| !pieces.contains(piece));
+    }
+
+    /// All is to be named anew, if at all. Whether we are back shows at the next look.
+    pub fn begin_anew(&mut self) {
+        let is_back = self.is_back;
+        *self = Self {
+            is_back,
+            ..Self::default()
+        };
+    }
+
     fn forget_named(&mut self, age: Duration, now: Instant) {
         while self.named.front().is_some_and(|(_, at)| *at + age <= now) {
             self.named.pop_front();
@@ -52,8 +72,8 @@ impl StepBack {
 
     /// A part of the time that the spreading took so far, within bounds.
     fn part(&self, parts: u32, min: Duration, max: Duration, now: Instant) -> Duration {
-        let since = self.began.unwrap_or(now);
-        ((now - since) / parts).clamp(min, max)
+        let so_far = now - self.began.unwrap_or(now);
+        (self.took.unwrap_or(so_far) / parts).clamp(min, max)
     }
 
     /// Who was named a piece has so much time to get it and to pass it on.
@@ -99,18 +119,27 @@ impl Swarm {
         let may = self.may_step_back(now);
         let was = std::mem::replace(&mut self.live.back.is_back, may);
         if was && !may {
+            self.live.back.rests_until = now + PAUSE;
             self.name_again(Vec::new());
             return self.interest_changed(now);
         }
         if !may {
             return;
         }
+        let back = &mut self.live.back;
+        let so_far = now - back.began.unwrap_or(now);
+        back.took.get_or_insert(so_far);
         let late = self.live.back.late(now);
         for key in self.keys() {
             let peer = self.peer_mut(key);
             let is_late = now - peer.gained_at >= late;
             // The first time counts until we serve everybody again.
             peer.is_late = is_late || (was && peer.is_late);
+            let moved_at = peer.gained_at.max(peer.served_at);
+            let moved_at = peer.unchoked_at.map_or(moved_at, |at| moved_at.max(at));
+            if peer.is_named() && !peer.is_late && now - moved_at >= late / 2 {
+                self.choke(key); // it takes nothing of what was named to it
+            }
             self.leave_to_others(key);
         }
         self.interest_changed(now); // of those who are late
@@ -120,8 +149,7 @@ impl Swarm {
     /// Whether a peer wants something of us, and we do not leave it to others to give it.
     pub(super) fn is_ours_to_serve(&self, peer: &Peer) -> bool {
         let is_back = !self.live.is_at_rest() && self.live.back.is_back;
-        let is_named = !peer.firsts.is_empty() || !peer.suggested.is_empty();
-        peer.wants_us && (!is_back || is_named || peer.is_late)
+        peer.wants_us && (!is_back || peer.is_named() || peer.is_late || !peer.caps.fast)
     }
 
     /// Takes a peer's slot if its service is left to others.
@@ -132,7 +160,7 @@ impl Swarm {
         }
     }
 
-    fn may_step_back(&mut self, now: Instant) -> bool {
+    fn may_step_back(&self, now: Instant) -> bool {
         let is_seed = self.is_complete() && self.exchange == Exchange::Full;
         if !is_seed || !self.is_flat() || self.is_spreading() {
             return false;
@@ -145,11 +173,7 @@ impl Swarm {
             return false;
         }
         let late = self.live.back.late(now);
-        let is_moving = wanting().any(|(_, peer)| now - peer.gained_at < late / 2);
-        if !is_moving {
-            self.live.back.rests_until = now + PAUSE;
-        }
-        is_moving
+        wanting().any(|(_, peer)| now - peer.gained_at < late / 2)
     }
 
     /// Names what too few have to some that wait, or are served.
@@ -159,13 +183,15 @@ impl Swarm {
             return;
         }
         self.name_again(scarce);
+        let late = self.live.back.late(now);
         let mut keys = self.keys();
         self.live.spread.shuffle(&mut keys);
         let slots = self.live.choker.slot_count();
         let mut served = self.peers.iter().filter(|(_, peer)| !peer.choked).count();
         for key in keys {
             let peer = self.peer(key);
-            let is_of_use = self.live.spread.has_for(peer);
+            let is_moving = now - peer.gained_at < late / 2;
+            let is_of_use = is_moving && self.live.spread.has_for(peer);
             if !peer.choked {
                 self.suggest(key, now);
             } else if is_of_use && served < slots {
@@ -208,5 +234,6 @@ const GRACE_MAX: Duration = Duration::from_secs(5);
 const LATE_PARTS: u32 = 16;
 const LATE_MIN: Duration = Duration::from_secs(1);
 const LATE_MAX: Duration = Duration::from_secs(30);
-/// Time before we step back again after the crowd got nowhere.
+/// Time before we step back again after we served everybody: who comes and goes shall not make us
+/// choke and unchoke the others.
 const PAUSE: Duration = Duration::from_secs(10);

@@ -7,15 +7,15 @@
 //! and always so many that its queue of requests is made of them; and whoever is told so asks for
 //! these first. Nobody is hindered: who does not know of it asks for what it likes.
 //!
-//! Nothing is kept before the first peer is served, nor once every piece was named. When all peers
-//! have left it begins anew: whoever comes then is the first of others.
+//! Once every piece was named, those are named again that came to too few (see
+//! [`step_back`](super::step_back)). When all peers have left it begins anew: whoever comes then is
+//! the first of others.
 
 use std::collections::VecDeque;
 
 use super::live::Work;
 use super::peer::{Peer, PeerKey};
 use super::picker::Picker;
-use super::step_back::StepBack;
 use super::{Exchange, Fault, Swarm};
 use crate::base::bits::Bitfield;
 use crate::base::id::PieceIndex;
@@ -113,7 +113,9 @@ impl Swarm {
         let ahead = (peer.uploads.len().max(AHEAD_MIN) as u32)
             .saturating_mul(crate::base::limits::BLOCK_LEN);
         let most = (ahead / piece_len) as usize + 2;
-        while self.peer(key).suggested.len() < most
+        // Who only begins with what is named to it is named no more.
+        while self.peer(key).firsts.len() < most
+            && self.peer(key).suggested.len() < most
             && let Some(piece) = self.next_unnamed(key)
         {
             self.peer_mut(key).suggested.push_back(piece);
@@ -133,7 +135,8 @@ impl Swarm {
         self.live.spread.again = pieces;
     }
 
-    /// The next piece that nobody but we has, and that was named to nobody.
+    /// The next piece that nobody but we has, and that was named to nobody; then the next of those
+    /// that are to be named again.
     fn next_unnamed(&mut self, key: PeerKey) -> Option<PieceIndex> {
         let count = self.live.ours.len();
         let Work { spread, picker, .. } = &mut *self.live;
@@ -175,6 +178,10 @@ impl Swarm {
         let suggested = std::mem::take(&mut self.peer_mut(key).suggested);
         let firsts = std::mem::take(&mut self.peer_mut(key).firsts);
         let firsts = firsts.into_iter().map(|(piece, _)| piece);
+        if self.live.back.is_back() {
+            let dropped: Vec<PieceIndex> = suggested.into_iter().chain(firsts).collect();
+            return self.live.back.not_named(&dropped);
+        }
         if let Some(left) = &mut self.live.spread.left {
             left.extend(suggested);
             left.splice(..0, firsts); // who has a part of it may be served again before
@@ -184,7 +191,8 @@ impl Swarm {
     /// We are a seed no longer.
     pub(super) fn nothing_to_suggest(&mut self) {
         self.live.spread.left = None;
-        self.live.back = StepBack::default();
+        self.live.spread.again = Vec::new();
+        self.live.back.begin_anew();
         for key in self.keys() {
             self.peer_mut(key).suggested.clear();
             self.peer_mut(key).firsts.clear();

@@ -230,7 +230,7 @@ impl Swarm {
         let peer = self.peer(key);
         let few = peer.have.count_ones() < ALLOWED_FAST_COUNT as u32;
         // A seed would give the same pieces to many before it gave each once.
-        let is_spreading = self.is_spreading();
+        let is_spreading = self.is_spreading() || self.live.back.is_back();
         if !peer.caps.fast || !few || !peer.granted_fast.is_empty() || is_spreading {
             return;
         }

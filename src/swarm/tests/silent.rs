@@ -16,6 +16,9 @@ fn last_block(pause_ms: u64) -> (Script, [PeerKey; 3], BlockRef) {
     let (mute, helper) = (script.seed(), script.seed());
     assert_eq!(script.requests(mute), [asked[3]]);
     assert_eq!(script.requests(helper), [], "two are enough");
+    for key in [quick, mute, helper] {
+        script.swarm.set_near(key, true, script.own);
+    }
     (script, [quick, mute, helper], asked[3])
 }
 

@@ -210,6 +210,62 @@ fn who_gains_nothing_is_served() {
     }
 }
 
+/// Goal: who dies with what was named to it, or takes nothing of it, changes nothing for others:
+/// that goes to somebody else.
+#[test]
+fn what_was_named_in_vain_is_named_to_another() {
+    let mut crowd = Crowd::new(45);
+    crowd.spread(0);
+    crowd.pass(100);
+    crowd.gain();
+    let named = crowd.named();
+    let (gone, lost) = named[0];
+    let other = named.iter().find(|(key, _)| *key != gone);
+    let &(idle, kept) = other.expect("named to some");
+    for &(key, piece) in &named {
+        if key != gone && key != idle {
+            crowd.takes(key, piece);
+        }
+    }
+    crowd.script.swarm.left(gone, crowd.script.now);
+    crowd.keys.retain(|key| *key != gone);
+    crowd.look();
+    let again = crowd.named();
+    let to = again.iter().find(|(_, piece)| *piece == lost);
+    assert!(to.is_some_and(|(key, _)| *key != idle), "{again:?}");
+    let named_to = |crowd: &Crowd, key: PeerKey| crowd.script.swarm.peer(key).is_named();
+    let is_named = |key: &PeerKey| named_to(&crowd, *key);
+    assert!(crowd.served().iter().all(is_named), "nobody else");
+
+    crowd.spread(1);
+    crowd.keys.retain(|key| *key != idle);
+    for _ in 0..3 {
+        crowd.pass(200);
+        crowd.look();
+    }
+    let choked = crowd.script.swarm.peer(idle).choked;
+    assert!(choked && crowd.named().iter().any(|(_, piece)| *piece == kept));
+}
+
+/// Goal: who comes and goes does not have the others choked and unchoked each time.
+#[test]
+fn crowd_is_left_to_itself_again_after_a_while() {
+    let mut crowd = Crowd::new(32);
+    crowd.spread(1);
+    assert_eq!(crowd.served(), []);
+    let key = crowd.keys[0];
+    for wish in [Message::NotInterested, Message::Interested] {
+        crowd.pass(LOOK);
+        crowd.script.say(key, wish).expect("allowed");
+    }
+    crowd.spread(1);
+    assert!(!crowd.served().is_empty());
+    crowd.pass(10_000);
+    crowd.look();
+    crowd.spread(1);
+    assert_eq!(crowd.served(), []);
+}
+
 /// Goal: a small crowd is served, and one that gets nowhere, and we are no seed any more if
 /// something is lost.
 #[test]
@@ -289,4 +345,29 @@ fn seed_hears_what_became_of_its_pieces() {
     assert_eq!(told(&mut script, seeds[0]), [PieceIndex(5), PieceIndex(9)]);
     assert_eq!(told(&mut script, seeds[1]), []);
     assert_eq!(told(&mut script, seeds[2]), []);
+}
+
+/// Goal: there is an alarm for each time that somebody has to be told, and no more.
+#[test]
+fn alarms_of_news_do_not_multiply() {
+    let mut script = Script::new(400);
+    (0..100).for_each(|piece| script.swarm.found(PieceIndex(piece), script.now));
+    let seed = script.seed();
+    script.swarm.peer_mut(seed).origin.peer_id = PeerId(*b"-EV0100-neighbour...");
+    script.swarm.set_near(seed, true, script.own);
+    script.join(FAST); // lacks all that we have
+    let (mut alarms, mut count) = (Vec::new(), 0);
+    for piece in 100..300 {
+        script.now += Duration::from_millis(1);
+        script.swarm.found(PieceIndex(piece), script.now);
+        let due = alarms.extract_if(.., |at| *at <= script.now).count();
+        (0..due).for_each(|_| script.swarm.news_due(script.now));
+        for effect in script.effects() {
+            if let Effect::News(at) = effect {
+                alarms.push(at);
+                count += 1;
+            }
+        }
+    }
+    assert!((45..=60).contains(&count), "{count}");
 }

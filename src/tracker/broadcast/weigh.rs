@@ -39,7 +39,7 @@ impl Broadcast {
         }
         let key = Key::from(addr);
         if is_itself && list == NETWORK {
-            self.tell_what_is_said(slot, key, entry.epoch);
+            self.tell_what_is_said(slot, key, entry.epoch, now);
         }
         let Some(roster) = self.roster(list) else {
             return Outcome::Refused;
@@ -196,11 +196,11 @@ impl Broadcast {
 
     /// The evpeer at the other end of a link speaks of itself. If it was said to be gone since, it
     /// has to know: what it was told at that time may not have reached it.
-    fn tell_what_is_said(&mut self, slot: usize, key: Key, epoch: u64) {
-        let Some(&(said, _)) = self.gainsaid.get(&key) else {
+    fn tell_what_is_said(&mut self, slot: usize, key: Key, epoch: u64, now: Instant) {
+        let Some(&(said, at)) = self.gainsaid.get(&key) else {
             return;
         };
-        if said <= epoch {
+        if said <= epoch || now - at >= GAINSAID_MEMORY {
             self.gainsaid.remove(&key);
         } else if self.rumours.len() < RUMOURS_MAX {
             let entry = Entry {
