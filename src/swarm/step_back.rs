@@ -94,6 +94,7 @@ impl Swarm {
         peer.gained_at = now;
         peer.firsts.retain(|(first, _)| *first != piece);
         peer.suggested.retain(|named| *named != piece);
+        self.suggest(key, now);
         self.leave_to_others(key);
         self.look_back(now);
     }

@@ -114,7 +114,8 @@ impl Swarm {
             .saturating_mul(crate::base::limits::BLOCK_LEN);
         let most = (ahead / piece_len) as usize + 2;
         // Who only begins with what is named to it is named no more.
-        while self.peer(key).firsts.len() < most
+        let begun_max = self.peer(key).uploads.len() + most.max(BEGUN_MAX);
+        while self.peer(key).firsts.len() < begun_max
             && self.peer(key).suggested.len() < most
             && let Some(piece) = self.next_unnamed(key)
         {
@@ -212,5 +213,7 @@ impl Swarm {
 
 /// Suggestions of a peer that are remembered at most.
 const SUGGESTIONS_MAX: usize = 512;
+/// Suggested pieces that a peer may have begun, beside those whose blocks wait, at least.
+const BEGUN_MAX: usize = 16;
 /// Blocks that are suggested ahead of a peer's requests at least.
 const AHEAD_MIN: usize = 64;
