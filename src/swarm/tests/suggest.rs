@@ -70,6 +70,32 @@ fn seed_suggests_each_piece_to_one_peer_and_grants_none_meanwhile() {
     assert!(!named_c.iter().any(is_taken), "{named_c:?}");
 }
 
+/// Goal: nobody has all pieces named to itself by asking for a bit of each; whoever gets what was
+/// named to it is named more.
+#[test]
+fn who_only_begins_with_pieces_is_named_no_more() {
+    let mut script = Script::new(400);
+    (0..400).for_each(|piece| script.swarm.found(PieceIndex(piece), script.now));
+    let (a, to_a) = newcomer(&mut script, FAST);
+    let mut named = suggested(&to_a);
+    let mut asked = 0;
+    while let Some(&piece) = named.get(asked) {
+        asked += 1;
+        script
+            .say(a, Message::Request(block(piece.0, 0)))
+            .expect("allowed");
+        while let Some(block) = script.swarm.next_upload(a) {
+            script.swarm.uploaded(a, block.len.into(), script.now);
+        }
+        named.extend(suggested(&script.sent(a)));
+    }
+    assert!((36..40).contains(&asked), "{asked}");
+    for &piece in &named {
+        script.say(a, Message::Have(piece)).expect("allowed");
+    }
+    assert_eq!(suggested(&script.sent(a)).len(), 18);
+}
+
 #[test]
 fn lost_piece_ends_the_suggestions() {
     let mut script = seed();
