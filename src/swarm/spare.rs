@@ -54,8 +54,9 @@ impl Swarm {
 /// One of so many parts of the data is given on credit.
 const CREDIT_PARTS: u64 = 64;
 /// The same where all are on our own link. In such a crowd each has more of some than it gives
-/// them, by chance, and gives it to others: that is no debt.
-const CREDIT_PARTS_FLAT: u64 = 16;
+/// them, by chance, and gives it to others: that is no debt. With a sixteenth each of a thousand
+/// hosts refuses many others, from two thirds of the data on, while its line has nothing to do.
+const CREDIT_PARTS_FLAT: u64 = 4;
 /// How often it is seen whether somebody gets a slot: one on our own link asks for something within
 /// that time.
 const PAUSE: Duration = Duration::from_millis(2);

@@ -177,7 +177,7 @@ fn debts_are_larger_where_all_are_near() {
         }
         let len = script.swarm.geometry().length();
         for &key in &keys {
-            script.swarm.peer_mut(key).up.add(len / 32, script.now);
+            script.swarm.peer_mut(key).up.add(len / 8, script.now);
         }
         let before = served(&script, &keys);
         ask(&mut script, before[0], 4);
